@@ -1,0 +1,1 @@
+//! certs: see the crate description in Cargo.toml.

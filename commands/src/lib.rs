@@ -1,0 +1,1 @@
+//! commands: see the crate description in Cargo.toml.

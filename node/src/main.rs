@@ -1,0 +1,2 @@
+//! ringd
+fn main() {}

@@ -1,0 +1,2 @@
+//! ringctl
+fn main() {}

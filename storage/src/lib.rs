@@ -1,0 +1,1 @@
+//! storage: see the crate description in Cargo.toml.

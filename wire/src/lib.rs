@@ -1,0 +1,1 @@
+//! wire: see the crate description in Cargo.toml.
