@@ -12,5 +12,5 @@ pub mod time;
 
 pub use hlc::{Hlc, HlcClock};
 pub use id::{Actor, Incarnation, NodeId};
-pub use slot::{SLOTS, Slot};
+pub use slot::{GROUPS, SLOTS, SLOTS_PER_GROUP, Slot};
 pub use time::{Instant, Now, WallMillis};

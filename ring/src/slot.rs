@@ -11,6 +11,12 @@ use serde::{Deserialize, Serialize};
 /// How many slots there are; never changes.
 pub const SLOTS: u16 = 16_384;
 
+/// How many neighbouring slots make a group.
+pub const SLOTS_PER_GROUP: u16 = 256;
+
+/// How many groups there are, and so the most cores that a node can use.
+pub const GROUPS: u16 = SLOTS / SLOTS_PER_GROUP;
+
 /// A partition of the key space, 0 to 16383.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(transparent)]
@@ -26,6 +32,19 @@ impl Slot {
     /// Every slot, in order.
     pub fn all() -> impl Iterator<Item = Self> {
         (0..SLOTS).map(Self)
+    }
+
+    /// The group of 256 neighbouring slots that it belongs to: a core owns whole groups.
+    #[must_use]
+    pub const fn group(self) -> u8 {
+        (self.0 / SLOTS_PER_GROUP) as u8
+    }
+
+    /// The core, of `cores`, whose machine handles this slot. Cores own contiguous ranges of
+    /// groups, so that rows of one core are neighbours on disk.
+    #[must_use]
+    pub const fn core(self, cores: usize) -> usize {
+        self.group() as usize * cores / GROUPS as usize
     }
 
     /// As an index into a table with one entry a slot.
