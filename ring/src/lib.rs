@@ -3,14 +3,24 @@
 //! The vocabulary of placement and time, shared by every other crate. Nothing here reads a clock,
 //! draws ambient randomness, opens a file or a socket: time comes in as [`Now`], chance as a seed.
 //!
-//! Reading order: [`id`], [`time`], [`hlc`], [`slot`], then the layout and what is computed from it.
+//! Reading order: [`id`], [`time`], [`hlc`], [`slot`]; then [`layout`], the members and the table of
+//! slots, and [`assign`], which computes that table.
 
-pub mod hlc;
 pub mod id;
-pub mod slot;
 pub mod time;
 
+pub mod hlc;
+pub mod slot;
+
+pub mod layout;
+
+pub mod assign;
+
+pub mod limits;
+
+pub use assign::{Diff, assign, diff};
 pub use hlc::{Hlc, HlcClock};
 pub use id::{Actor, Incarnation, NodeId};
-pub use slot::{GROUPS, SLOTS, SLOTS_PER_GROUP, Slot};
+pub use layout::{ClusterId, Epoch, Layout, LayoutError, Member, SlotRange, Table};
+pub use slot::{SLOTS, Slot};
 pub use time::{Instant, Now, WallMillis};
