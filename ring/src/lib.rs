@@ -22,5 +22,5 @@ pub use assign::{Diff, assign, diff};
 pub use hlc::{Hlc, HlcClock};
 pub use id::{Actor, Incarnation, NodeId};
 pub use layout::{ClusterId, Epoch, Layout, LayoutError, Member, SlotRange, Table};
-pub use slot::{SLOTS, Slot};
+pub use slot::{GROUPS, SLOTS, SLOTS_PER_GROUP, Slot};
 pub use time::{Instant, Now, WallMillis};
