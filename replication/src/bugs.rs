@@ -1,0 +1,51 @@
+//! Planted bugs: mistakes that the simulator must find, chosen at run time.
+//!
+//! One build holds them all, so that the code that is tested is the code that ships. Nothing but the
+//! simulator sets one; a node refuses to start with any.
+
+/// A mistake that can be switched on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Bug {
+    /// Acknowledgements are counted instead of distinct acknowledgers.
+    CountsAcks,
+    /// A state answer pairs a record with a clock that was read after it.
+    ClockAfterKey,
+    /// An unclean start goes on with the old incarnation and numbers dots from what it recovered.
+    ReusesDots,
+    /// A delta with a gap before it raises the clock as if nothing were missing.
+    MaximumOnReceipt,
+    /// A retried request is minted again wherever it arrives.
+    MintsRetries,
+    /// State is joined as if the sender had seen no more than what it sends.
+    ForgetsSeen,
+    /// A reset wipes the counter instead of remembering what it saw.
+    ResetWipes,
+    /// Requests of an older layout are accepted.
+    AcceptsStaleEpoch,
+    /// A returning replica serves before it has pulled what it missed.
+    ServesBeforePull,
+    /// A read answers without waiting for its repair.
+    SkipsRepair,
+    /// A deletion forgets what it discarded but had not received.
+    DropsPending,
+    /// The clock takes over a peer's clock before all of the slot's state has come.
+    ClockBeforeState,
+}
+
+impl Bug {
+    /// All of them.
+    pub const ALL: [Self; 12] = [
+        Self::CountsAcks,
+        Self::ClockAfterKey,
+        Self::ReusesDots,
+        Self::MaximumOnReceipt,
+        Self::MintsRetries,
+        Self::ForgetsSeen,
+        Self::ResetWipes,
+        Self::AcceptsStaleEpoch,
+        Self::ServesBeforePull,
+        Self::SkipsRepair,
+        Self::DropsPending,
+        Self::ClockBeforeState,
+    ];
+}

@@ -1,0 +1,210 @@
+//! Everything that can happen to a [`crate::Peer`], and everything that it can ask of the world.
+//!
+//! The order of effects is the order in which they must take place where they touch the same thing:
+//! an `Apply` is visible to every `Load` after it; sends to one node keep their order. The driver
+//! commits the log once a turn, before any `Send` or `Answer` of that turn leaves the process, so that
+//! nothing is told to anybody that a killed process could forget.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use ring::keyspace::Durability;
+use ring::{Hlc, Layout, NodeId, Slot, WallMillis};
+
+use crate::causality::DotSet;
+use crate::message::Message;
+use crate::op::{Answer, Request};
+use crate::row::{Keyspace, Row};
+
+/// Names a request of a client at this node; chosen by the driver.
+pub type RequestId = u64;
+
+/// What happened.
+#[derive(Clone, Debug)]
+pub enum Event {
+    /// A client of this node asks. `timeout_us` is how long it will wait.
+    Submit {
+        /// Repeated in the answer.
+        id: RequestId,
+        /// What it asks.
+        request: Request,
+        /// How long it will wait, in microseconds.
+        timeout_us: u64,
+    },
+    /// The client is gone: stop working for it. Writes that were minted go on.
+    Cancel(RequestId),
+    /// A message came.
+    Received {
+        /// From this node.
+        from: NodeId,
+        /// With this epoch in its frame.
+        epoch: u64,
+        /// And this clock.
+        hlc: Hlc,
+        /// The message.
+        message: Message,
+    },
+    /// The answer to [`Effect::Load`].
+    Loaded {
+        /// Its token.
+        token: u64,
+        /// The encoded records, in the order of the rows; empty where there is none.
+        records: Vec<Bytes>,
+    },
+    /// The answer to [`Effect::Apply`]: what was applied is as durable as was asked, or failed.
+    Applied {
+        /// Its token.
+        token: u64,
+        /// The reason, if the disk failed.
+        failed: Option<String>,
+    },
+    /// The answer to [`Effect::List`].
+    Listed {
+        /// Its token.
+        token: u64,
+        /// The rows with their records.
+        rows: Vec<(Row, Bytes)>,
+        /// Where it stopped: every row before this (slot, hash) is in it; the slot may be one past
+        /// the last.
+        next: (u32, u64),
+    },
+    /// The answer to [`Effect::ReadRows`].
+    RowsRead {
+        /// Its token.
+        token: u64,
+        /// The rows with their records.
+        rows: Vec<(Row, Bytes)>,
+        /// Where to go on; empty if that was all.
+        next: Row,
+    },
+    /// Part of the answer to [`Effect::ScanLog`]: deltas wanted.
+    LogFound {
+        /// Its token.
+        token: u64,
+        /// Encoded deltas with their slots.
+        deltas: Vec<(Slot, Bytes)>,
+    },
+    /// The end of the answer to [`Effect::ScanLog`].
+    LogScanned {
+        /// Its token.
+        token: u64,
+    },
+    /// A connection to this node is up after it was not: it may have missed messages.
+    LinkUp(NodeId),
+    /// Liveness says that this node is up and ready, or is not.
+    PeerIs {
+        /// The node.
+        node: NodeId,
+        /// Whether it answers at all.
+        up: bool,
+        /// Whether it says that it is ready.
+        ready: bool,
+    },
+    /// A newer layout holds from now on.
+    LayoutIs(Arc<Layout>),
+    /// The ceiling of [`Effect::RaiseCeiling`] is on disk.
+    CeilingRaised(WallMillis),
+    /// Time passed: see [`crate::Peer::next_deadline`].
+    Tick,
+}
+
+/// A change of one row, for one atomic batch.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum RowChange {
+    /// Append a merge operand (see [`crate::fold`]).
+    Merge {
+        /// The row.
+        row: Row,
+        /// The operand.
+        operand: Bytes,
+    },
+    /// Set the row.
+    Put {
+        /// The row.
+        row: Row,
+        /// The value.
+        value: Bytes,
+    },
+}
+
+/// What a machine asks of the world.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Effect {
+    /// Answer a client.
+    Answer {
+        /// The request.
+        id: RequestId,
+        /// The answer.
+        answer: Answer,
+    },
+    /// Send a message to a node; best effort.
+    Send {
+        /// To whom.
+        to: NodeId,
+        /// What.
+        message: Message,
+    },
+    /// Read these rows' records: [`Event::Loaded`].
+    Load {
+        /// Repeated in the answer.
+        token: u64,
+        /// The rows.
+        rows: Vec<Row>,
+    },
+    /// Apply these changes as one batch, visible at once: [`Event::Applied`] when durable.
+    Apply {
+        /// Repeated in the answer.
+        token: u64,
+        /// The changes; may be empty: then only the durability of what came before is asked.
+        changes: Vec<RowChange>,
+        /// How durable.
+        durability: Durability,
+    },
+    /// List rows in cursor order: [`Event::Listed`]. See [`crate::listing`].
+    List {
+        /// Repeated in the answer.
+        token: u64,
+        /// The keyspace.
+        keyspace: Keyspace,
+        /// First slot.
+        from: Slot,
+        /// Within it, from this hash on.
+        from_hash: u64,
+        /// Last slot, inclusive.
+        last: Slot,
+        /// Stop after the slot in which so many rows are reached.
+        count: u32,
+    },
+    /// Read rows of every keyspace of a slot in row order: [`Event::RowsRead`].
+    ReadRows {
+        /// Repeated in the answer.
+        token: u64,
+        /// The slot.
+        slot: Slot,
+        /// From this row on; empty: from the first.
+        from: Row,
+        /// Stop after about so many bytes.
+        bytes: u32,
+    },
+    /// Find these dots' deltas in the retained log: [`Event::LogFound`], [`Event::LogScanned`].
+    ScanLog {
+        /// Repeated in the answer.
+        token: u64,
+        /// What is wanted.
+        wanted: Vec<(Slot, DotSet)>,
+    },
+    /// Persist this ceiling of the hybrid clock, then [`Event::CeilingRaised`].
+    RaiseCeiling(WallMillis),
+    /// This node says of itself, from now on, that it is ready, or is not.
+    Ready(bool),
+    /// The peer has a newer layout, or we have: exchange them.
+    FetchLayout {
+        /// From whom.
+        from: NodeId,
+    },
+    /// This node must not go on: the text says why and what to do.
+    Fatal(String),
+}
+
+/// The caller's buffer for effects.
+pub type Outbox = Vec<Effect>;

@@ -1,0 +1,389 @@
+//! What nodes say to each other about copies.
+//!
+//! Messages travel as MessagePack with named fields inside frames that carry the sender's epoch, its
+//! hybrid clock and a deadline. Every message is about one group of slots, so one core receives it.
+//! Tokens are the asker's own numbers: an answer repeats them, and an answer that nobody waits for
+//! any more is dropped.
+
+use bytes::Bytes;
+use ring::{Incarnation, NodeId, Slot};
+use serde::{Deserialize, Serialize};
+
+use crate::op::{Answer, Request};
+use crate::record::Digest;
+use crate::row::{Keyspace, Row};
+
+/// Names a forwarded request for ever: only the actor that it was first sent to may mint for it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub struct RequestKey {
+    /// The node that a client asked.
+    #[serde(rename = "f")]
+    pub front: NodeId,
+    /// Its life.
+    #[serde(rename = "i")]
+    pub incarnation: Incarnation,
+    /// Its core.
+    #[serde(rename = "c")]
+    pub core: u8,
+    /// Its number there.
+    #[serde(rename = "n")]
+    pub n: u64,
+    /// When it was first sent: the front node's wall clock, in milliseconds.
+    #[serde(rename = "t")]
+    pub first_sent: u64,
+}
+
+/// What a replica is to send of a key.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum ReadKind {
+    /// Record and seen set.
+    #[serde(rename = "s")]
+    State,
+    /// Only the digest of its record.
+    #[serde(rename = "d")]
+    Digest,
+}
+
+/// A key's state with what the sender has seen of it, from one snapshot (the clock read first).
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct State {
+    /// The encoded record; empty if there is none.
+    #[serde(rename = "r")]
+    pub record: Bytes,
+    /// The encoded slot clock of the sender.
+    #[serde(rename = "c")]
+    pub clock: Bytes,
+}
+
+/// A row of a slot listing: live dots without payloads.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Listed {
+    /// The row.
+    #[serde(rename = "k")]
+    pub row: Row,
+    /// The encoded record; without its payloads in a listing for a scan.
+    #[serde(rename = "r")]
+    pub record: Bytes,
+}
+
+/// Why a replica refused a message.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Refusal {
+    /// The sender's layout is older than the slot's last change.
+    StaleEpoch,
+    /// The receiver is no replica of the slot.
+    NotMine,
+    /// The receiver is still fetching what it missed.
+    NotReady,
+    /// The sender's clock is too far ahead.
+    ClockSkew,
+    /// The receiver's disk failed.
+    Storage,
+    /// Too much is in flight.
+    Overloaded,
+    /// The request was first sent to another actor and has left no trace here.
+    NotHeld,
+}
+
+/// One message.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Message {
+    /// Apply these deltas as one batch.
+    #[serde(rename = "w")]
+    Replicate {
+        /// The asker's number.
+        #[serde(rename = "t")]
+        token: u64,
+        /// Encoded [`crate::Delta`]s of one slot.
+        #[serde(rename = "d")]
+        deltas: Vec<Bytes>,
+        /// True if the ack must mean that it survives power loss.
+        #[serde(rename = "s", default)]
+        sync: bool,
+    },
+    /// The deltas are in the sender's clock, as durable as was asked.
+    #[serde(rename = "wa")]
+    Replicated {
+        /// The asker's number.
+        #[serde(rename = "t")]
+        token: u64,
+        /// The slot.
+        #[serde(rename = "l")]
+        slot: Slot,
+    },
+    /// Say what you hold of a key.
+    #[serde(rename = "r")]
+    Read {
+        /// The asker's number.
+        #[serde(rename = "t")]
+        token: u64,
+        /// The key.
+        #[serde(rename = "k")]
+        row: Row,
+        /// How much to say.
+        #[serde(rename = "m")]
+        kind: ReadKind,
+    },
+    /// The digest of a key's record.
+    #[serde(rename = "rd")]
+    DigestIs {
+        /// The asker's number.
+        #[serde(rename = "t")]
+        token: u64,
+        /// The slot.
+        #[serde(rename = "l")]
+        slot: Slot,
+        /// The digest.
+        #[serde(rename = "d")]
+        digest: Digest,
+    },
+    /// The state of a key.
+    #[serde(rename = "rs")]
+    StateIs {
+        /// The asker's number.
+        #[serde(rename = "t")]
+        token: u64,
+        /// The slot.
+        #[serde(rename = "l")]
+        slot: Slot,
+        /// The state.
+        #[serde(rename = "s")]
+        state: State,
+    },
+    /// Join this state into yours (read repair, and the last step of catching up).
+    #[serde(rename = "i")]
+    Install {
+        /// The asker's number.
+        #[serde(rename = "t")]
+        token: u64,
+        /// The key.
+        #[serde(rename = "k")]
+        row: Row,
+        /// Record and seen set.
+        #[serde(rename = "s")]
+        state: State,
+    },
+    /// The state was joined.
+    #[serde(rename = "ia")]
+    Installed {
+        /// The asker's number.
+        #[serde(rename = "t")]
+        token: u64,
+        /// The slot.
+        #[serde(rename = "l")]
+        slot: Slot,
+    },
+    /// Do this for a client of mine.
+    #[serde(rename = "f")]
+    Forward {
+        /// The asker's number.
+        #[serde(rename = "t")]
+        token: u64,
+        /// The request's name: the same in every retry.
+        #[serde(rename = "q")]
+        request: RequestKey,
+        /// The node that alone may mint for it.
+        #[serde(rename = "m")]
+        minter: NodeId,
+        /// How long the asker will wait, in microseconds.
+        #[serde(rename = "u")]
+        remaining_us: u64,
+        /// What to do.
+        #[serde(rename = "b")]
+        body: Request,
+    },
+    /// The answer to a forwarded request.
+    #[serde(rename = "fa")]
+    Forwarded {
+        /// The asker's number.
+        #[serde(rename = "t")]
+        token: u64,
+        /// The slot.
+        #[serde(rename = "l")]
+        slot: Slot,
+        /// The answer.
+        #[serde(rename = "a")]
+        answer: Answer,
+        /// The dots that it made, encoded: a later write of the asker must not be minted without
+        /// having seen them.
+        #[serde(rename = "h")]
+        heard: Bytes,
+    },
+    /// List your live keys in a range of slots.
+    #[serde(rename = "l")]
+    List {
+        /// The asker's number.
+        #[serde(rename = "t")]
+        token: u64,
+        /// The keyspace.
+        #[serde(rename = "k")]
+        keyspace: Keyspace,
+        /// First slot.
+        #[serde(rename = "a")]
+        from: Slot,
+        /// Within it, from this hash on.
+        #[serde(rename = "h")]
+        from_hash: u64,
+        /// Last slot, inclusive, of the same group.
+        #[serde(rename = "z")]
+        last: Slot,
+        /// Stop after the slot in which so many rows are reached.
+        #[serde(rename = "n")]
+        count: u32,
+    },
+    /// A listing.
+    #[serde(rename = "la")]
+    Listing {
+        /// The asker's number.
+        #[serde(rename = "t")]
+        token: u64,
+        /// The first slot asked for.
+        #[serde(rename = "a")]
+        from: Slot,
+        /// Rows with their records, payloads left out.
+        #[serde(rename = "r")]
+        rows: Vec<Listed>,
+        /// Slots of the listing and the sender's clocks of them.
+        #[serde(rename = "c")]
+        clocks: Vec<(Slot, Bytes)>,
+        /// Where the listing stops: every row before this is in it.
+        #[serde(rename = "n")]
+        next: (u32, u64),
+    },
+    /// Count the live keys of these slots.
+    #[serde(rename = "n")]
+    Count {
+        /// The asker's number.
+        #[serde(rename = "t")]
+        token: u64,
+        /// The keyspace.
+        #[serde(rename = "k")]
+        keyspace: Keyspace,
+        /// Slots of one group.
+        #[serde(rename = "s")]
+        slots: Vec<Slot>,
+    },
+    /// The count.
+    #[serde(rename = "na")]
+    Counted {
+        /// The asker's number.
+        #[serde(rename = "t")]
+        token: u64,
+        /// The first slot asked for.
+        #[serde(rename = "l")]
+        slot: Slot,
+        /// How many.
+        #[serde(rename = "n")]
+        count: u64,
+    },
+    /// Send me what I lack of these slots (of one group).
+    #[serde(rename = "p")]
+    Pull {
+        /// The asker's number.
+        #[serde(rename = "t")]
+        token: u64,
+        /// Slots and the asker's encoded clocks of them.
+        #[serde(rename = "c")]
+        clocks: Vec<(Slot, Bytes)>,
+    },
+    /// Deltas that the asker lacked, from the retained log; no answer expected.
+    #[serde(rename = "pd")]
+    Pulled {
+        /// The asker's number.
+        #[serde(rename = "t")]
+        token: u64,
+        /// The slot of the first.
+        #[serde(rename = "l")]
+        slot: Slot,
+        /// Encoded [`crate::Delta`]s.
+        #[serde(rename = "d")]
+        deltas: Vec<Bytes>,
+    },
+    /// Part of the whole state of a slot, where the log no longer reaches back.
+    #[serde(rename = "ps")]
+    PulledState {
+        /// The asker's number.
+        #[serde(rename = "t")]
+        token: u64,
+        /// The slot.
+        #[serde(rename = "l")]
+        slot: Slot,
+        /// The sender's clock, read before the first row.
+        #[serde(rename = "c")]
+        clock: Bytes,
+        /// Rows, ascending; a row between the first and the last that is not here is not there.
+        #[serde(rename = "r")]
+        rows: Vec<Listed>,
+        /// Everything before this row is covered by this part and the parts before; empty: all.
+        #[serde(rename = "n")]
+        next: Row,
+    },
+    /// That was all of a pull.
+    #[serde(rename = "pe")]
+    PullDone {
+        /// The asker's number.
+        #[serde(rename = "t")]
+        token: u64,
+        /// Any slot of the group.
+        #[serde(rename = "l")]
+        slot: Slot,
+        /// The highest incarnation of the asker that the sender knows of.
+        #[serde(rename = "i")]
+        incarnation: Incarnation,
+    },
+    /// A message was refused; it had no effect.
+    #[serde(rename = "x")]
+    Refused {
+        /// The asker's number.
+        #[serde(rename = "t")]
+        token: u64,
+        /// The slot.
+        #[serde(rename = "l")]
+        slot: Slot,
+        /// Why.
+        #[serde(rename = "y")]
+        why: Refusal,
+        /// The epoch of the refuser.
+        #[serde(rename = "e")]
+        epoch: u64,
+    },
+}
+
+impl Message {
+    /// The slot that decides which core receives it; `None` if the message is malformed.
+    #[must_use]
+    pub fn slot(&self) -> Option<Slot> {
+        match self {
+            Self::Replicate { deltas, .. } => crate::delta::slot_of(deltas.first()?),
+            Self::Read { row, .. } | Self::Install { row, .. } => crate::row::slot_of(row),
+            Self::Forward { body, .. } => Some(body.slot()),
+            Self::List { from, .. } | Self::Listing { from, .. } => Some(*from),
+            Self::Count { slots, .. } => slots.first().copied(),
+            Self::Pull { clocks, .. } => Some(clocks.first()?.0),
+            Self::Replicated { slot, .. }
+            | Self::DigestIs { slot, .. }
+            | Self::StateIs { slot, .. }
+            | Self::Installed { slot, .. }
+            | Self::Forwarded { slot, .. }
+            | Self::Counted { slot, .. }
+            | Self::Pulled { slot, .. }
+            | Self::PulledState { slot, .. }
+            | Self::PullDone { slot, .. }
+            | Self::Refused { slot, .. } => Some(*slot),
+        }
+        .filter(|slot| slot.0 < ring::SLOTS)
+    }
+
+    /// True if it belongs on the lane for bulk, so that small messages do not wait behind it.
+    #[must_use]
+    pub const fn is_bulk(&self) -> bool {
+        matches!(
+            self,
+            Self::Pull { .. }
+                | Self::Pulled { .. }
+                | Self::PulledState { .. }
+                | Self::PullDone { .. }
+                | Self::Listing { .. }
+        )
+    }
+}

@@ -1,0 +1,175 @@
+//! Rows: how a key becomes the bytes that the engine sorts by.
+//!
+//! `slot (u16, big-endian) · keyspace (u16, big-endian) · escaped partition key · escaped sort key ·
+//! kind`. The partition key is the hash tag, or the whole Redis key; the sort key is empty, or the
+//! full Redis key when it is tagged. Escaping turns 0x00 into 0x00 0xff and ends with 0x00 0x00, so
+//! that byte order is the order of (partition key, sort key). The slot ignores the keyspace.
+
+use bytes::Bytes;
+use ring::{Slot, slot};
+
+/// A keyspace: what SELECT n chooses.
+pub type Keyspace = u16;
+
+/// The keyspace number under which a slot keeps its own rows (its clock); no client reaches it.
+pub const META: Keyspace = 0xffff;
+
+/// The kind byte of a key's record.
+const KIND_RECORD: u8 = 0;
+
+/// The kind byte of a slot's clock.
+const KIND_CLOCK: u8 = 1;
+
+/// A key as the engine knows it.
+pub type Row = Bytes;
+
+/// The row of a Redis key.
+#[must_use]
+pub fn of_key(keyspace: Keyspace, key: &[u8]) -> Row {
+    let tag = slot::hash_tag(key);
+    let mut row = Vec::with_capacity(key.len() + tag.len() + 10);
+    row.extend_from_slice(&Slot::of_key(key).0.to_be_bytes());
+    row.extend_from_slice(&keyspace.to_be_bytes());
+    escape(tag, &mut row);
+    // A tag that is a proper part of the key leaves the whole key to the sort key.
+    escape(if tag.len() == key.len() { &[] } else { key }, &mut row);
+    row.push(KIND_RECORD);
+    Bytes::from(row)
+}
+
+/// The slot of a row, or `None` if the row is too short to have one.
+#[must_use]
+pub fn slot_of(row: &[u8]) -> Option<Slot> {
+    let raw = row.first_chunk::<2>()?;
+    Some(Slot(u16::from_be_bytes(*raw)))
+}
+
+/// The keyspace of a row.
+#[must_use]
+pub fn keyspace_of(row: &[u8]) -> Option<Keyspace> {
+    let raw = row.get(2..4)?.first_chunk::<2>()?;
+    Some(u16::from_be_bytes(*raw))
+}
+
+/// The Redis key of a row; `None` if the row holds no key's record.
+#[must_use]
+pub fn key_of(row: &[u8]) -> Option<Vec<u8>> {
+    if keyspace_of(row)? == META {
+        return None;
+    }
+    let (pk, rest) = unescape(&row[4..])?;
+    let (sk, rest) = unescape(rest)?;
+    (rest == [KIND_RECORD]).then_some(if sk.is_empty() { pk } else { sk })
+}
+
+/// First row and end (exclusive) of a keyspace in a slot.
+#[must_use]
+pub fn range_of(slot: Slot, keyspace: Keyspace) -> (Vec<u8>, Vec<u8>) {
+    let mut start = slot.0.to_be_bytes().to_vec();
+    let mut end = start.clone();
+    start.extend_from_slice(&keyspace.to_be_bytes());
+    end.extend_from_slice(&keyspace.saturating_add(1).to_be_bytes());
+    (start, end)
+}
+
+/// First row of every client keyspace of a slot, and their end (exclusive).
+#[must_use]
+pub fn range_of_slot(slot: Slot) -> (Vec<u8>, Vec<u8>) {
+    (range_of(slot, 0).0, range_of(slot, META).0)
+}
+
+/// The row that holds a slot's clock.
+#[must_use]
+pub fn of_clock(slot: Slot) -> Row {
+    let mut row = range_of(slot, META).0;
+    row.push(KIND_CLOCK);
+    Bytes::from(row)
+}
+
+/// True if the row holds a slot's clock.
+#[must_use]
+pub fn is_clock(row: &[u8]) -> bool {
+    keyspace_of(row) == Some(META) && row.get(4..) == Some(&[KIND_CLOCK])
+}
+
+/// Where the rows of a group of slots start: the split keys between cores.
+#[must_use]
+pub fn start_of(slot: Slot) -> Vec<u8> {
+    slot.0.to_be_bytes().to_vec()
+}
+
+/// The place of a key in the order of SCAN within its slot: 48 bits of XXH3.
+#[must_use]
+pub fn hash48(key: &[u8]) -> u64 {
+    xxhash_rust::xxh3::xxh3_64(key) >> 16
+}
+
+fn escape(bytes: &[u8], out: &mut Vec<u8>) {
+    for b in bytes {
+        out.push(*b);
+        if *b == 0 {
+            out.push(0xff);
+        }
+    }
+    out.extend_from_slice(&[0, 0]);
+}
+
+fn unescape(bytes: &[u8]) -> Option<(Vec<u8>, &[u8])> {
+    let mut out = Vec::with_capacity(bytes.len());
+    let mut i = 0;
+    loop {
+        match bytes.get(i)? {
+            0 => match bytes.get(i + 1)? {
+                0xff => out.push(0),
+                0 => return Some((out, &bytes[i + 2..])),
+                _ => return None,
+            },
+            b => {
+                out.push(*b);
+                i += 1;
+                continue;
+            }
+        }
+        i += 2;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_row_gives_its_key_back() {
+        for key in [&b""[..], b"foo", b"a\0b\0", b"{tag}rest", b"{}x", b"x{t}", b"\0\xff\0\0", b"{a}"] {
+            let row = of_key(3, key);
+            assert_eq!(key_of(&row).as_deref(), Some(key));
+            assert_eq!(slot_of(&row), Some(Slot::of_key(key)));
+            assert_eq!(keyspace_of(&row), Some(3));
+        }
+    }
+
+    #[test]
+    fn different_keys_have_different_rows() {
+        assert_ne!(of_key(0, b"a"), of_key(0, b"{a}"));
+        assert_ne!(of_key(0, b"a"), of_key(1, b"a"));
+        assert_ne!(of_key(0, b"a\0"), of_key(0, b"a"));
+    }
+
+    #[test]
+    fn sort_keys_of_one_partition_key_are_neighbours_in_byte_order() {
+        let rows: Vec<_> =
+            [&b"{p}"[..], b"{p}\0", b"{p}a", b"{p}aa", b"{p}b"].map(|k| of_key(0, k)).to_vec();
+        assert!(rows.is_sorted(), "{rows:?}");
+        let (start, end) = range_of(Slot::of_key(b"{p}"), 0);
+        assert!(rows.iter().all(|r| r[..] >= start[..] && r[..] < end[..]));
+    }
+
+    #[test]
+    fn a_clock_row_is_no_key() {
+        let row = of_clock(Slot(7));
+        assert!(is_clock(&row));
+        assert_eq!(key_of(&row), None);
+        let (_, end) = range_of_slot(Slot(7));
+        assert!(row[..] >= end[..]);
+    }
+}
