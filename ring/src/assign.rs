@@ -18,6 +18,7 @@
 //! replica sets of a slot are the bases of a matroid. No chance and no floating-point function
 //! beyond the four basic operations is involved: equal input gives equal output everywhere.
 
+use core::cmp::Reverse;
 use std::collections::BTreeMap;
 
 use crate::id::NodeId;
@@ -51,8 +52,11 @@ pub fn assign(members: &BTreeMap<NodeId, Member>, copies: u8, old: &Table) -> Ta
     } else {
         board.drop_excess();
         board.fill_holes();
-        board.pass_on_directly();
-        while board.pass_on_by_chain() {}
+        // Copies that have just found a place travel anyway: it costs nothing to place them better.
+        for movable in [Movable::Placed, Movable::All] {
+            board.pass_on_directly(movable);
+            while board.pass_on_by_chain(movable) {}
+        }
     }
     board.order();
     board.into_table()
@@ -194,10 +198,21 @@ fn round(shares: &[f64], total: u32, now: &[u32]) -> Vec<u32> {
     whole
 }
 
+/// Which copies may be passed on.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Movable {
+    /// Those that their node did not keep before.
+    Placed,
+    /// Every copy.
+    All,
+}
+
 /// The table in the making: for each slot the owners that keep it, by number.
 struct Board<'a> {
     field: &'a Field,
     rows: Vec<Vec<usize>>,
+    /// The rows of the table before, as far as their nodes are still owners.
+    before: Vec<Vec<usize>>,
     loads: Vec<u32>,
     targets: Vec<u32>,
     /// Who was first in each slot before; nobody in a new slot.
@@ -222,7 +237,7 @@ impl<'a> Board<'a> {
             }
         }
         let targets = field.targets(&loads);
-        Self { field, rows, loads, targets, firsts_before }
+        Self { field, before: rows.clone(), rows, loads, targets, firsts_before }
     }
 
     /// The first table: every share on one line, cut to the length of a block.
@@ -364,37 +379,52 @@ impl<'a> Board<'a> {
         self.loads[new] += 1;
     }
 
+    fn may_move(&self, slot: usize, node: usize, movable: Movable) -> bool {
+        movable == Movable::All || !self.before[slot].contains(&node)
+    }
+
     /// One pass over the slots: copies go from nodes with too many to nodes with too few. What is
     /// impossible when a slot is passed stays impossible, so that one pass does all there is.
-    fn pass_on_directly(&mut self) {
+    fn pass_on_directly(&mut self, movable: Movable) {
         let mut lacking: Vec<usize> =
             (0..self.field.ids.len()).filter(|&node| self.surplus(node) < 0).collect();
+        let mut last = None;
         for slot in 0..SLOT_COUNT {
-            while let Some((old, i)) = self.direct_move(slot, &lacking) {
-                let new = lacking[i];
-                self.replace(slot, old, new);
-                if self.surplus(new) == 0 {
-                    // In order: the next slots go to the same node until it has enough.
+            while let Some((giver, i)) = self.direct_move(slot, &lacking, last, movable) {
+                let taker = lacking[i];
+                self.replace(slot, giver, taker);
+                last = Some(giver);
+                if self.surplus(taker) == 0 {
                     lacking.remove(i);
                 }
             }
         }
     }
 
-    fn direct_move(&self, slot: usize, lacking: &[usize]) -> Option<(usize, usize)> {
+    /// A giver in `slot` and the position of its taker in `lacking`. The last giver goes on giving,
+    /// and the first taker goes on taking, while they can: neighbouring slots stay alike, and the
+    /// map that clients see stays short.
+    fn direct_move(
+        &self,
+        slot: usize,
+        lacking: &[usize],
+        last: Option<usize>,
+        movable: Movable,
+    ) -> Option<(usize, usize)> {
         let row = &self.rows[slot];
-        let mut donors: Vec<usize> =
-            (0..row.len()).filter(|&at| self.surplus(row[at]) > 0).collect();
-        donors.sort_by_key(|&at| core::cmp::Reverse(self.surplus(row[at])));
-        donors.into_iter().find_map(|at| {
-            let i = lacking.iter().position(|&new| self.may_replace(row, at, new))?;
+        let gives =
+            |at: &usize| self.surplus(row[*at]) > 0 && self.may_move(slot, row[*at], movable);
+        let mut givers: Vec<usize> = (0..row.len()).filter(gives).collect();
+        givers.sort_by_key(|&at| (Some(row[at]) != last, Reverse(self.surplus(row[at]))));
+        givers.into_iter().find_map(|at| {
+            let i = lacking.iter().position(|&taker| self.may_replace(row, at, taker))?;
             Some((row[at], i))
         })
     }
 
     /// Passes one copy along a shortest chain a → b → … → z, where each gives a copy of some slot to
     /// the next, a has too many and z too few. False once there is none.
-    fn pass_on_by_chain(&mut self) -> bool {
+    fn pass_on_by_chain(&mut self, movable: Movable) -> bool {
         let nodes = self.field.ids.len();
         let mut frontier: Vec<bool> = (0..nodes).map(|node| self.surplus(node) > 0).collect();
         let mut reached = frontier.clone();
@@ -404,7 +434,10 @@ impl<'a> Board<'a> {
             let mut unreached: Vec<usize> = (0..nodes).filter(|&node| !reached[node]).collect();
             for slot in 0..SLOT_COUNT {
                 let row = &self.rows[slot];
-                for (at, &giver) in row.iter().enumerate().filter(|(_, giver)| frontier[**giver]) {
+                for (at, &giver) in row.iter().enumerate() {
+                    if !frontier[giver] || !self.may_move(slot, giver, movable) {
+                        continue;
+                    }
                     unreached.retain(|&node| {
                         let fits = self.may_replace(row, at, node);
                         if fits {
