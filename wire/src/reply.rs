@@ -1,0 +1,144 @@
+//! What the native client and `ringctl` may hear.
+//!
+//! An error says whether the request may have taken effect, and what to do next: the three that a
+//! program must tell apart are [`ErrorCode::Unavailable`], [`ErrorCode::Unconfirmed`] and
+//! [`ErrorCode::Overloaded`]; the text is for people, in `ringctl`'s three lines.
+
+use core::fmt;
+
+use bytes::Bytes;
+use serde::{Deserialize, Serialize};
+
+use crate::admin::ClusterStatus;
+
+/// A reply.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum ClientReply {
+    /// What a key holds.
+    Value {
+        /// The values: none if the key is absent, several if they were written concurrently.
+        values: Vec<Bytes>,
+        /// What was seen, to be given with the write that replaces it. Opaque.
+        context: Bytes,
+    },
+    /// The write is held at the level asked for.
+    Done {
+        /// What is seen now, the write included. Opaque.
+        #[serde(default)]
+        context: Bytes,
+    },
+    /// The cluster.
+    Status(ClusterStatus),
+    /// Who holds a key.
+    Owners {
+        /// Its slot.
+        slot: u16,
+        /// The nodes that hold it, the preferred coordinator first.
+        nodes: Vec<Owner>,
+    },
+    /// Nothing was asked.
+    Pong,
+    /// It did not work.
+    Error(ErrorReply),
+}
+
+/// A node that holds a key.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Owner {
+    /// Its number in the layout.
+    pub id: u32,
+    /// Its name.
+    #[serde(default)]
+    pub name: String,
+    /// Where other nodes and native clients reach it: `host:port`.
+    #[serde(default)]
+    pub address: String,
+    /// Its zone.
+    #[serde(default)]
+    pub zone: String,
+    /// Whether the asked node takes it to be up.
+    #[serde(default)]
+    pub up: bool,
+}
+
+/// Why it did not work, for a program and for a person.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ErrorReply {
+    /// For the program.
+    pub code: ErrorCode,
+    /// What did not work.
+    #[serde(default)]
+    pub what: String,
+    /// Why.
+    #[serde(default)]
+    pub why: String,
+    /// What to do about it.
+    #[serde(default)]
+    pub fix: String,
+}
+
+/// What the program must do next.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum ErrorCode {
+    /// Nothing was sent. Safe to retry anywhere.
+    Unavailable {
+        /// How many replicas the level needs.
+        needed: u8,
+        /// How many are up.
+        alive: u8,
+    },
+    /// It may survive. Retry under the same request id, or read.
+    Unconfirmed {
+        /// How many replicas hold it for certain.
+        acked: u8,
+        /// How many the level needs.
+        needed: u8,
+    },
+    /// Refused before anything was sent. Retry, later.
+    Overloaded {
+        /// How much later, in milliseconds.
+        retry_after_ms: u32,
+    },
+    /// The node is starting, stopping, or not yet a member. Retry elsewhere.
+    NotReady,
+    /// A condition of the request does not hold.
+    Conflict,
+    /// The request makes no sense to this node. Do not retry it.
+    Invalid,
+    /// The client may not do this.
+    Unauthorised,
+    /// The node's own fault; see its log.
+    Internal,
+}
+
+impl ErrorCode {
+    /// The word that a Redis client reads first.
+    #[must_use]
+    pub const fn resp_code(self) -> &'static str {
+        match self {
+            Self::Unavailable { .. } => "UNAVAILABLE",
+            Self::Unconfirmed { .. } => "UNCONFIRMED",
+            Self::Overloaded { .. } => "OVERLOADED",
+            Self::NotReady => "LOADING",
+            Self::Unauthorised => "NOPERM",
+            Self::Conflict | Self::Invalid | Self::Internal => "ERR",
+        }
+    }
+}
+
+impl fmt::Display for ErrorReply {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.what)?;
+        if !self.why.is_empty() {
+            write!(f, "\n  why: {}", self.why)?;
+        }
+        if !self.fix.is_empty() {
+            write!(f, "\n  fix: {}", self.fix)?;
+        }
+        Ok(())
+    }
+}
+
+impl std::error::Error for ErrorReply {}

@@ -1,0 +1,149 @@
+//! What the native client and `ringctl` may ask.
+//!
+//! A request is a frame of kind [`CLIENT_REQUEST`](crate::Kind::CLIENT_REQUEST); its deadline and
+//! its request id stand in the frame's header. It borrows from the bytes that it was read from.
+//! Fields may be added with a default; a variant that a node does not know is answered with
+//! [`ErrorCode::Invalid`](crate::ErrorCode::Invalid).
+
+use core::fmt;
+
+use serde::{Deserialize, Serialize};
+
+/// A request.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum ClientRequest<'a> {
+    /// The values of a key: none, one, or concurrent ones. Answered with `Value`.
+    Get {
+        /// The key.
+        #[serde(borrow, with = "serde_bytes")]
+        key: &'a [u8],
+        /// How many replicas must agree; the keyspace's default if absent.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        level: Option<Level>,
+    },
+    /// Replaces what the context has seen. Answered with `Done`.
+    Put {
+        /// The key.
+        #[serde(borrow, with = "serde_bytes")]
+        key: &'a [u8],
+        /// The value.
+        #[serde(borrow, with = "serde_bytes")]
+        value: &'a [u8],
+        /// What the writer has read, as an earlier reply gave it; what the coordinator holds if
+        /// absent.
+        #[serde(borrow, default, with = "serde_bytes", skip_serializing_if = "Option::is_none")]
+        context: Option<&'a [u8]>,
+        /// How many replicas must hold it; the keyspace's default if absent.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        level: Option<Level>,
+        /// What a replica's acknowledgement survives; the keyspace's default if absent.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        durability: Option<Durability>,
+        /// Expires so many milliseconds from now; never if absent.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        ttl_ms: Option<u64>,
+    },
+    /// Removes what the context has seen; a concurrent write survives. Answered with `Done`.
+    Delete {
+        /// The key.
+        #[serde(borrow, with = "serde_bytes")]
+        key: &'a [u8],
+        /// As in `Put`.
+        #[serde(borrow, default, with = "serde_bytes", skip_serializing_if = "Option::is_none")]
+        context: Option<&'a [u8]>,
+        /// As in `Put`.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        level: Option<Level>,
+    },
+    /// The cluster as the asked node sees it. Answered with `Status`.
+    Status,
+    /// Who holds a key. Answered with `Owners`.
+    Owners {
+        /// The key.
+        #[serde(borrow, with = "serde_bytes")]
+        key: &'a [u8],
+    },
+    /// Nothing. Answered with `Pong`.
+    Ping,
+}
+
+/// How many replicas must answer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Level {
+    /// One replica.
+    One,
+    /// Two replicas.
+    Two,
+    /// Three replicas.
+    Three,
+    /// More than half of the replicas.
+    Quorum,
+    /// Every replica.
+    All,
+    /// One replica in the asked node's region.
+    LocalOne,
+    /// More than half of the replicas in the asked node's region.
+    LocalQuorum,
+    /// More than half of the replicas in each region.
+    EachQuorum,
+    /// Any node at all, for writes.
+    Any,
+    /// Agreed upon by a ballot.
+    Serial,
+    /// Agreed upon by a ballot in the asked node's region.
+    LocalSerial,
+    /// So many replicas.
+    Count(u8),
+}
+
+impl Level {
+    /// Every level with a name, beside its name in upper case.
+    const NAMED: [(&'static str, Self); 11] = [
+        ("ONE", Self::One),
+        ("TWO", Self::Two),
+        ("THREE", Self::Three),
+        ("QUORUM", Self::Quorum),
+        ("ALL", Self::All),
+        ("LOCAL_ONE", Self::LocalOne),
+        ("LOCAL_QUORUM", Self::LocalQuorum),
+        ("EACH_QUORUM", Self::EachQuorum),
+        ("ANY", Self::Any),
+        ("SERIAL", Self::Serial),
+        ("LOCAL_SERIAL", Self::LocalSerial),
+    ];
+
+    /// The level of this name, in any case, or of this number (at least 1).
+    #[must_use]
+    pub fn parse(text: &str) -> Option<Self> {
+        if let Ok(count) = text.parse::<u8>() {
+            return (count > 0).then_some(Self::Count(count));
+        }
+        Self::NAMED
+            .iter()
+            .find(|(name, _)| name.eq_ignore_ascii_case(text))
+            .map(|(_, level)| *level)
+    }
+}
+
+impl fmt::Display for Level {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if let Self::Count(count) = self {
+            return write!(f, "{count}");
+        }
+        let named = Self::NAMED.iter().find(|(_, level)| level == self);
+        f.write_str(named.expect("every level but a count has a name").0)
+    }
+}
+
+/// What an acknowledged write survives.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Durability {
+    /// The death of the process: the operating system holds it.
+    #[default]
+    Os,
+    /// The loss of power: the disk holds it.
+    Sync,
+}
