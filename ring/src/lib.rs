@@ -4,7 +4,8 @@
 //! draws ambient randomness, opens a file or a socket: time comes in as [`Now`], chance as a seed.
 //!
 //! Reading order: [`id`], [`time`], [`hlc`], [`slot`]; then [`layout`], the members and the table of
-//! slots, and [`assign`], which computes that table.
+//! slots, and [`assign`], which computes that table; [`keyspace`], how many of a slot's
+//! nodes must answer.
 
 pub mod id;
 pub mod time;
@@ -16,11 +17,14 @@ pub mod layout;
 
 pub mod assign;
 
+pub mod keyspace;
+
 pub mod limits;
 
 pub use assign::{Diff, assign, diff};
 pub use hlc::{Hlc, HlcClock};
 pub use id::{Actor, Incarnation, NodeId};
+pub use keyspace::{Conflict, Durability, KeyspacePolicy, Level, LevelError, Needs, ReplicaSet};
 pub use layout::{ClusterId, Epoch, Layout, LayoutError, Member, SlotRange, Table};
 pub use slot::{GROUPS, SLOTS, SLOTS_PER_GROUP, Slot};
 pub use time::{Instant, Now, WallMillis};
