@@ -5,7 +5,7 @@
 //!
 //! Reading order: [`id`], [`time`], [`hlc`], [`slot`]; then [`layout`], the members and the table of
 //! slots, and [`assign`], which computes that table; [`keyspace`], how many of a slot's
-//! nodes must answer.
+//! nodes must answer; and [`liveness`], which of them seem to be up. Every bound is in [`limits`].
 
 pub mod id;
 pub mod time;
@@ -19,6 +19,8 @@ pub mod assign;
 
 pub mod keyspace;
 
+pub mod liveness;
+
 pub mod limits;
 
 pub use assign::{Diff, assign, diff};
@@ -26,5 +28,6 @@ pub use hlc::{Hlc, HlcClock};
 pub use id::{Actor, Incarnation, NodeId};
 pub use keyspace::{Conflict, Durability, KeyspacePolicy, Level, LevelError, Needs, ReplicaSet};
 pub use layout::{ClusterId, Epoch, Layout, LayoutError, Member, SlotRange, Table};
+pub use liveness::{Liveness, NodeState};
 pub use slot::{GROUPS, SLOTS, SLOTS_PER_GROUP, Slot};
 pub use time::{Instant, Now, WallMillis};

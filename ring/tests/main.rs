@@ -1,0 +1,5 @@
+//! The public contract of `ring`: placement keeps its bounds, layouts survive the wire, and the
+//! failure detector neither sleeps nor panics.
+
+mod liveness;
+mod placement;
