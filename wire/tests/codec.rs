@@ -82,6 +82,11 @@ fn a_deep_value_is_refused() {
     deep.push(0x90);
     assert!(matches!(decode::<Nested>(&deep), Err(CodecError::Mismatch { .. })));
     assert_eq!(decode::<Nested>(&[0x91, 0x90]).expect("shallow").0.len(), 1);
+
+    // Also in a field that is only skipped.
+    let mut unknown = b"\x83\xa1t\x01\xa1k\xc4\x00\xa1z".to_vec();
+    unknown.extend_from_slice(&deep);
+    assert!(matches!(decode::<Small<'_>>(&unknown), Err(CodecError::Mismatch { .. })));
 }
 
 #[test]

@@ -139,6 +139,45 @@ fn a_body_is_compressed_if_that_pays() {
 }
 
 #[test]
+fn one_writer_compresses_one_body_after_another() {
+    let mut random = crate::fuzz::Random(4);
+    let bodies: Vec<Vec<u8>> =
+        (1..30).map(|i| random.bytes(i * 7).repeat(10_000_usize.div_ceil(i * 7) * i)).collect();
+    let mut writer = FrameWriter::new();
+    for body in &bodies {
+        writer.frame(HEADER, body).expect("fits");
+    }
+    let mut decoder = FrameDecoder::new();
+    let mut rest = writer.bytes();
+    assert!(rest.len() < bodies.iter().map(Vec::len).sum::<usize>() / 10);
+    for body in &bodies {
+        let frame = decoder.decode(rest).expect("good").expect("whole");
+        assert!(frame.body == body, "a body of {} bytes came out different", body.len());
+        rest = &rest[frame.consumed..];
+    }
+}
+
+#[test]
+fn a_block_that_lies_about_its_length_is_refused() {
+    let good = frame(&b"the same again, ".repeat(1_000));
+    for announced in [0, 1, 15_999, 16_001, 20_000, u32::MAX] {
+        let mut writer = FrameWriter::new();
+        writer.frame(HEADER, &[&announced.to_le_bytes()[..], &good[44..]].concat()).expect("fits");
+        // The flag says that the body is compressed; the checksum must cover that.
+        let mut bad = writer.bytes().to_vec();
+        bad[2] = 1;
+        bad[20..24].fill(0);
+        let sum = crc32fast::hash(&bad);
+        bad[20..24].copy_from_slice(&sum.to_le_bytes());
+        let expected = match announced {
+            u32::MAX => FrameError::TooLarge { bytes: announced.into() },
+            _ => FrameError::Compression,
+        };
+        assert_eq!(first(&bad), Err(expected), "{announced}");
+    }
+}
+
+#[test]
 fn the_largest_body_fits_and_one_byte_more_does_not() {
     let noise = crate::fuzz::Random(2).bytes(FRAME_BODY_BYTES_MAX as usize + 1);
     let largest = &noise[1..];

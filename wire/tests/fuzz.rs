@@ -1,6 +1,7 @@
 //! Seeded mutations of good input through the properties of `ringdb_wire::fuzz`.
 //!
-//! A failure prints its seed; the same seed makes the same input on every machine.
+//! A failure prints its round; the same round makes the same input on every machine. With
+//! `RINGDB_FUZZ_FACTOR=100` there are a hundred times as many.
 
 use ringdb_wire::codec::encode_into;
 use ringdb_wire::fuzz::{fuzz_codec, fuzz_frame, fuzz_reply, fuzz_resp_request};
@@ -65,7 +66,8 @@ fn storm(seeds: &[Vec<u8>], spice: &[u8], rounds: u64, property: fn(&[u8])) {
             property(&seed[..end]);
         }
     }
-    for round in 0..rounds {
+    let factor = std::env::var("RINGDB_FUZZ_FACTOR").ok().and_then(|f| f.parse().ok());
+    for round in 0..rounds * factor.unwrap_or(1) {
         let input = Random(round).mutant(seeds, spice);
         let caught = std::panic::catch_unwind(|| property(&input));
         assert!(caught.is_ok(), "round {round} breaks a promise: {}", input.escape_ascii());

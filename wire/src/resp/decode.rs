@@ -209,7 +209,6 @@ enum Stage {
 }
 
 /// The state of one connection's request stream between reads.
-#[derive(Debug)]
 pub struct Decoder {
     limits: Limits,
     stage: Stage,
@@ -273,7 +272,8 @@ impl Decoder {
         }
         assert!(
             buf.len() >= self.at.max(self.scanned),
-            "the buffer lost bytes that were not consumed: {self:?}"
+            "the buffer lost bytes that were not consumed: {} left, {self:?}",
+            buf.len()
         );
         match self.advance(buf) {
             Err(error) => {
@@ -421,6 +421,19 @@ impl Decoder {
         }
         self.at = length + 1;
         Ok(true)
+    }
+}
+
+/// Where it stands, but none of what it read: an argument may be a password.
+impl fmt::Debug for Decoder {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Decoder")
+            .field("stage", &self.stage)
+            .field("at", &self.at)
+            .field("scanned", &self.scanned)
+            .field("args", &self.spans.len())
+            .field("failed", &self.failed)
+            .finish_non_exhaustive()
     }
 }
 
