@@ -1,8 +1,8 @@
 //! Replies: golden bytes in both versions, and reading them back.
 
 use bytes::{Bytes, BytesMut};
-use ringdb_wire::resp::encode::{DoubleText, write_decimal, write_error, write_integer};
-use ringdb_wire::resp::{Protocol, Reply, ReplyDecoder, ReplyError, encode};
+use ringdb_wire::resp::encode::{write_decimal, write_error, write_integer};
+use ringdb_wire::resp::{DoubleText, Protocol, Reply, ReplyDecoder, ReplyError, encode};
 
 fn encoded(reply: &Reply, protocol: Protocol) -> String {
     let mut out = Vec::new();

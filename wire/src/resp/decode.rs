@@ -17,6 +17,7 @@ use crate::limits::{
     RESP_INLINE_BYTES_MAX, RESP_UNAUTHENTICATED_ARGS_MAX, RESP_UNAUTHENTICATED_BULK_BYTES_MAX,
     VALUE_BYTES_MAX,
 };
+use crate::resp::inline::split_words;
 
 /// How many argument slots, and how many bytes of inline text, a decoder keeps between commands.
 const ARGS_KEPT: usize = 1_024;
@@ -106,9 +107,9 @@ impl std::error::Error for ProtocolError {}
 /// Where an argument stands; 32 bits suffice because a command is at most
 /// [`RESP_COMMAND_BYTES_MAX`] long.
 #[derive(Clone, Copy, Debug)]
-struct Span {
-    start: u32,
-    end: u32,
+pub(super) struct Span {
+    pub(super) start: u32,
+    pub(super) end: u32,
 }
 
 impl Span {
@@ -502,7 +503,7 @@ fn quick_number(line: &[u8]) -> Option<(u32, usize)> {
 }
 
 /// A decimal number as Redis reads one: no sign but `-`, no leading zeros, no blanks.
-pub(crate) fn strict_number(digits: &[u8]) -> Option<i64> {
+fn strict_number(digits: &[u8]) -> Option<i64> {
     let magnitude = digits.strip_prefix(b"-").unwrap_or(digits);
     match magnitude {
         [b'0'] if magnitude.len() == digits.len() => Some(0),
@@ -511,107 +512,4 @@ pub(crate) fn strict_number(digits: &[u8]) -> Option<i64> {
         }
         _ => None,
     }
-}
-
-/// Splits an inline command into words as Redis does: blanks separate; `"…"` knows `\n \r \t \b \a
-/// \xHH` and takes any other escaped byte as itself; `'…'` knows only `\'`.
-fn split_words(
-    line: &[u8],
-    text: &mut Vec<u8>,
-    spans: &mut Vec<Span>,
-) -> Result<(), ProtocolError> {
-    let mut rest = line;
-    loop {
-        let blanks = rest.iter().take_while(|b| is_blank(**b)).count();
-        rest = &rest[blanks..];
-        // Redis holds the line as a C string: a NUL ends it.
-        if matches!(rest.first(), None | Some(0)) {
-            return Ok(());
-        }
-        let start = text.len() as u32;
-        rest = word(rest, text)?;
-        spans.push(Span { start, end: text.len() as u32 });
-    }
-}
-
-/// Appends the first word of `rest` to `text`; returns what follows it.
-fn word<'b>(mut rest: &'b [u8], text: &mut Vec<u8>) -> Result<&'b [u8], ProtocolError> {
-    loop {
-        rest = match rest {
-            [] | [0 | b' ' | b'\n' | b'\r' | b'\t', ..] => return Ok(rest),
-            [b'"', inside @ ..] => return closed(double_quoted(inside, text)?),
-            [b'\'', inside @ ..] => return closed(single_quoted(inside, text)?),
-            [byte, after @ ..] => {
-                text.push(*byte);
-                after
-            }
-        }
-    }
-}
-
-/// A closing quote ends the word: what follows it must be a blank or the end.
-fn closed(rest: &[u8]) -> Result<&[u8], ProtocolError> {
-    match rest.first() {
-        Some(byte) if *byte != 0 && !is_blank(*byte) => Err(ProtocolError::UnbalancedQuotes),
-        _ => Ok(rest),
-    }
-}
-
-fn double_quoted<'b>(mut rest: &'b [u8], text: &mut Vec<u8>) -> Result<&'b [u8], ProtocolError> {
-    loop {
-        rest = match rest {
-            [b'\\', b'x', high, low, after @ ..]
-                if high.is_ascii_hexdigit() && low.is_ascii_hexdigit() =>
-            {
-                text.push(hex(*high) << 4 | hex(*low));
-                after
-            }
-            [b'\\', escaped, after @ ..] => {
-                text.push(match escaped {
-                    b'n' => b'\n',
-                    b'r' => b'\r',
-                    b't' => b'\t',
-                    b'b' => 0x08,
-                    b'a' => 0x07,
-                    other => *other,
-                });
-                after
-            }
-            [b'"', after @ ..] => return Ok(after),
-            [] | [0, ..] => return Err(ProtocolError::UnbalancedQuotes),
-            [byte, after @ ..] => {
-                text.push(*byte);
-                after
-            }
-        }
-    }
-}
-
-fn single_quoted<'b>(mut rest: &'b [u8], text: &mut Vec<u8>) -> Result<&'b [u8], ProtocolError> {
-    loop {
-        rest = match rest {
-            [b'\\', b'\'', after @ ..] => {
-                text.push(b'\'');
-                after
-            }
-            [b'\'', after @ ..] => return Ok(after),
-            [] | [0, ..] => return Err(ProtocolError::UnbalancedQuotes),
-            [byte, after @ ..] => {
-                text.push(*byte);
-                after
-            }
-        }
-    }
-}
-
-const fn hex(digit: u8) -> u8 {
-    match digit {
-        b'0'..=b'9' => digit - b'0',
-        b'a'..=b'f' => digit - b'a' + 10,
-        _ => digit - b'A' + 10,
-    }
-}
-
-const fn is_blank(byte: u8) -> bool {
-    matches!(byte, b' ' | b'\t' | b'\n' | b'\r' | 0x0b | 0x0c)
 }

@@ -1,7 +1,7 @@
 //! Reply: everything that a Redis client may hear, whichever version of the protocol it speaks.
 //!
 //! A reply says what it means ([`Reply::Map`], [`Reply::Double`]); how that looks to a client of
-//! RESP2 is decided once, in [`crate::resp::encode`].
+//! RESP2 is decided once, in [`encode`](mod@crate::resp::encode).
 
 use std::borrow::Cow;
 
