@@ -2,6 +2,7 @@
 
 use bytes::Bytes;
 use ringdb_wire::codec::{decode, decode_next, encode_into};
+use ringdb_wire::limits::CODEC_DEPTH_MAX;
 use ringdb_wire::{
     ClientReply, ClientRequest, ClusterStatus, CodecError, Durability, ErrorCode, ErrorReply,
     Level, NodeStatus,
@@ -78,9 +79,12 @@ fn announced_elements_must_be_there() {
 fn a_deep_value_is_refused() {
     #[derive(Debug, Serialize, Deserialize)]
     struct Nested(Vec<Self>);
-    let mut deep = vec![0x91; 100_000];
-    deep.push(0x90);
-    assert!(matches!(decode::<Nested>(&deep), Err(CodecError::Mismatch { .. })));
+    let mut deep = vec![];
+    for depth in [CODEC_DEPTH_MAX + 1, 100_000] {
+        deep = vec![0x91; depth];
+        deep.push(0x90);
+        assert!(matches!(decode::<Nested>(&deep), Err(CodecError::Mismatch { .. })), "{depth}");
+    }
     assert_eq!(decode::<Nested>(&[0x91, 0x90]).expect("shallow").0.len(), 1);
 
     // Also in a field that is only skipped.

@@ -79,6 +79,7 @@ fn inline_commands_are_quoted_as_in_redis() {
     assert_eq!(command(b"x \"\\xzz\"\r\n"), ["x", "xzz"]);
     assert_eq!(command(b"ab\"c d\" e\r\n"), ["abc d", "e"]);
     assert_eq!(command(b"before\0after\r\n"), ["before"]);
+    assert_eq!(command(b"x \"quoted\"\0after\r\n"), ["x", "quoted"]);
 }
 
 #[test]
