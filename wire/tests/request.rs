@@ -78,8 +78,18 @@ fn inline_commands_are_quoted_as_in_redis() {
     assert_eq!(command(b"x 'it\\'s' \"\" ''\r\n"), ["x", r"it\'s", "", ""]);
     assert_eq!(command(b"x \"\\xzz\"\r\n"), ["x", "xzz"]);
     assert_eq!(command(b"ab\"c d\" e\r\n"), ["abc d", "e"]);
-    assert_eq!(command(b"before\0after\r\n"), ["before"]);
-    assert_eq!(command(b"x \"quoted\"\0after\r\n"), ["x", "quoted"]);
+    assert_eq!(command(b"x a\x0bb \x0b 'c'\x0b\r\n"), ["x", r"a\x0bb", "c"]);
+}
+
+#[test]
+fn a_line_with_a_nul_never_ends() {
+    let mut bytes = b"\0".to_vec();
+    bytes.extend(b"PING\r\n".repeat(10_000));
+    assert_eq!(commands(&bytes, Limits::default()), (vec![], None));
+    bytes.extend(b"PING\r\n".repeat(1_000));
+    assert_eq!(refusal(&bytes), "Protocol error: too big inline request");
+    bytes.splice(0..0, *b"PING\r\n");
+    assert_eq!(commands(&bytes, Limits::default()).0, [[b"PING"]]);
 }
 
 #[test]

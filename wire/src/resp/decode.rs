@@ -406,13 +406,16 @@ impl Decoder {
     }
 
     fn inline(&mut self, buf: &[u8]) -> Result<bool, ProtocolError> {
-        let found = buf[self.scanned..].iter().position(|b| *b == b'\n');
-        let length = found.map_or(buf.len(), |found| self.scanned + found);
+        // Redis looks for the LF in a C string: a line with a NUL in it never ends, only grows too
+        // big. So does ours, that a client out of step is not taken for one that asks.
+        let found = buf[self.scanned..].iter().position(|b| matches!(b, b'\n' | 0));
+        self.scanned += found.unwrap_or(buf.len() - self.scanned);
+        let ends = buf.get(self.scanned) == Some(&b'\n');
+        let length = if ends { self.scanned } else { buf.len() };
         if length > self.limits.inline_bytes_max as usize {
             return Err(ProtocolError::TooBigInline);
         }
-        if found.is_none() {
-            self.scanned = buf.len();
+        if !ends {
             return Ok(false);
         }
         let line = &buf[..length];

@@ -13,8 +13,7 @@ pub(super) fn split_words(
     loop {
         let blanks = rest.iter().take_while(|b| is_blank(**b)).count();
         rest = &rest[blanks..];
-        // Redis holds the line as a C string: a NUL ends it.
-        if matches!(rest.first(), None | Some(0)) {
+        if rest.is_empty() {
             return Ok(());
         }
         let start = text.len() as u32;
@@ -27,7 +26,7 @@ pub(super) fn split_words(
 fn word<'b>(mut rest: &'b [u8], text: &mut Vec<u8>) -> Result<&'b [u8], ProtocolError> {
     loop {
         rest = match rest {
-            [] | [0 | b' ' | b'\n' | b'\r' | b'\t', ..] => return Ok(rest),
+            [] | [b' ' | b'\n' | b'\r' | b'\t', ..] => return Ok(rest),
             [b'"', inside @ ..] => return closed(double_quoted(inside, text)?),
             [b'\'', inside @ ..] => return closed(single_quoted(inside, text)?),
             [byte, after @ ..] => {
@@ -41,7 +40,7 @@ fn word<'b>(mut rest: &'b [u8], text: &mut Vec<u8>) -> Result<&'b [u8], Protocol
 /// A closing quote ends the word: what follows it must be a blank or the end.
 fn closed(rest: &[u8]) -> Result<&[u8], ProtocolError> {
     match rest.first() {
-        Some(byte) if *byte != 0 && !is_blank(*byte) => Err(ProtocolError::UnbalancedQuotes),
+        Some(byte) if !is_blank(*byte) => Err(ProtocolError::UnbalancedQuotes),
         _ => Ok(rest),
     }
 }
@@ -67,7 +66,7 @@ fn double_quoted<'b>(mut rest: &'b [u8], text: &mut Vec<u8>) -> Result<&'b [u8],
                 after
             }
             [b'"', after @ ..] => return Ok(after),
-            [] | [0, ..] => return Err(ProtocolError::UnbalancedQuotes),
+            [] => return Err(ProtocolError::UnbalancedQuotes),
             [byte, after @ ..] => {
                 text.push(*byte);
                 after
@@ -84,7 +83,7 @@ fn single_quoted<'b>(mut rest: &'b [u8], text: &mut Vec<u8>) -> Result<&'b [u8],
                 after
             }
             [b'\'', after @ ..] => return Ok(after),
-            [] | [0, ..] => return Err(ProtocolError::UnbalancedQuotes),
+            [] => return Err(ProtocolError::UnbalancedQuotes),
             [byte, after @ ..] => {
                 text.push(*byte);
                 after
