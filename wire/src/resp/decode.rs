@@ -8,6 +8,10 @@
 //! arrived, however they were cut; memory in proportion to the bytes that arrived, whatever lengths
 //! were announced. Errors are in Redis's own words, and each of them ends the connection: after one
 //! the decoder repeats it for ever.
+//!
+//! Stricter than Redis 7 on purpose: an argument must end in CR LF (Redis skips two bytes unseen), a
+//! CR in a length's line must be followed by LF, a command has at most
+//! [`RESP_ARGS_MAX`] arguments (Redis: 2^31), and an unprintable byte in an error is escaped.
 
 use core::fmt;
 use core::ops::{Index, Range};
