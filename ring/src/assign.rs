@@ -31,8 +31,13 @@ const SLOT_COUNT: usize = SLOTS as usize;
 /// about this many times 2·(N−1) others: few enough that three losses seldom meet in one slot, many
 /// enough that a lost node is rebuilt from many.
 const BLOCKS: usize = 4;
-const BLOCK_SLOTS: usize = SLOT_COUNT / BLOCKS;
-const _: () = assert!(BLOCK_SLOTS * BLOCKS == SLOT_COUNT);
+
+/// Up to [`FEW`] nodes meet each other anyway; more blocks then mix zones better, which leaves later
+/// changes more to choose from.
+const BLOCKS_OF_FEW: usize = 16;
+const FEW: usize = 16;
+const _: () =
+    assert!(SLOT_COUNT.is_multiple_of(BLOCKS) && SLOT_COUNT.is_multiple_of(BLOCKS_OF_FEW));
 
 /// Shares are sums of a few thousand doubles; anything nearer to a whole number is that number.
 const WHOLE: f64 = 1e-6;
@@ -52,11 +57,11 @@ pub fn assign(members: &BTreeMap<NodeId, Member>, copies: u8, old: &Table) -> Ta
     } else {
         board.drop_excess();
         board.fill_holes();
-        // Copies that have just found a place travel anyway: it costs nothing to place them better.
-        for movable in [Movable::Placed, Movable::All] {
-            board.pass_on_directly(movable);
-            while board.pass_on_by_chain(movable) {}
-        }
+        // Copies that have just found a place travel anyway: to place them better costs nothing.
+        board.pass_on_directly(Movable::Placed);
+        while board.pass_on_by_chain(0) {}
+        board.pass_on_directly(Movable::All);
+        while board.pass_on_by_chain(field.ids.len()) {}
     }
     board.order();
     board.into_table()
@@ -243,25 +248,31 @@ impl<'a> Board<'a> {
     /// The first table: every share on one line, cut to the length of a block.
     fn lay_out(&mut self) {
         let field = self.field;
-        for block in 0..BLOCKS {
+        let blocks = if field.ids.len() <= FEW { BLOCKS_OF_FEW } else { BLOCKS };
+        let block_slots = SLOT_COUNT / blocks;
+        for block in 0..blocks {
             // Dealing single slots to the blocks in turn keeps every zone's part of each block
             // within one slot of its share, and so within what zones demand.
             let mut dealt = 0;
             let mut parts = vec![0; field.ids.len()];
             for &node in field.zones.iter().flatten() {
-                let turns = |units: usize| (units + BLOCKS - 1 - block) / BLOCKS;
+                let turns = |units: usize| (units + blocks - 1 - block) / blocks;
                 let end = dealt + self.targets[node] as usize;
                 parts[node] = turns(end) - turns(dealt);
                 dealt = end;
             }
             let mut position = 0;
-            for zone in &field.zones {
-                // Another order in every block: other neighbours.
-                let mut order = zone.clone();
-                order.sort_by_key(|&node| mix(((block as u64) << 32) | node as u64));
-                for node in order {
+            // Another order in every block: other neighbours, and other zones beside each other.
+            let shuffled = |numbers: &[usize]| {
+                let mut order = numbers.to_vec();
+                order.sort_by_key(|&number| mix(((block as u64) << 32) | number as u64));
+                order
+            };
+            let zones: Vec<usize> = (0..field.zones.len()).collect();
+            for zone in shuffled(&zones) {
+                for node in shuffled(&field.zones[zone]) {
                     for _ in 0..parts[node] {
-                        let slot = block * BLOCK_SLOTS + position % BLOCK_SLOTS;
+                        let slot = block * block_slots + position % block_slots;
                         self.rows[slot].push(node);
                         position += 1;
                     }
@@ -422,44 +433,79 @@ impl<'a> Board<'a> {
         })
     }
 
-    /// Passes one copy along a shortest chain a → b → … → z, where each gives a copy of some slot to
-    /// the next, a has too many and z too few. False once there is none.
-    fn pass_on_by_chain(&mut self, movable: Movable) -> bool {
-        let nodes = self.field.ids.len();
-        let mut frontier: Vec<bool> = (0..nodes).map(|node| self.surplus(node) > 0).collect();
-        let mut reached = frontier.clone();
-        let mut given: Vec<Option<(usize, usize)>> = vec![None; nodes];
-        while frontier.contains(&true) {
-            let mut next = vec![false; nodes];
-            let mut unreached: Vec<usize> = (0..nodes).filter(|&node| !reached[node]).collect();
-            for slot in 0..SLOT_COUNT {
-                let row = &self.rows[slot];
-                for (at, &giver) in row.iter().enumerate() {
-                    if !frontier[giver] || !self.may_move(slot, giver, movable) {
-                        continue;
-                    }
-                    unreached.retain(|&node| {
-                        let fits = self.may_replace(row, at, node);
-                        if fits {
-                            given[node] = Some((giver, slot));
-                            next[node] = true;
-                            reached[node] = true;
-                        }
-                        !fits
-                    });
-                }
+    /// Passes one copy along a chain a → b → … → z, where each gives a copy of some slot to the next,
+    /// a has too many and z too few: a chain that moves the fewest copies which would stay
+    /// otherwise, and at most `moves_max`. False once there is none.
+    fn pass_on_by_chain(&mut self, moves_max: usize) -> bool {
+        let mut search = Search::from((0..self.loads.len()).map(|node| self.surplus(node) > 0));
+        for moves in 0..=moves_max {
+            // Copies that travel anyway pass on for nothing, so as far as they get …
+            let mut frontier = search.reached.clone();
+            while frontier.contains(&true) && self.lacking_in(&search).is_none() {
+                frontier = self.expand(&mut search, &frontier, Movable::Placed);
             }
-            if let Some(end) = (0..nodes).find(|&node| next[node] && self.surplus(node) < 0) {
-                let mut taker = end;
-                while let Some((giver, slot)) = given[taker] {
-                    self.replace(slot, giver, taker);
-                    taker = giver;
-                }
+            if let Some(end) = self.lacking_in(&search) {
+                self.pass_on(&search, end);
                 return true;
             }
-            frontier = next;
+            // … and then one that would stay.
+            let from = search.reached.clone();
+            let stuck = moves == moves_max
+                || !self.expand(&mut search, &from, Movable::All).contains(&true);
+            if stuck {
+                break;
+            }
         }
         false
+    }
+
+    fn lacking_in(&self, search: &Search) -> Option<usize> {
+        (0..self.loads.len()).find(|&node| search.reached[node] && self.surplus(node) < 0)
+    }
+
+    /// One step of a search: who can be given a copy by a node of the frontier? It ends early with
+    /// the first that lacks slots.
+    fn expand(&self, search: &mut Search, frontier: &[bool], movable: Movable) -> Vec<bool> {
+        let nodes = frontier.len();
+        let mut next = vec![false; nodes];
+        let mut found = false;
+        let mut unreached: Vec<usize> = (0..nodes).filter(|&node| !search.reached[node]).collect();
+        for (slot, row) in self.rows.iter().enumerate() {
+            for (at, &giver) in row.iter().enumerate() {
+                if !frontier[giver] || !self.may_move(slot, giver, movable) {
+                    continue;
+                }
+                unreached.retain(|&node| {
+                    let fits = self.may_replace(row, at, node);
+                    if fits {
+                        search.given[node] = Some((giver, slot));
+                        next[node] = true;
+                        search.reached[node] = true;
+                        found |= self.surplus(node) < 0;
+                    }
+                    !fits
+                });
+                if unreached.is_empty() || found {
+                    return next;
+                }
+            }
+        }
+        next
+    }
+
+    fn pass_on(&mut self, search: &Search, end: usize) {
+        let mut taker = end;
+        while let Some((giver, slot)) = search.given[taker] {
+            let at = self.rows[slot].iter().position(|&node| node == giver);
+            let at = at.expect("a node passes on only what it keeps");
+            // A chain that meets a slot twice may spoil its own next step. Then it ends here: the
+            // part behind is a chain of its own, and the part before is found again.
+            if !self.may_replace(&self.rows[slot], at, taker) {
+                return;
+            }
+            self.replace(slot, giver, taker);
+            taker = giver;
+        }
     }
 
     /// Puts the right node first in every slot, then the others so that each prefix of the list
@@ -548,6 +594,19 @@ impl<'a> Board<'a> {
         let width = u8::try_from(self.field.copies).expect("copies came from a u8");
         let cells = self.rows.iter().flatten().map(|&node| self.field.ids[node]).collect();
         Table::from_cells(width, cells).expect("every row was filled")
+    }
+}
+
+/// Who was reached in the search for a chain, and who gave what to whom.
+struct Search {
+    reached: Vec<bool>,
+    given: Vec<Option<(usize, usize)>>,
+}
+
+impl Search {
+    fn from(givers: impl Iterator<Item = bool>) -> Self {
+        let reached: Vec<bool> = givers.collect();
+        Self { given: vec![None; reached.len()], reached }
     }
 }
 

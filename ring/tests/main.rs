@@ -1,5 +1,6 @@
 //! The public contract of `ring`: placement keeps its bounds, layouts survive the wire, and the
 //! failure detector neither sleeps nor panics.
 
+mod layout;
 mod liveness;
 mod placement;
