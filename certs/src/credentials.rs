@@ -115,11 +115,12 @@ impl Credentials {
         self.own
     }
 
-    /// Thirty-two secret bytes for `purpose`, the same after every restart with the same key and
-    /// of no use for finding the key.
+    /// Thirty-two secret bytes for `purpose` and `context`, the same after every restart with the
+    /// same key and of no use for finding the key.
     #[must_use]
-    pub fn derive_secret(&self, purpose: &str) -> [u8; 32] {
-        crate::tls::hmac_sha256(self.key.secret_der(), purpose.as_bytes())
+    pub fn derive_secret(&self, purpose: &str, context: &[u8]) -> [u8; 32] {
+        let purpose = crate::tls::hmac_sha256(self.key.secret_der(), purpose.as_bytes());
+        crate::tls::hmac_sha256(&purpose, context)
     }
 }
 

@@ -191,10 +191,11 @@ fn secrets_survive_a_restart_and_differ_by_key_and_purpose() {
     let ca = ca_init("prod").unwrap();
     let n1 = pair(&ca, &Subject::node("n1", NodeId(1)));
     let (a, b) = (Credentials::from_pair(&n1).unwrap(), Credentials::from_pair(&n1).unwrap());
-    assert_eq!(a.derive_secret("reset"), b.derive_secret("reset"));
-    assert_ne!(a.derive_secret("reset"), a.derive_secret("token"));
+    assert_eq!(a.derive_secret("reset", b"1"), b.derive_secret("reset", b"1"));
+    assert_ne!(a.derive_secret("reset", b"1"), a.derive_secret("token", b"1"));
+    assert_ne!(a.derive_secret("reset", b"1"), a.derive_secret("reset", b"2"));
     let n2 = credentials(&ca, &Subject::node("n2", NodeId(2)));
-    assert_ne!(a.derive_secret("reset"), n2.derive_secret("reset"));
+    assert_ne!(a.derive_secret("reset", b"1"), n2.derive_secret("reset", b"1"));
 }
 
 #[test]

@@ -1,1 +1,3 @@
-//! node
+//! node: the driver around the pure machines, as the library behind `ringd`.
+
+pub mod mesh;
