@@ -4,7 +4,7 @@
 //! draws ambient randomness, opens a file or a socket: time comes in as [`Now`], chance as a seed.
 //!
 //! Reading order: [`id`], [`time`], [`hlc`], [`slot`]; then [`layout`], the members and the table of
-//! slots, and [`assign`], which computes that table; [`keyspace`], how many of a slot's
+//! slots, and [`mod@assign`], which computes that table; [`keyspace`], how many of a slot's
 //! nodes must answer; and [`liveness`], which of them seem to be up. Every bound is in [`limits`].
 
 pub mod id;
