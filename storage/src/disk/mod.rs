@@ -1,0 +1,70 @@
+//! Disk: the few verbs through which the store reaches files.
+//!
+//! One flat directory of named files. [`FileDisk`] is the real one; [`MemoryDisk`] can crash, tear,
+//! fill up and rot, all from one seed.
+
+mod file;
+mod memory;
+
+pub use file::FileDisk;
+pub use memory::{Crash, MemoryDisk, Survival};
+
+use std::io;
+use std::sync::Arc;
+
+/// A directory of files. Names hold no slash.
+pub trait Disk: Send + Sync {
+    /// A new empty file for reading and writing; an existing one of that name is emptied.
+    /// It survives a power loss only after [`Disk::sync_dir`].
+    fn create(&self, name: &str) -> io::Result<Arc<dyn DiskFile>>;
+    /// An existing file, for reading and writing.
+    fn open(&self, name: &str) -> io::Result<Arc<dyn DiskFile>>;
+    /// The names of all files, sorted.
+    fn list(&self) -> io::Result<Vec<String>>;
+    /// Gives a file another name, atomically replacing what had that name.
+    fn rename(&self, from: &str, to: &str) -> io::Result<()>;
+    /// Removes a file; those who have it open go on reading it.
+    fn remove(&self, name: &str) -> io::Result<()>;
+    /// Returns once all creations, renames and removals before the call survive a power loss.
+    fn sync_dir(&self) -> io::Result<()>;
+    /// Keeps others out until what it returns is dropped; `WouldBlock` when somebody is in.
+    fn lock(&self) -> io::Result<Box<dyn Send + Sync>>;
+}
+
+/// An open file, read and written by position.
+pub trait DiskFile: Send + Sync {
+    /// Fills `buffer` from `offset`; `UnexpectedEof` when the file ends before.
+    fn read_at(&self, buffer: &mut [u8], offset: u64) -> io::Result<()>;
+    /// Writes all of `bytes` at `offset`, growing the file with zeros where needed. After an error
+    /// any part of them may have been written.
+    fn write_at(&self, bytes: &[u8], offset: u64) -> io::Result<()>;
+    /// Returns once everything written before the call survives a power loss. After an error it
+    /// is unknown what does, and a second call proves nothing.
+    fn sync(&self) -> io::Result<()>;
+    /// Size in bytes.
+    fn len(&self) -> io::Result<u64>;
+    /// True when the file holds nothing.
+    fn is_empty(&self) -> io::Result<bool> {
+        Ok(self.len()? == 0)
+    }
+    /// Cuts the file to `len` bytes.
+    fn truncate(&self, len: u64) -> io::Result<()>;
+}
+
+/// The whole content of a file.
+pub(crate) fn read_all(file: &dyn DiskFile) -> io::Result<Vec<u8>> {
+    let len = usize::try_from(file.len()?).map_err(|_| io::ErrorKind::FileTooLarge)?;
+    let mut bytes = vec![0; len];
+    file.read_at(&mut bytes, 0)?;
+    Ok(bytes)
+}
+
+/// Replaces the content of `name` so that after any crash either the old or the new one is there.
+pub(crate) fn swap_file(disk: &dyn Disk, name: &str, content: &[u8]) -> io::Result<()> {
+    let tmp = format!("{name}.tmp");
+    let file = disk.create(&tmp)?;
+    file.write_at(content, 0)?;
+    file.sync()?;
+    disk.rename(&tmp, name)?;
+    disk.sync_dir()
+}

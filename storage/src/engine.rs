@@ -1,0 +1,423 @@
+//! Engine: what the shards of a store share: tables, manifest, background jobs, the retained log.
+//!
+//! Order that keeps data safe: table written and synced, directory synced, manifest edit durable,
+//! version published, and only then old logs and tables queued for removal.
+
+use crate::batch::LogBatch;
+use crate::compaction::choose::choose;
+use crate::disk::Disk;
+use crate::error::{Damage, Error, OpenError, Place};
+use crate::fold::Merge;
+use crate::job::{Job, Task};
+use crate::key::KeyRange;
+use crate::log::{Frames, LogPosition, SegmentInfo, Stream, next_frame, segment_id, segment_name};
+use crate::manifest::{Edit, Manifest};
+use crate::memtable::Memtable;
+use crate::options::Options;
+use crate::poison::Poison;
+use crate::recovery;
+use crate::shard::Shard;
+use crate::shelf::Shelf;
+use crate::snapshot::Snapshots;
+use crate::table::{Table, TableBounds, TableWriter, table_name};
+use crate::version::Version;
+use arc_swap::ArcSwap;
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::io::ErrorKind;
+use std::ops::ControlFlow;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+/// An open store, as seen by everybody but the owners of its shards.
+pub struct Engine {
+    pub(crate) shared: Arc<Shared>,
+}
+
+pub(crate) struct Shared {
+    pub(crate) disk: Arc<dyn Disk>,
+    pub(crate) options: Options,
+    pub(crate) merge: Arc<dyn Merge>,
+    pub(crate) poison: Arc<Poison>,
+    pub(crate) shelf: Arc<Shelf>,
+    pub(crate) ranges: Vec<KeyRange>,
+    pub(crate) snapshots: Vec<Arc<Snapshots>>,
+    pub(crate) version: ArcSwap<Version>,
+    /// Rises with each version, so that a shard sees with one load whether its view is the newest.
+    version_number: AtomicU64,
+    manifest: Mutex<Manifest>,
+    next_table: AtomicU64,
+    work: Mutex<Work>,
+    /// This run's log, by shard.
+    streams: Vec<Arc<Stream>>,
+    _lock: Box<dyn Send + Sync>,
+}
+
+/// What is to be done in the background, and what somebody is doing.
+#[derive(Default)]
+struct Work {
+    flushes: VecDeque<Flush>,
+    flushing: BTreeSet<usize>,
+    compacting: bool,
+    obsolete: Vec<String>,
+    /// Segments of earlier runs that are still there.
+    old_segments: BTreeMap<(u64, u64), OldSegment>,
+}
+
+/// A memtable waiting for its table.
+#[derive(Clone)]
+pub(crate) struct Flush {
+    pub(crate) shard: usize,
+    pub(crate) number: u64,
+    pub(crate) memtable: Arc<Memtable>,
+}
+
+/// A log segment that an earlier run wrote.
+#[derive(Debug, Clone)]
+pub(crate) struct OldSegment {
+    pub(crate) range: KeyRange,
+    pub(crate) bytes: u64,
+    pub(crate) last_sequence: u64,
+}
+
+/// What a store is made of at a moment.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Stats {
+    /// Tables in each level.
+    pub tables: Vec<usize>,
+    /// Bytes of tables in each level.
+    pub table_bytes: Vec<u64>,
+    /// Memtables that wait for their flush.
+    pub unflushed_memtables: usize,
+    /// Log segments that are still there, of this and earlier runs.
+    pub log_segments: usize,
+    /// Their bytes.
+    pub log_bytes: u64,
+    /// Bytes of blocks in the cache.
+    pub cache_bytes: usize,
+    /// True when an earlier failure made the store refuse writes.
+    pub poisoned: bool,
+}
+
+/// What recovery hands to a new engine.
+pub(crate) struct Parts {
+    pub(crate) manifest: Manifest,
+    pub(crate) version: Version,
+    pub(crate) poison: Arc<Poison>,
+    pub(crate) shelf: Arc<Shelf>,
+    pub(crate) old_segments: BTreeMap<(u64, u64), OldSegment>,
+    pub(crate) streams: Vec<Arc<Stream>>,
+    pub(crate) lock: Box<dyn Send + Sync>,
+}
+
+impl Engine {
+    /// Opens the store on `disk`, or makes one in an empty directory. `replay` is called with every
+    /// logged batch of which any change is not yet in a table, in the order of each key's shard, so
+    /// that the layer above can rebuild what it derives from the log. One [`Shard`] comes back for
+    /// each part of the key space, in order.
+    ///
+    /// # Errors
+    /// See [`OpenError`]. With damage that is not tolerated, nothing on the disk was changed.
+    pub fn open(
+        disk: Arc<dyn Disk>,
+        options: Options,
+        merge: Arc<dyn Merge>,
+        replay: &mut dyn FnMut(LogBatch<'_>),
+    ) -> Result<(Arc<Self>, Vec<Shard>), OpenError> {
+        recovery::open(disk, options, merge, replay)
+    }
+
+    pub(crate) fn assemble(
+        disk: Arc<dyn Disk>,
+        options: Options,
+        merge: Arc<dyn Merge>,
+        parts: Parts,
+    ) -> Arc<Self> {
+        let next_table = AtomicU64::new(parts.manifest.story.next_table);
+        let work = Work { old_segments: parts.old_segments, ..Work::default() };
+        let shared = Shared {
+            disk,
+            ranges: KeyRange::of_splits(&options.splits),
+            snapshots: (0..options.shards()).map(|_| Arc::default()).collect(),
+            options,
+            merge,
+            poison: parts.poison,
+            shelf: parts.shelf,
+            version: ArcSwap::from_pointee(parts.version),
+            version_number: AtomicU64::new(1),
+            manifest: Mutex::new(parts.manifest),
+            next_table,
+            work: Mutex::new(work),
+            streams: parts.streams,
+            _lock: parts.lock,
+        };
+        shared.retire_segments();
+        Arc::new(Self { shared: Arc::new(shared) })
+    }
+
+    /// The most urgent background job that nobody is doing; none when all is well. A job that
+    /// failed or was dropped is handed out again, so wait a little after a failure.
+    #[must_use]
+    pub fn next_job(&self) -> Option<Job> {
+        if self.shared.poison.is_set() {
+            return None;
+        }
+        let mut work = self.shared.work();
+        let flush = work.flushes.iter().find(|f| !work.flushing.contains(&f.shard)).cloned();
+        let task = if let Some(flush) = flush {
+            work.flushing.insert(flush.shard);
+            Task::Flush(flush)
+        } else if !work.obsolete.is_empty() {
+            Task::Remove(std::mem::take(&mut work.obsolete))
+        } else {
+            let version = self.shared.version.load_full();
+            let free = !work.compacting;
+            let choice = free.then(|| choose(&version, &self.shared.options)).flatten()?;
+            work.compacting = true;
+            Task::Compact(choice, version)
+        };
+        Some(Job::new(self.shared.clone(), task))
+    }
+
+    /// Calls `f` with every batch in the log that is still there and comes after `from`, by stream
+    /// and then by age, until it breaks off; flushed or not, and everything committed before the
+    /// call. To go on later pass the last position that `f` saw. Batches in damaged parts are
+    /// passed over.
+    ///
+    /// # Errors
+    /// [`Error::Io`] when the disk refuses a read.
+    pub fn read_log(
+        &self,
+        from: Option<LogPosition>,
+        f: &mut dyn FnMut(LogPosition, LogBatch<'_>) -> ControlFlow<()>,
+    ) -> Result<(), Error> {
+        let from = from.unwrap_or_default();
+        for ((stream, segment), bytes, last) in self.shared.segments() {
+            let position = LogPosition { stream, sequence: last };
+            if stream < from.stream || position <= from {
+                continue;
+            }
+            if self.shared.read_segment(stream, segment, bytes, from, f)?.is_break() {
+                return Ok(());
+            }
+        }
+        Ok(())
+    }
+
+    /// What is lost or damaged and not yet repaired, as far as it was noticed.
+    #[must_use]
+    pub fn damage(&self) -> Vec<Damage> {
+        let mut all = self.shared.manifest().story.damage.clone();
+        let repaired = self.shared.manifest().story.repaired.clone();
+        all.extend(self.shared.shelf.damage_found().iter().cloned());
+        all.into_iter().filter(|damage| !repaired.contains(damage)).collect()
+    }
+
+    /// The layer above has repaired `damage`: for damage in a table it has deleted the range and
+    /// written its rows anew, so that nothing in the damaged place counts. Durable when it returns.
+    ///
+    /// # Errors
+    /// As any write of the manifest: [`Error::NoSpace`], [`Error::Poisoned`].
+    pub fn repaired(&self, damage: &Damage) -> Result<(), Error> {
+        let mut edits = vec![Edit::Repaired { damage: damage.clone() }];
+        let mut removed = Vec::new();
+        if let Place::Table { number, offset } = damage.place {
+            let version = self.shared.version.load_full();
+            match offset {
+                Some(offset) => {
+                    let table = version.tables().find(|(_, t)| t.number == number);
+                    if let Some((_, table)) = table {
+                        table.forgive(offset);
+                    }
+                }
+                None => {
+                    edits.push(Edit::RemoveTable { number });
+                    removed.push(number);
+                }
+            }
+        }
+        self.shared.publish(&edits, &removed, Vec::new(), None)
+    }
+
+    /// What the store is made of.
+    #[must_use]
+    pub fn stats(&self) -> Stats {
+        let version = self.shared.version.load_full();
+        let segments = self.shared.segments();
+        Stats {
+            tables: version.levels.iter().map(Vec::len).collect(),
+            table_bytes: (0..version.levels.len()).map(|l| version.level_bytes(l)).collect(),
+            unflushed_memtables: self.shared.work().flushes.len(),
+            log_segments: segments.len(),
+            log_bytes: segments.iter().map(|(_, bytes, _)| bytes).sum(),
+            cache_bytes: self.shared.shelf.cache.bytes(),
+            poisoned: self.shared.poison.is_set(),
+        }
+    }
+}
+
+impl Shared {
+    fn work(&self) -> MutexGuard<'_, Work> {
+        self.work.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn manifest(&self) -> MutexGuard<'_, Manifest> {
+        self.manifest.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(crate) fn version_number(&self) -> u64 {
+        self.version_number.load(Ordering::Acquire)
+    }
+
+    pub(crate) fn queue_flush(&self, shard: usize, number: u64, memtable: Arc<Memtable>) {
+        self.work().flushes.push_back(Flush { shard, number, memtable });
+    }
+
+    pub(crate) fn queue_removal(&self, names: impl IntoIterator<Item = String>) {
+        self.work().obsolete.extend(names);
+    }
+
+    /// All live snapshots, ascending; of all shards, since a table may hold keys of several.
+    pub(crate) fn live_snapshots(&self) -> Vec<u64> {
+        let mut all: Vec<u64> = self.snapshots.iter().flat_map(|s| s.live()).collect();
+        all.sort_unstable();
+        all.dedup();
+        all
+    }
+
+    /// A flush, a compaction or nothing of that kind is over.
+    pub(crate) fn release(&self, task: &Task) {
+        let mut work = self.work();
+        match task {
+            Task::Flush(flush) => drop(work.flushing.remove(&flush.shard)),
+            Task::Compact(..) => work.compacting = false,
+            Task::Remove(names) => work.obsolete.extend(names.iter().cloned()),
+        }
+    }
+
+    /// The memtable is in a table, or there was nothing in it to keep.
+    pub(crate) fn flushed(&self, flush: &Flush) {
+        self.work().flushes.retain(|f| (f.shard, f.number) != (flush.shard, flush.number));
+        self.retire_segments();
+    }
+
+    pub(crate) fn open_table_writer(&self) -> Result<(u64, TableWriter), Error> {
+        let number = self.next_table.fetch_add(1, Ordering::Relaxed);
+        let file = self.disk.create(&table_name(number));
+        let file = file.map_err(|e| Error::io("creating a table", &e))?;
+        let writer = TableWriter::new(file, self.options.block_bytes, self.options.bloom_bits);
+        Ok((number, writer))
+    }
+
+    pub(crate) fn open_table(&self, number: u64, bounds: TableBounds) -> Result<Arc<Table>, Error> {
+        let name = table_name(number);
+        let file = self.disk.open(&name).map_err(|e| Error::io("opening a table", &e))?;
+        Ok(Arc::new(Table::open(number, bounds, file, self.shelf.clone())?))
+    }
+
+    /// Makes `edits` durable and shows the new version to readers.
+    pub(crate) fn publish(
+        &self,
+        edits: &[Edit],
+        removed: &[u64],
+        added: Vec<(usize, Arc<Table>)>,
+        flushed: Option<(usize, u64)>,
+    ) -> Result<(), Error> {
+        // Held until the version is published: versions succeed each other as edits do.
+        let mut manifest = self.manifest();
+        manifest.commit(edits)?;
+        let next = self.version.load().edited(removed, added, flushed);
+        self.version.store(Arc::new(next));
+        self.version_number.fetch_add(1, Ordering::Release);
+        Ok(())
+    }
+
+    /// All segments with readable bytes and last sequence (unknown in the newest: the maximum).
+    fn segments(&self) -> Vec<((u64, u64), u64, u64)> {
+        let work = self.work();
+        let old = work.old_segments.iter().map(|(id, s)| (*id, s.bytes, s.last_sequence));
+        let mut all: Vec<_> = old.collect();
+        drop(work);
+        for stream in &self.streams {
+            let segments: Vec<(u64, SegmentInfo)> = stream.segments().into_iter().collect();
+            for (i, (number, info)) in segments.iter().enumerate() {
+                let last = segments.get(i + 1).map_or(u64::MAX, |(_, s)| s.first_sequence - 1);
+                all.push(((stream.id, *number), info.bytes, last));
+            }
+        }
+        all
+    }
+
+    /// Queues the removal of flushed segments beyond those kept for peers, oldest first.
+    fn retire_segments(&self) {
+        let ranges: BTreeMap<u64, &KeyRange> =
+            self.streams.iter().map(|s| (s.id, &s.range)).collect();
+        let all = self.segments();
+        let manifest = self.manifest();
+        let mut work = self.work();
+        let mut flushed: Vec<((u64, u64), u64)> = Vec::new();
+        for (id, bytes, last) in all {
+            let old = work.old_segments.get(&id).map(|s| &s.range);
+            let range = old.or_else(|| ranges.get(&id.0).copied());
+            if range.is_some_and(|range| manifest.story.is_flushed(range, last)) {
+                flushed.push((id, bytes));
+            }
+        }
+        drop(manifest);
+        // Newest first: this run's streams side by side, earlier ones behind them.
+        flushed.sort_by_key(|((stream, segment), _)| {
+            let live = ranges.contains_key(stream);
+            std::cmp::Reverse((live, if live { (*segment, *stream) } else { (*stream, *segment) }))
+        });
+        let mut kept = 0;
+        let beyond = flushed.into_iter().filter(|(_, bytes)| {
+            let keep = kept < self.options.log_retain_bytes;
+            kept += bytes;
+            !keep
+        });
+        let mut gone: Vec<(u64, u64)> = beyond.map(|(id, _)| id).collect();
+        gone.reverse();
+        for (stream, segment) in gone {
+            work.old_segments.remove(&(stream, segment));
+            if let Some(live) = self.streams.iter().find(|s| s.id == stream) {
+                live.forget(segment);
+            }
+            work.obsolete.push(segment_name(stream, segment));
+        }
+    }
+
+    fn read_segment(
+        &self,
+        stream: u64,
+        segment: u64,
+        bytes: u64,
+        from: LogPosition,
+        f: &mut dyn FnMut(LogPosition, LogBatch<'_>) -> ControlFlow<()>,
+    ) -> Result<ControlFlow<()>, Error> {
+        let file = match self.disk.open(&segment_name(stream, segment)) {
+            Ok(file) => file,
+            // Retired since we looked.
+            Err(e) if e.kind() == ErrorKind::NotFound => return Ok(ControlFlow::Continue(())),
+            Err(e) => return Err(Error::io("opening a log segment", &e)),
+        };
+        let mut content = vec![0; usize::try_from(bytes).expect("segments fit in memory")];
+        file.read_at(&mut content, 0).map_err(|e| Error::io("reading a log segment", &e))?;
+        let id = segment_id(stream, segment);
+        let mut at = 0;
+        loop {
+            let mut frames = Frames { file: &content, id, offset: at };
+            for frame in frames.by_ref().filter(|frame| frame.offset > 0) {
+                for batch in frame.log_batches().unwrap_or_default() {
+                    let sequence = batch.first_sequence + batch.ops.len() as u64 - 1;
+                    let position = LogPosition { stream, sequence };
+                    if position > from && f(position, batch).is_break() {
+                        return Ok(ControlFlow::Break(()));
+                    }
+                }
+            }
+            match next_frame(&content, frames.offset + 1, id) {
+                Some(frame) => at = frame.offset,
+                None => return Ok(ControlFlow::Continue(())),
+            }
+        }
+    }
+}

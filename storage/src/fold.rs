@@ -1,0 +1,140 @@
+//! Folding: what the changes of one key amount to.
+//!
+//! Operands that a merge cannot parse are carried along: kept as they are, never dropped, never an
+//! error.
+
+use crate::key::Kind;
+
+/// The meaning of merge operands, given by the layer above. Must be deterministic, and folding must
+/// be associative: folding operands among themselves first changes nothing.
+pub trait Merge: Send + Sync {
+    /// Folds `operands` (oldest first) onto `base` into `out`, which is empty.
+    fn full(
+        &self,
+        key: &[u8],
+        base: Option<&[u8]>,
+        operands: &[&[u8]],
+        out: &mut Vec<u8>,
+    ) -> Folded;
+
+    /// Folds `operands` (oldest first, at least two) into one operand in `out`, which is empty.
+    /// False: cannot; keep them as they are.
+    fn partial(&self, key: &[u8], operands: &[&[u8]], out: &mut Vec<u8>) -> bool;
+}
+
+/// What operands folded onto a base gave.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Folded {
+    /// `out` is the value.
+    Value,
+    /// The key has no value.
+    Deleted,
+    /// Cannot parse them: keep base and operands as they are. A read shows the base.
+    Carry,
+}
+
+/// For stores that never merge: every operand is carried.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct NoMerge;
+
+impl Merge for NoMerge {
+    fn full(&self, _: &[u8], _: Option<&[u8]>, _: &[&[u8]], _: &mut Vec<u8>) -> Folded {
+        Folded::Carry
+    }
+    fn partial(&self, _: &[u8], _: &[&[u8]], _: &mut Vec<u8>) -> bool {
+        false
+    }
+}
+
+/// One change of a key as flush and compaction handle it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Change {
+    pub(crate) sequence: u64,
+    pub(crate) kind: Kind,
+    pub(crate) value: Vec<u8>,
+}
+
+/// What has to be kept of `changes` of `key` (newest first), for the readers at `snapshots`
+/// (ascending) and at the present.
+///
+/// `covered(sequence)`: the greatest sequence of a range deletion over the key that a reader
+/// between this sequence and the next snapshot sees; 0 when none. `bottom`: nothing older exists
+/// anywhere below.
+pub(crate) fn compact(
+    merge: &dyn Merge,
+    key: &[u8],
+    changes: Vec<Change>,
+    snapshots: &[u64],
+    covered: &dyn Fn(u64) -> u64,
+    bottom: bool,
+) -> Vec<Change> {
+    let stratum = |sequence: u64| snapshots.partition_point(|s| *s < sequence);
+    let mut kept: Vec<Change> = Vec::new();
+    let mut changes = changes.into_iter().peekable();
+    while let Some(first) = changes.peek() {
+        let this = stratum(first.sequence);
+        // No reader sees anything of this stratum that a range deletion in it has covered.
+        let limit = snapshots.get(this).copied().unwrap_or(u64::MAX);
+        let cover = covered(limit);
+        let mut operands: Vec<Change> = Vec::new();
+        let mut base: Option<Change> = None;
+        let mut hidden = false;
+        while let Some(change) = changes.next_if(|c| stratum(c.sequence) == this) {
+            if base.is_some() || hidden {
+                continue;
+            }
+            if change.sequence < cover {
+                hidden = true;
+            } else if change.kind == Kind::Merge {
+                operands.push(change);
+            } else {
+                base = Some(change);
+            }
+        }
+        let oldest = changes.peek().is_none();
+        // A range deletion hides whatever is older, so operands above it start from nothing.
+        let covered_here = cover > 0 && stratum(cover) == this;
+        let grounded = hidden || covered_here || base.is_some() || (bottom && oldest);
+        fold_stratum(merge, key, operands, base, grounded, &mut kept);
+    }
+    while bottom && kept.last().is_some_and(|c| c.kind == Kind::Delete) {
+        kept.pop();
+    }
+    kept
+}
+
+fn fold_stratum(
+    merge: &dyn Merge,
+    key: &[u8],
+    operands: Vec<Change>,
+    base: Option<Change>,
+    grounded: bool,
+    kept: &mut Vec<Change>,
+) {
+    let Some(newest) = operands.first().map(|o| o.sequence) else {
+        kept.extend(base);
+        return;
+    };
+    let oldest_first: Vec<&[u8]> = operands.iter().rev().map(|o| o.value.as_slice()).collect();
+    let mut out = Vec::new();
+    if grounded {
+        let value = base.as_ref().filter(|b| b.kind == Kind::Put).map(|b| b.value.as_slice());
+        let kind = match merge.full(key, value, &oldest_first, &mut out) {
+            Folded::Value => Some(Kind::Put),
+            Folded::Deleted => Some(Kind::Delete),
+            Folded::Carry => None,
+        };
+        if let Some(kind) = kind {
+            let value = if kind == Kind::Put { out } else { Vec::new() };
+            kept.push(Change { sequence: newest, kind, value });
+            return;
+        }
+        out.clear();
+    }
+    if operands.len() > 1 && merge.partial(key, &oldest_first, &mut out) {
+        kept.push(Change { sequence: newest, kind: Kind::Merge, value: out });
+    } else {
+        kept.extend(operands);
+    }
+    kept.extend(base);
+}

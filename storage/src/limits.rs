@@ -1,0 +1,29 @@
+//! How big may a thing be. Bounds that depend on each other are checked here.
+
+/// The longest key.
+pub const KEY_BYTES_MAX: usize = 64 << 10;
+/// The largest batch, as encoded.
+pub const BATCH_BYTES_MAX: usize = 64 << 20;
+/// A commit buffer that grows past this is written before the next batch.
+pub const LOG_BUFFER_BYTES_MAX: usize = 1 << 20;
+/// The largest payload of a log frame: the buffer before its last batch, and that batch.
+pub const FRAME_BYTES_MAX: usize = 72 << 20;
+/// The largest payload of a manifest frame.
+pub const EDIT_BYTES_MAX: usize = 256 << 20;
+/// Merge operands kept for one key in a memtable before they are folded among themselves.
+pub const MERGE_CHAIN_MAX: usize = 32;
+/// A merge is folded at once onto a value of at most this many bytes; onto a larger one operands
+/// are gathered first, so that growing a value does not copy it for each step.
+pub const EAGER_FOLD_BYTES_MAX: usize = 4 << 10;
+/// The largest block that a table may claim to hold uncompressed.
+pub const BLOCK_BYTES_MAX: usize = 96 << 20;
+/// Levels of tables.
+pub const LEVELS: usize = 7;
+/// Sequences fit the 56 bits that a table's key has for them.
+pub const SEQUENCE_MAX: u64 = (1 << 56) - 1;
+/// Content of the FORMAT file.
+pub const FORMAT_LINE: &str = "ringdb storage 1";
+
+const _: () = assert!(FRAME_BYTES_MAX >= BATCH_BYTES_MAX + LOG_BUFFER_BYTES_MAX + 64);
+const _: () = assert!(BLOCK_BYTES_MAX > BATCH_BYTES_MAX + KEY_BYTES_MAX);
+const _: () = assert!(FRAME_BYTES_MAX < u32::MAX as usize);

@@ -1,0 +1,301 @@
+//! The writing end of a stream, and the handle that makes it durable from another thread.
+//!
+//! A commit is one write. A failed write for lack of space is repeated at the same offset with the
+//! same bytes; any other failed write, and any failed sync, poisons the store.
+
+use super::record::{FRAME_HEADER_BYTES, Mark, encode_frame};
+use super::{LogPosition, segment_id, segment_name};
+use crate::batch::Batch;
+use crate::codec::put_bytes;
+use crate::disk::{Disk, DiskFile};
+use crate::error::{Error, is_full};
+use crate::key::KeyRange;
+use crate::poison::Poison;
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+/// First bytes of a segment's first frame.
+pub(crate) const SEGMENT_MAGIC: &[u8; 8] = b"RINGLOG1";
+
+/// What writer, syncers and readers of a stream share.
+pub(crate) struct Stream {
+    pub(crate) id: u64,
+    pub(crate) range: KeyRange,
+    disk: Arc<dyn Disk>,
+    poison: Arc<Poison>,
+    /// True when a test planted the bug that syncing does nothing.
+    sync_planted_away: bool,
+    progress: Mutex<Progress>,
+    /// Held while syncing, so that those who come meanwhile share the next sync.
+    syncing: Mutex<()>,
+}
+
+#[derive(Default)]
+struct Progress {
+    written: Mark,
+    written_sequence: u64,
+    durable: Mark,
+    durable_sequence: u64,
+    /// Files with un-synced bytes, oldest first; the last is the current one.
+    dirty: Vec<Arc<dyn DiskFile>>,
+    /// A segment was created since the directory was synced.
+    directory_dirty: bool,
+    segments: BTreeMap<u64, SegmentInfo>,
+}
+
+/// What is known of a segment without reading it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct SegmentInfo {
+    pub(crate) first_sequence: u64,
+    pub(crate) bytes: u64,
+}
+
+impl Stream {
+    pub(crate) fn new(
+        id: u64,
+        range: KeyRange,
+        disk: Arc<dyn Disk>,
+        poison: Arc<Poison>,
+        sync_planted_away: bool,
+    ) -> Arc<Self> {
+        let progress = Mutex::default();
+        let syncing = Mutex::default();
+        Arc::new(Self { id, range, disk, poison, sync_planted_away, progress, syncing })
+    }
+
+    fn progress(&self) -> MutexGuard<'_, Progress> {
+        self.progress.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The segments written so far and how many bytes of each may be read, oldest first.
+    pub(crate) fn segments(&self) -> BTreeMap<u64, SegmentInfo> {
+        self.progress().segments.clone()
+    }
+
+    /// Forgets a segment whose file is being removed.
+    pub(crate) fn forget(&self, segment: u64) {
+        self.progress().segments.remove(&segment);
+    }
+
+    fn sync(&self) -> Result<LogPosition, Error> {
+        let asked = self.progress().written;
+        let _turn = self.syncing.lock().unwrap_or_else(PoisonError::into_inner);
+        self.poison.check()?;
+        let (target, sequence, files, directory) = {
+            let mut progress = self.progress();
+            if progress.durable >= asked {
+                return Ok(LogPosition { stream: self.id, sequence: progress.durable_sequence });
+            }
+            let current = progress.dirty.last().cloned();
+            let files = std::mem::replace(&mut progress.dirty, current.into_iter().collect());
+            let directory = std::mem::take(&mut progress.directory_dirty);
+            (progress.written, progress.written_sequence, files, directory)
+        };
+        if !self.sync_planted_away {
+            let files = files.iter().try_for_each(|file| file.sync());
+            let all = files.and_then(|()| if directory { self.disk.sync_dir() } else { Ok(()) });
+            all.map_err(|e| self.poison.set(&format!("sync of log stream {}: {e}", self.id)))?;
+        }
+        let mut progress = self.progress();
+        progress.durable = target;
+        progress.durable_sequence = sequence;
+        Ok(LogPosition { stream: self.id, sequence })
+    }
+}
+
+/// Makes what a shard committed durable, from any thread.
+#[derive(Clone)]
+pub struct SyncHandle {
+    pub(crate) stream: Arc<Stream>,
+}
+
+impl SyncHandle {
+    /// Blocks until everything that the shard committed before the call survives a power loss, and
+    /// says how far that is. Calls at the same time share one fdatasync. The shard may go on
+    /// committing meanwhile.
+    ///
+    /// # Errors
+    /// [`Error::Poisoned`]: the disk refused, now or before; nothing may be promised any more.
+    pub fn sync(&self) -> Result<LogPosition, Error> {
+        self.stream.sync()
+    }
+
+    /// How far the shard's log is durable, without asking the disk.
+    #[must_use]
+    pub fn durable(&self) -> LogPosition {
+        let sequence = self.stream.progress().durable_sequence;
+        LogPosition { stream: self.stream.id, sequence }
+    }
+}
+
+/// The one writer of a stream.
+pub(crate) struct LogWriter {
+    stream: Arc<Stream>,
+    segment_bytes: u64,
+    /// Number of the current segment; 0 before the first.
+    segment: u64,
+    file: Option<Arc<dyn DiskFile>>,
+    offset: u64,
+    /// Room for the header, then the batches of the next frame.
+    buffer: Vec<u8>,
+    batches: u32,
+    first_sequence: u64,
+    next_sequence: u64,
+    /// A write of the buffer was tried: its bytes may not change any more.
+    sealed: bool,
+    /// The last commit found no space.
+    stalled: bool,
+    /// The last durable place that a frame has recorded, and the end of the last frame with data.
+    recorded: Mark,
+    last_data: Mark,
+}
+
+impl LogWriter {
+    pub(crate) fn new(stream: Arc<Stream>, next_sequence: u64, segment_bytes: u64) -> Self {
+        Self {
+            stream,
+            segment_bytes,
+            segment: 0,
+            file: None,
+            offset: 0,
+            buffer: vec![0; FRAME_HEADER_BYTES],
+            batches: 0,
+            first_sequence: next_sequence,
+            next_sequence,
+            sealed: false,
+            stalled: false,
+            recorded: Mark::default(),
+            last_data: Mark::default(),
+        }
+    }
+
+    pub(crate) fn sync_handle(&self) -> SyncHandle {
+        SyncHandle { stream: self.stream.clone() }
+    }
+
+    pub(crate) fn next_sequence(&self) -> u64 {
+        self.next_sequence
+    }
+
+    pub(crate) fn buffered_bytes(&self) -> usize {
+        self.buffer.len() - FRAME_HEADER_BYTES
+    }
+
+    /// A write is waiting for space.
+    pub(crate) fn stalled(&self) -> bool {
+        self.stalled
+    }
+
+    /// The place after all that was appended.
+    pub(crate) fn position(&self) -> LogPosition {
+        LogPosition { stream: self.stream.id, sequence: self.next_sequence - 1 }
+    }
+
+    /// Puts a batch into the next frame.
+    pub(crate) fn append(&mut self, batch: &Batch) {
+        assert!(!self.sealed, "append to a frame whose write was tried");
+        let count = batch.len() as u32;
+        let len = batch.encoded_len() as u32;
+        self.buffer.extend_from_slice(&count.to_le_bytes());
+        self.buffer.extend_from_slice(&len.to_le_bytes());
+        self.buffer.extend_from_slice(batch.bytes());
+        self.batches += 1;
+        self.next_sequence += u64::from(count);
+    }
+
+    /// The next commit starts a new segment.
+    pub(crate) fn close_segment(&mut self) {
+        if !self.sealed {
+            self.file = None;
+        }
+    }
+
+    /// Writes the buffered batches as one frame.
+    pub(crate) fn commit(&mut self) -> Result<LogPosition, Error> {
+        let done = self.write_frame();
+        self.stalled = done.is_err();
+        done
+    }
+
+    fn write_frame(&mut self) -> Result<LogPosition, Error> {
+        self.stream.poison.check()?;
+        if self.batches == 0 && !self.mark_is_due() {
+            return Ok(self.position());
+        }
+        if self.file.is_none() || (!self.sealed && self.offset >= self.segment_bytes) {
+            self.start_segment()?;
+        }
+        let file = self.file.clone().expect("a segment was just started");
+        if !self.sealed {
+            let durable = self.stream.progress().durable;
+            let id = segment_id(self.stream.id, self.segment);
+            let (first, batches) = (self.first_sequence, self.batches);
+            encode_frame(&mut self.buffer, id, self.offset, first, batches, durable);
+            self.recorded = durable;
+            self.sealed = true;
+        }
+        self.write(&file, &self.buffer, self.offset)?;
+        self.offset += self.buffer.len() as u64;
+        let written = Mark { segment: self.segment, offset: self.offset };
+        if self.batches > 0 {
+            self.last_data = written;
+        }
+        let mut progress = self.stream.progress();
+        progress.written = written;
+        progress.written_sequence = self.next_sequence - 1;
+        let info = SegmentInfo { first_sequence: 0, bytes: 0 };
+        progress.segments.entry(self.segment).or_insert(info).bytes = self.offset;
+        drop(progress);
+        self.buffer.truncate(FRAME_HEADER_BYTES);
+        self.buffer.shrink_to(crate::limits::LOG_BUFFER_BYTES_MAX * 2);
+        self.batches = 0;
+        self.first_sequence = self.next_sequence;
+        self.sealed = false;
+        Ok(self.position())
+    }
+
+    /// Data became durable that no frame says is durable. Without a frame that says so, rot in the
+    /// last frame of an idle store would pass for a torn tail.
+    fn mark_is_due(&self) -> bool {
+        self.file.is_some()
+            && self.last_data > self.recorded
+            && self.stream.progress().durable >= self.last_data
+    }
+
+    fn start_segment(&mut self) -> Result<(), Error> {
+        let number = self.segment + 1;
+        let stream = &self.stream;
+        let name = segment_name(stream.id, number);
+        let mut header = vec![0; FRAME_HEADER_BYTES];
+        header.extend_from_slice(SEGMENT_MAGIC);
+        header.extend_from_slice(&self.first_sequence.to_le_bytes());
+        put_bytes(&mut header, &stream.range.lower);
+        header.push(u8::from(stream.range.upper.is_some()));
+        put_bytes(&mut header, stream.range.upper.as_deref().unwrap_or_default());
+        let durable = stream.progress().durable;
+        let id = segment_id(stream.id, number);
+        encode_frame(&mut header, id, 0, self.first_sequence, 0, durable);
+        let file =
+            stream.disk.create(&name).map_err(|e| Error::io("creating a log segment", &e))?;
+        self.write(&file, &header, 0)?;
+        self.segment = number;
+        self.offset = header.len() as u64;
+        self.file = Some(file.clone());
+        let mut progress = stream.progress();
+        progress.dirty.push(file);
+        progress.directory_dirty = true;
+        let info = SegmentInfo { first_sequence: self.first_sequence, bytes: self.offset };
+        progress.segments.insert(number, info);
+        Ok(())
+    }
+
+    fn write(&self, file: &Arc<dyn DiskFile>, bytes: &[u8], offset: u64) -> Result<(), Error> {
+        file.write_at(bytes, offset).map_err(|e| {
+            if is_full(&e) {
+                Error::NoSpace
+            } else {
+                self.stream.poison.set(&format!("write of log stream {}: {e}", self.stream.id))
+            }
+        })
+    }
+}

@@ -1,0 +1,378 @@
+//! Manifest: the durable story of versions.
+//!
+//! A row of edits in frames like the log's (kind of file: `MANIFEST-<number>`); CURRENT names the
+//! manifest in force and is swapped atomically. Each open writes a new manifest whose first edit is
+//! the whole state. An edit counts once it is durable; a mark frame written after it tells a later
+//! reader that it was.
+
+use crate::codec::{bytes, put_bytes, put_varint, take, varint};
+use crate::disk::{Disk, DiskFile, read_all, swap_file};
+use crate::error::{Damage, Error, Place, is_full};
+use crate::flushed::Flushed;
+use crate::key::KeyRange;
+use crate::limits::LEVELS;
+use crate::log::{FRAME_HEADER_BYTES, Frames, Mark, encode_frame, next_frame};
+use crate::poison::Poison;
+use crate::table::TableBounds;
+use std::collections::{BTreeMap, BTreeSet};
+use std::io;
+use std::sync::Arc;
+
+const CURRENT: &str = "CURRENT";
+
+/// What the manifest says.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(crate) struct Story {
+    pub(crate) tables: BTreeMap<u64, (usize, TableBounds)>,
+    pub(crate) flushed: Flushed,
+    /// Numbers above all used so far.
+    pub(crate) next_table: u64,
+    pub(crate) next_stream: u64,
+    /// Log damage that was found and not yet repaired; and what was repaired.
+    pub(crate) damage: BTreeSet<Damage>,
+    pub(crate) repaired: BTreeSet<Damage>,
+}
+
+/// A change of the story.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Edit {
+    AddTable { level: usize, number: u64, bounds: TableBounds },
+    RemoveTable { number: u64 },
+    Flushed { range: KeyRange, sequence: u64 },
+    Numbers { next_table: u64, next_stream: u64 },
+    Damaged { damage: Damage },
+    Repaired { damage: Damage },
+}
+
+impl Story {
+    pub(crate) fn apply(&mut self, edit: &Edit) {
+        match edit {
+            Edit::AddTable { level, number, bounds } => {
+                self.tables.insert(*number, (*level, bounds.clone()));
+                self.next_table = self.next_table.max(number + 1);
+            }
+            Edit::RemoveTable { number } => drop(self.tables.remove(number)),
+            Edit::Flushed { range, sequence } => self.flushed.set(range, *sequence),
+            Edit::Numbers { next_table, next_stream } => {
+                self.next_table = self.next_table.max(*next_table);
+                self.next_stream = self.next_stream.max(*next_stream);
+            }
+            Edit::Damaged { damage } => drop(self.damage.insert(damage.clone())),
+            Edit::Repaired { damage } => {
+                self.damage.remove(damage);
+                self.repaired.insert(damage.clone());
+            }
+        }
+    }
+
+    /// Edits that tell the whole story from nothing.
+    pub(crate) fn retell(&self) -> Vec<Edit> {
+        let mut edits =
+            vec![Edit::Numbers { next_table: self.next_table, next_stream: self.next_stream }];
+        for (number, (level, bounds)) in &self.tables {
+            edits.push(Edit::AddTable { level: *level, number: *number, bounds: bounds.clone() });
+        }
+        for (range, sequence) in &self.flushed.pieces {
+            edits.push(Edit::Flushed { range: range.clone(), sequence: *sequence });
+        }
+        edits.extend(self.damage.iter().cloned().map(|damage| Edit::Damaged { damage }));
+        edits.extend(self.repaired.iter().cloned().map(|damage| Edit::Repaired { damage }));
+        edits
+    }
+
+    /// True when every change in `range` up to `sequence` is in a table.
+    pub(crate) fn is_flushed(&self, range: &KeyRange, sequence: u64) -> bool {
+        self.flushed.lowest(range) >= sequence
+    }
+}
+
+/// The manifest, open for appending.
+pub(crate) struct Manifest {
+    file: Arc<dyn DiskFile>,
+    id: u64,
+    offset: u64,
+    poison: Arc<Poison>,
+    pub(crate) story: Story,
+}
+
+impl Manifest {
+    /// Starts manifest `number` with `story` and puts it in force.
+    pub(crate) fn create(
+        disk: &dyn Disk,
+        number: u64,
+        story: Story,
+        poison: Arc<Poison>,
+    ) -> Result<Self, Error> {
+        let name = manifest_name(number);
+        let io = |e: io::Error| Error::io("writing a new manifest", &e);
+        let file = disk.create(&name).map_err(io)?;
+        let mut manifest = Self { file, id: manifest_id(number), offset: 0, poison, story };
+        let edits = manifest.story.retell();
+        let frame = manifest.frame(&edits);
+        manifest.file.write_at(&frame, 0).map_err(io)?;
+        manifest.file.sync().map_err(io)?;
+        manifest.offset = frame.len() as u64;
+        manifest.mark();
+        disk.sync_dir().map_err(io)?;
+        let current = format!("{name} {:08x}\n", crc32fast::hash(name.as_bytes()));
+        swap_file(disk, CURRENT, current.as_bytes()).map_err(io)?;
+        Ok(manifest)
+    }
+
+    /// Makes `edits` durable, all or none, then part of the story.
+    pub(crate) fn commit(&mut self, edits: &[Edit]) -> Result<(), Error> {
+        self.poison.check()?;
+        if edits.is_empty() {
+            // A frame without edits would pass for the mark that ends the story.
+            return Ok(());
+        }
+        let frame = self.frame(edits);
+        self.file.write_at(&frame, self.offset).map_err(|e| {
+            // Without space nothing is in doubt: the next edit overwrites what got there.
+            if is_full(&e) { Error::NoSpace } else { self.poison.set(&format!("manifest: {e}")) }
+        })?;
+        self.file.sync().map_err(|e| self.poison.set(&format!("sync of the manifest: {e}")))?;
+        self.offset += frame.len() as u64;
+        self.mark();
+        edits.iter().for_each(|edit| self.story.apply(edit));
+        Ok(())
+    }
+
+    fn frame(&self, edits: &[Edit]) -> Vec<u8> {
+        let mut frame = vec![0; FRAME_HEADER_BYTES];
+        edits.iter().for_each(|edit| encode_edit(edit, &mut frame));
+        let durable = Mark { segment: 0, offset: self.offset };
+        encode_frame(&mut frame, self.id, self.offset, 0, edits.len() as u32, durable);
+        frame
+    }
+
+    /// Says behind the last edit that it is durable. Overwritten by the next edit; when it cannot
+    /// be written nothing is lost but the chance to notice rot.
+    fn mark(&self) {
+        let frame = self.frame(&[]);
+        if let Err(e) = self.file.write_at(&frame, self.offset) {
+            tracing::warn!(error = %e, "no mark behind the manifest's last edit");
+        }
+    }
+}
+
+/// Why the manifest could not be read.
+pub(crate) enum LoadError {
+    Damaged,
+    Disk(Error),
+}
+
+/// The story in force and its manifest's number; none in a directory that never had one.
+pub(crate) fn load(disk: &dyn Disk) -> Result<Option<(Story, u64)>, LoadError> {
+    let io = |e: io::Error| LoadError::Disk(Error::io("reading the manifest", &e));
+    let current = match disk.open(CURRENT) {
+        Ok(file) => read_all(file.as_ref()).map_err(io)?,
+        Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(None),
+        Err(e) => return Err(io(e)),
+    };
+    let number = parse_current(&current).ok_or(LoadError::Damaged)?;
+    let file = match disk.open(&manifest_name(number)) {
+        Ok(file) => read_all(file.as_ref()).map_err(io)?,
+        Err(e) if e.kind() == io::ErrorKind::NotFound => return Err(LoadError::Damaged),
+        Err(e) => return Err(io(e)),
+    };
+    let story = read(&file, manifest_id(number)).ok_or(LoadError::Damaged)?;
+    Ok(Some((story, number)))
+}
+
+fn read(file: &[u8], id: u64) -> Option<Story> {
+    let mut story = Story::default();
+    let mut frames = Frames { file, id, offset: 0 };
+    let mut edits_seen = 0;
+    for frame in &mut frames {
+        let mut rest = frame.payload;
+        for _ in 0..frame.batches {
+            story.apply(&decode_edit(&mut rest)?);
+        }
+        edits_seen += frame.batches;
+        rest.is_empty().then_some(())?;
+        if frame.batches == 0 {
+            break;
+        }
+    }
+    let end = frames.offset;
+    // CURRENT names a manifest only once its first edit is durable.
+    (edits_seen > 0).then_some(())?;
+    let mut at = end;
+    while let Some(frame) = next_frame(file, at, id) {
+        // A later frame that knows of bytes behind the hole: they were promised. (A stale mark
+        // frame behind an edit that was torn knows of less.)
+        if frame.durable.offset > end {
+            return None;
+        }
+        at = frame.offset + 8;
+    }
+    Some(story)
+}
+
+fn parse_current(current: &[u8]) -> Option<u64> {
+    let line = std::str::from_utf8(current).ok()?.strip_suffix('\n')?;
+    let (name, crc) = line.split_once(' ')?;
+    (format!("{:08x}", crc32fast::hash(name.as_bytes())) == crc).then_some(())?;
+    parse_manifest_name(name)
+}
+
+fn manifest_name(number: u64) -> String {
+    format!("MANIFEST-{number:010}")
+}
+
+/// Number of a file name, if it names a manifest.
+pub(crate) fn parse_manifest_name(name: &str) -> Option<u64> {
+    name.strip_prefix("MANIFEST-")?.parse().ok()
+}
+
+fn manifest_id(number: u64) -> u64 {
+    crate::codec::scatter(number ^ 0x4d41_4e49_4645_5354)
+}
+
+fn encode_edit(edit: &Edit, out: &mut Vec<u8>) {
+    match edit {
+        Edit::AddTable { level, number, bounds } => {
+            out.push(1);
+            for v in [*level as u64, *number, bounds.bytes, bounds.last_sequence] {
+                put_varint(out, v);
+            }
+            put_bytes(out, &bounds.smallest);
+            put_bytes(out, &bounds.largest);
+            out.push(u8::from(bounds.largest_excluded));
+        }
+        Edit::RemoveTable { number } => {
+            out.push(2);
+            put_varint(out, *number);
+        }
+        Edit::Flushed { range, sequence } => {
+            out.push(3);
+            put_varint(out, *sequence);
+            put_bytes(out, &range.lower);
+            put_upper(out, range.upper.as_deref());
+        }
+        Edit::Numbers { next_table, next_stream } => {
+            out.push(4);
+            put_varint(out, *next_table);
+            put_varint(out, *next_stream);
+        }
+        Edit::Damaged { damage } => {
+            out.push(5);
+            encode_damage(damage, out);
+        }
+        Edit::Repaired { damage } => {
+            out.push(6);
+            encode_damage(damage, out);
+        }
+    }
+}
+
+fn decode_edit(rest: &mut &[u8]) -> Option<Edit> {
+    Some(match take(rest, 1)?[0] {
+        1 => {
+            let level = usize::try_from(varint(rest)?).ok().filter(|level| *level < LEVELS)?;
+            let number = varint(rest)?;
+            let (bytes_, last_sequence) = (varint(rest)?, varint(rest)?);
+            let (smallest, largest) = (bytes(rest)?.to_vec(), bytes(rest)?.to_vec());
+            let largest_excluded = take(rest, 1)? == [1];
+            let bounds =
+                TableBounds { bytes: bytes_, smallest, largest, largest_excluded, last_sequence };
+            Edit::AddTable { level, number, bounds }
+        }
+        2 => Edit::RemoveTable { number: varint(rest)? },
+        3 => {
+            let sequence = varint(rest)?;
+            let range = KeyRange { lower: bytes(rest)?.to_vec(), upper: upper(rest)? };
+            Edit::Flushed { range, sequence }
+        }
+        4 => Edit::Numbers { next_table: varint(rest)?, next_stream: varint(rest)? },
+        5 => Edit::Damaged { damage: decode_damage(rest)? },
+        6 => Edit::Repaired { damage: decode_damage(rest)? },
+        _ => return None,
+    })
+}
+
+fn put_upper(out: &mut Vec<u8>, upper: Option<&[u8]>) {
+    out.push(u8::from(upper.is_some()));
+    put_bytes(out, upper.unwrap_or_default());
+}
+
+/// The bound itself may be absent, so this is an option in an option.
+#[allow(clippy::option_option, reason = "malformed, unbounded, bounded are three things")]
+fn upper(rest: &mut &[u8]) -> Option<Option<Vec<u8>>> {
+    let present = take(rest, 1)? == [1];
+    let upper = bytes(rest)?.to_vec();
+    Some(present.then_some(upper))
+}
+
+fn encode_damage(damage: &Damage, out: &mut Vec<u8>) {
+    match &damage.place {
+        Place::Log { stream, segment, offset, first, last } => {
+            out.push(1);
+            [stream, segment, offset, first, last].iter().for_each(|v| put_varint(out, **v));
+        }
+        Place::Table { number, offset } => {
+            out.push(2);
+            put_varint(out, *number);
+            put_varint(out, offset.map_or(0, |offset| offset + 1));
+        }
+        Place::Manifest => out.push(3),
+    }
+    put_bytes(out, &damage.lower);
+    put_upper(out, damage.upper.as_deref());
+}
+
+fn decode_damage(rest: &mut &[u8]) -> Option<Damage> {
+    let place = match take(rest, 1)?[0] {
+        1 => Place::Log {
+            stream: varint(rest)?,
+            segment: varint(rest)?,
+            offset: varint(rest)?,
+            first: varint(rest)?,
+            last: varint(rest)?,
+        },
+        2 => Place::Table { number: varint(rest)?, offset: varint(rest)?.checked_sub(1) },
+        3 => Place::Manifest,
+        _ => return None,
+    };
+    Some(Damage { place, lower: bytes(rest)?.to_vec(), upper: upper(rest)? })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::disk::MemoryDisk;
+
+    #[test]
+    fn a_story_told_again_is_the_same_story() {
+        let disk = MemoryDisk::new(1);
+        let mut manifest =
+            Manifest::create(&disk, 1, Story::default(), Arc::default()).map_err(|_| ()).unwrap();
+        let bounds = TableBounds {
+            bytes: 9,
+            smallest: b"a".into(),
+            largest: b"z".into(),
+            ..TableBounds::default()
+        };
+        let range = KeyRange { lower: b"".into(), upper: Some(b"m".into()) };
+        let place = Place::Log { stream: 1, segment: 2, offset: 3, first: 4, last: u64::MAX };
+        let damage = Damage { place, lower: b"k".into(), upper: None };
+        manifest.commit(&[Edit::AddTable { level: 1, number: 7, bounds: bounds.clone() }]).unwrap();
+        manifest
+            .commit(&[Edit::Flushed { range, sequence: 12 }, Edit::Damaged { damage }])
+            .unwrap();
+        manifest
+            .commit(&[
+                Edit::AddTable { level: 0, number: 8, bounds },
+                Edit::RemoveTable { number: 7 },
+            ])
+            .unwrap();
+        let Ok(Some((story, 1))) = load(&disk) else { panic!("manifest 1 is in force") };
+        assert_eq!(story, manifest.story);
+        let again =
+            Manifest::create(&disk, 2, story.clone(), Arc::default()).map_err(|_| ()).unwrap();
+        assert_eq!(again.story, story);
+        let Ok(Some((story, 2))) = load(&disk) else { panic!("manifest 2 is in force") };
+        assert_eq!(story, again.story);
+    }
+}

@@ -1,0 +1,118 @@
+//! Options: what the owner of a store decides.
+
+use crate::error::OpenError;
+
+/// How much is kept where. The defaults suit a node; [`Options::small`] suits a simulator.
+#[derive(Debug, Clone)]
+pub struct Options {
+    /// The n − 1 keys that split the key space into n shards; strictly ascending. Shard i holds
+    /// the keys from split i − 1 (inclusive) to split i (exclusive). May differ from run to run.
+    pub splits: Vec<Vec<u8>>,
+    /// A shard asks for rotation when its memtable holds this many bytes.
+    pub memtable_bytes: usize,
+    /// A log segment is closed at this size.
+    pub log_segment_bytes: u64,
+    /// Keep the newest flushed log segments, in sum at least this many bytes where they exist, so
+    /// that peers can pull missed writes from them.
+    pub log_retain_bytes: u64,
+    /// Uncompressed size at which a table's block is cut.
+    pub block_bytes: usize,
+    /// Budget of the block cache, in bytes of uncompressed blocks.
+    pub block_cache_bytes: usize,
+    /// Size at which a table written by compaction is cut.
+    pub table_bytes: u64,
+    /// Tables of one key range in level 0 that start a compaction.
+    pub level0_tables: usize,
+    /// Bytes in level 1; each further level holds ten times as many.
+    pub level1_bytes: u64,
+    /// Bloom filter bits per key.
+    pub bloom_bits: usize,
+    /// Open although acknowledged data is lost, and report it in [`crate::Engine::damage`].
+    pub tolerate_damage: bool,
+    /// Faults that a test plants to prove that it would notice them. Empty in production.
+    pub planted_bugs: Vec<PlantedBug>,
+}
+
+/// A bug that a test can switch on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum PlantedBug {
+    /// Syncing the log reports success without asking the disk.
+    MissingFsync,
+    /// A hole in acknowledged log data is cut off as if it were a torn tail.
+    DamageReadAsTornTail,
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        Self {
+            splits: Vec::new(),
+            memtable_bytes: 64 << 20,
+            log_segment_bytes: 64 << 20,
+            log_retain_bytes: 256 << 20,
+            block_bytes: 4 << 10,
+            block_cache_bytes: 128 << 20,
+            table_bytes: 64 << 20,
+            level0_tables: 4,
+            level1_bytes: 256 << 20,
+            bloom_bits: 10,
+            tolerate_damage: false,
+            planted_bugs: Vec::new(),
+        }
+    }
+}
+
+impl Options {
+    /// Sizes so small that a test of a few thousand writes reaches every mechanism.
+    #[must_use]
+    pub fn small() -> Self {
+        Self {
+            memtable_bytes: 16 << 10,
+            log_segment_bytes: 16 << 10,
+            log_retain_bytes: 32 << 10,
+            block_bytes: 512,
+            block_cache_bytes: 64 << 10,
+            table_bytes: 16 << 10,
+            level1_bytes: 64 << 10,
+            ..Self::default()
+        }
+    }
+
+    /// True when the test planted `bug`.
+    #[must_use]
+    pub fn planted(&self, bug: PlantedBug) -> bool {
+        self.planted_bugs.contains(&bug)
+    }
+
+    /// Number of shards.
+    #[must_use]
+    pub fn shards(&self) -> usize {
+        self.splits.len() + 1
+    }
+
+    /// The shard that owns `key`.
+    #[must_use]
+    pub fn shard_of(&self, key: &[u8]) -> usize {
+        self.splits.partition_point(|split| split.as_slice() <= key)
+    }
+
+    pub(crate) fn check(&self) -> Result<(), OpenError> {
+        let refuse = |reason| Err(OpenError::Options { reason });
+        if !self.splits.is_sorted_by(|a, b| a < b) || self.splits.first().is_some_and(Vec::is_empty)
+        {
+            return refuse("splits must be non-empty keys in strictly ascending order");
+        }
+        if self.splits.iter().any(|s| s.len() > crate::limits::KEY_BYTES_MAX) {
+            return refuse("a split is longer than a key may be");
+        }
+        if self.block_bytes == 0 || self.block_bytes > 1 << 20 {
+            return refuse("block_bytes must be between 1 and 1 MiB");
+        }
+        if self.level0_tables < 2 || self.table_bytes == 0 || self.level1_bytes == 0 {
+            return refuse("level0_tables must be at least 2, table and level sizes above 0");
+        }
+        if !(1..=18).contains(&self.bloom_bits) {
+            return refuse("bloom_bits must be between 1 and 18");
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,123 @@
+//! Range deletions, cut into pieces that do not overlap.
+//!
+//! Each piece knows the sequences that delete it, newest first, so that the question "which
+//! deletion covers this key for that reader" is one ordered look-up.
+
+use std::collections::BTreeMap;
+use std::ops::Bound;
+
+/// A set of range deletions.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct RangeTombstones {
+    pieces: BTreeMap<Vec<u8>, Piece>,
+}
+
+#[derive(Debug, Clone)]
+struct Piece {
+    end: Vec<u8>,
+    /// Newest first.
+    sequences: Vec<u64>,
+}
+
+impl RangeTombstones {
+    pub(crate) fn is_empty(&self) -> bool {
+        self.pieces.is_empty()
+    }
+
+    /// Adds the deletion of `start..end` at `sequence`. `snapshot` is the newest reader of the past
+    /// (`u64::MAX`: assume that any past has readers): deletions newer than it that this one
+    /// overrules are forgotten.
+    pub(crate) fn add(&mut self, start: &[u8], end: &[u8], sequence: u64, snapshot: u64) {
+        if start >= end {
+            return;
+        }
+        self.split(start);
+        self.split(end);
+        let mut at = start.to_vec();
+        let mut gaps = Vec::new();
+        let bounds = (Bound::Included(start), Bound::Excluded(end));
+        for (piece_start, piece) in self.pieces.range_mut::<[u8], _>(bounds) {
+            if at < *piece_start {
+                gaps.push((at.clone(), piece_start.clone()));
+            }
+            at.clone_from(&piece.end);
+            let place = piece.sequences.partition_point(|s| *s > sequence);
+            if piece.sequences.get(place) != Some(&sequence) {
+                piece.sequences.insert(place, sequence);
+            }
+            let newest = piece.sequences[0];
+            piece.sequences.retain(|s| *s == newest || *s <= snapshot);
+        }
+        if at.as_slice() < end {
+            gaps.push((at, end.to_vec()));
+        }
+        for (start, end) in gaps {
+            self.pieces.insert(start, Piece { end, sequences: vec![sequence] });
+        }
+    }
+
+    /// Adds all of `other` inside `lower..upper`.
+    pub(crate) fn add_all(&mut self, other: &Self) {
+        for (start, end, sequence) in other.iter() {
+            self.add(start, end, sequence, u64::MAX);
+        }
+    }
+
+    /// The greatest sequence up to `bound` that deletes `key`; 0 when none does.
+    pub(crate) fn covering(&self, key: &[u8], bound: u64) -> u64 {
+        if self.pieces.is_empty() {
+            return 0;
+        }
+        let upto = (Bound::Unbounded, Bound::Included(key));
+        match self.pieces.range::<[u8], _>(upto).next_back() {
+            Some((_, piece)) if key < piece.end.as_slice() => {
+                piece.sequences.iter().copied().find(|s| *s <= bound).unwrap_or(0)
+            }
+            _ => 0,
+        }
+    }
+
+    /// All deletions as (start, end, sequence), by start, then newest first.
+    pub(crate) fn iter(&self) -> impl Iterator<Item = (&[u8], &[u8], u64)> {
+        self.pieces.iter().flat_map(|(start, piece)| {
+            piece.sequences.iter().map(|s| (start.as_slice(), piece.end.as_slice(), *s))
+        })
+    }
+
+    /// Makes `at` a boundary, if a piece spans it.
+    fn split(&mut self, at: &[u8]) {
+        let below = (Bound::Unbounded, Bound::Excluded(at));
+        let Some((_, piece)) = self.pieces.range_mut::<[u8], _>(below).next_back() else { return };
+        if at < piece.end.as_slice() {
+            let end = std::mem::replace(&mut piece.end, at.to_vec());
+            let upper = Piece { end, sequences: piece.sequences.clone() };
+            self.pieces.insert(at.to_vec(), upper);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn overlapping_deletions_cover_what_each_of_them_covered() {
+        let mut set = RangeTombstones::default();
+        let ranges: [(&[u8], &[u8], u64); 4] =
+            [(b"b", b"m", 5), (b"d", b"f", 9), (b"a", b"e", 7), (b"k", b"z", 3)];
+        for (start, end, sequence) in ranges {
+            set.add(start, end, sequence, u64::MAX);
+        }
+        for key in b'a'..=b'z' {
+            for bound in 0..12 {
+                let want = ranges
+                    .iter()
+                    .filter(|(s, e, q)| *s <= &[key][..] && &[key][..] < *e && *q <= bound)
+                    .map(|(_, _, q)| *q)
+                    .max()
+                    .unwrap_or(0);
+                assert_eq!(set.covering(&[key], bound), want, "{} at {bound}", key as char);
+            }
+        }
+    }
+}

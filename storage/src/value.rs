@@ -1,0 +1,156 @@
+//! Values handed out, and how a reader finds out what a key's value is.
+
+use crate::error::Error;
+use crate::fold::{Folded, Merge};
+use crate::key::{Kind, Tag};
+use crate::table::Slice;
+use std::fmt;
+use std::io::ErrorKind;
+use std::ops::Deref;
+
+/// A value, borrowed from memory or a cached block where possible. Dereferences to its bytes.
+#[derive(Clone)]
+pub struct Value<'a>(pub(crate) Bytes<'a>);
+
+#[derive(Clone)]
+pub(crate) enum Bytes<'a> {
+    Borrowed(&'a [u8]),
+    Block(Slice),
+    Owned(Vec<u8>),
+}
+
+impl Value<'_> {
+    /// The bytes, copied unless they were computed for this reader.
+    #[must_use]
+    pub fn into_vec(self) -> Vec<u8> {
+        match self.0 {
+            Bytes::Owned(bytes) => bytes,
+            other => other.bytes().to_vec(),
+        }
+    }
+}
+
+impl Bytes<'_> {
+    pub(crate) fn bytes(&self) -> &[u8] {
+        match self {
+            Self::Borrowed(bytes) => bytes,
+            Self::Block(slice) => slice.bytes(),
+            Self::Owned(bytes) => bytes,
+        }
+    }
+}
+
+impl Deref for Value<'_> {
+    type Target = [u8];
+    fn deref(&self) -> &[u8] {
+        self.0.bytes()
+    }
+}
+
+impl AsRef<[u8]> for Value<'_> {
+    fn as_ref(&self) -> &[u8] {
+        self
+    }
+}
+
+impl fmt::Debug for Value<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:?}", self.0.bytes())
+    }
+}
+
+impl<T: AsRef<[u8]> + ?Sized> PartialEq<T> for Value<'_> {
+    fn eq(&self, other: &T) -> bool {
+        self.0.bytes() == other.as_ref()
+    }
+}
+
+/// Sees the changes of one key, newest first, until it knows the value.
+pub(crate) struct Resolver<'a> {
+    /// Newest sequence that this reader may see.
+    bound: u64,
+    /// Greatest sequence of a range deletion over the key, as far as sources were seen.
+    cover: u64,
+    /// Newest first.
+    operands: Vec<Bytes<'a>>,
+    base: Option<Bytes<'a>>,
+    settled: bool,
+    unknown_kind: bool,
+}
+
+impl<'a> Resolver<'a> {
+    pub(crate) fn new(bound: u64) -> Self {
+        Self {
+            bound,
+            cover: 0,
+            operands: Vec::new(),
+            base: None,
+            settled: false,
+            unknown_kind: false,
+        }
+    }
+
+    pub(crate) fn bound(&self) -> u64 {
+        self.bound
+    }
+
+    /// A range deletion up to the bound covers the key.
+    pub(crate) fn cover(&mut self, sequence: u64) {
+        self.cover = self.cover.max(sequence);
+    }
+
+    /// The source just seen was the last that can say anything above the cover.
+    pub(crate) fn end_of_source(&mut self) {
+        self.settled |= self.cover > 0;
+    }
+
+    pub(crate) fn settled(&self) -> bool {
+        self.settled
+    }
+
+    /// Takes a change into account; false once nothing older matters.
+    pub(crate) fn see(&mut self, tag: Tag, value: impl FnOnce() -> Bytes<'a>) -> bool {
+        if self.settled {
+            return false;
+        }
+        if tag.sequence() > self.bound {
+            return true;
+        }
+        if tag.sequence() < self.cover {
+            self.settled = true;
+            return false;
+        }
+        match tag.kind() {
+            Some(Kind::Merge) => self.operands.push(value()),
+            Some(Kind::Put) => {
+                self.base = Some(value());
+                self.settled = true;
+            }
+            Some(Kind::Delete) => self.settled = true,
+            None => {
+                self.unknown_kind = true;
+                self.settled = true;
+            }
+        }
+        !self.settled
+    }
+
+    /// The value that `key` has.
+    pub(crate) fn finish(self, key: &[u8], merge: &dyn Merge) -> Result<Option<Value<'a>>, Error> {
+        if self.unknown_kind {
+            let what = "a table holds a kind of change that this version does not know".to_owned();
+            return Err(Error::Io { what, kind: ErrorKind::InvalidData });
+        }
+        if self.operands.is_empty() {
+            return Ok(self.base.map(Value));
+        }
+        let oldest_first: Vec<&[u8]> = self.operands.iter().rev().map(Bytes::bytes).collect();
+        let mut out = Vec::new();
+        let base = self.base.as_ref().map(Bytes::bytes);
+        Ok(match merge.full(key, base, &oldest_first, &mut out) {
+            Folded::Value => Some(Value(Bytes::Owned(out))),
+            Folded::Deleted => None,
+            Folded::Carry => self.base.map(Value),
+        })
+    }
+}
