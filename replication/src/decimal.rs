@@ -93,7 +93,8 @@ pub fn parse(text: &[u8]) -> Option<i128> {
 #[must_use]
 pub fn format(v: i128) -> String {
     let sign = if v < 0 { "-" } else { "" };
-    let (whole, fraction) = (v.unsigned_abs() / ONE.unsigned_abs(), v.unsigned_abs() % ONE.unsigned_abs());
+    let (whole, fraction) =
+        (v.unsigned_abs() / ONE.unsigned_abs(), v.unsigned_abs() % ONE.unsigned_abs());
     if fraction == 0 {
         return format!("{sign}{whole}");
     }
@@ -135,7 +136,10 @@ mod tests {
     #[test]
     fn integers_have_one_spelling() {
         for good in ["0", "-1", "9223372036854775807", "-9223372036854775808"] {
-            assert_eq!(parse_integer(good.as_bytes()).map(|v| v.to_string()).as_deref(), Some(good));
+            assert_eq!(
+                parse_integer(good.as_bytes()).map(|v| v.to_string()).as_deref(),
+                Some(good)
+            );
         }
         for bad in ["", "-", "-0", "01", "+1", " 1", "1.0", "9223372036854775808"] {
             assert_eq!(parse_integer(bad.as_bytes()), None, "{bad}");

@@ -197,10 +197,7 @@ pub fn fold<'a>(
 }
 
 /// Folds operands, oldest first, into one operand that is equal to all; false if one is malformed.
-pub fn fold_partial<'a>(
-    operands: impl IntoIterator<Item = &'a [u8]>,
-    out: &mut Vec<u8>,
-) -> bool {
+pub fn fold_partial<'a>(operands: impl IntoIterator<Item = &'a [u8]>, out: &mut Vec<u8>) -> bool {
     let mut patch = Patch::default();
     for operand in operands {
         let Some(newer) = Patch::decode(operand) else { return false };

@@ -6,7 +6,8 @@
 //!
 //! Reading order: [`causality`] (dots and sets of dots), [`record`] (what a replica keeps of a key),
 //! [`delta`] and [`fold`] (what travels and how it is folded), [`op`] (what clients ask), [`message`]
-//! and [`event`] (what goes in and out), [`peer`] (the machine of one core).
+//! and [`event`] (what goes in and out), [`peer`] (the machine of one core); then how it works:
+//! `slots`, `coordinator`, `replica`, `catchup`, `sweep`.
 
 pub mod encoding;
 
@@ -23,8 +24,20 @@ pub mod event;
 pub mod message;
 
 pub mod bugs;
+pub mod limits;
 pub mod listing;
 pub mod peer;
+pub mod recovery;
+pub mod stats;
+
+mod catchup;
+mod coordinator;
+mod decide;
+mod known;
+mod replica;
+mod slab;
+mod slots;
+mod sweep;
 
 pub use bugs::Bug;
 pub use causality::{Dot, DotSet};
@@ -32,5 +45,7 @@ pub use delta::Delta;
 pub use event::{Effect, Event, Outbox, RequestId, RowChange};
 pub use message::Message;
 pub use op::{Answer, Op, Outcome, Request, Task, TaskError};
-pub use peer::{Config, Peer, Recovery};
+pub use peer::{Config, Peer};
 pub use record::{Digest, Record, View};
+pub use recovery::Recovery;
+pub use stats::Stats;

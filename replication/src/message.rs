@@ -117,6 +117,9 @@ pub enum Message {
         /// The asker's number.
         #[serde(rename = "t")]
         token: u64,
+        /// Which of the asker's rows.
+        #[serde(rename = "i", default)]
+        index: u16,
         /// The key.
         #[serde(rename = "k")]
         row: Row,
@@ -130,6 +133,9 @@ pub enum Message {
         /// The asker's number.
         #[serde(rename = "t")]
         token: u64,
+        /// Which of the asker's rows.
+        #[serde(rename = "i", default)]
+        index: u16,
         /// The slot.
         #[serde(rename = "l")]
         slot: Slot,
@@ -143,6 +149,9 @@ pub enum Message {
         /// The asker's number.
         #[serde(rename = "t")]
         token: u64,
+        /// Which of the asker's rows.
+        #[serde(rename = "i", default)]
+        index: u16,
         /// The slot.
         #[serde(rename = "l")]
         slot: Slot,
@@ -156,6 +165,9 @@ pub enum Message {
         /// The asker's number.
         #[serde(rename = "t")]
         token: u64,
+        /// Which of the asker's rows.
+        #[serde(rename = "i", default)]
+        index: u16,
         /// The key.
         #[serde(rename = "k")]
         row: Row,
@@ -169,6 +181,9 @@ pub enum Message {
         /// The asker's number.
         #[serde(rename = "t")]
         token: u64,
+        /// Which of the asker's rows.
+        #[serde(rename = "i", default)]
+        index: u16,
         /// The slot.
         #[serde(rename = "l")]
         slot: Slot,
@@ -292,6 +307,9 @@ pub enum Message {
         /// The asker's number.
         #[serde(rename = "t")]
         token: u64,
+        /// The how-manieth part of the pull, from 0.
+        #[serde(rename = "p")]
+        part: u32,
         /// The slot of the first.
         #[serde(rename = "l")]
         slot: Slot,
@@ -305,16 +323,22 @@ pub enum Message {
         /// The asker's number.
         #[serde(rename = "t")]
         token: u64,
+        /// The how-manieth part of the pull, from 0.
+        #[serde(rename = "p")]
+        part: u32,
         /// The slot.
         #[serde(rename = "l")]
         slot: Slot,
         /// The sender's clock, read before the first row.
         #[serde(rename = "c")]
         clock: Bytes,
-        /// Rows, ascending; a row between the first and the last that is not here is not there.
+        /// Where the part begins; empty: at the slot's first row.
+        #[serde(rename = "f")]
+        from: Row,
+        /// Rows, ascending; a row between `from` and `next` that is not here is not there.
         #[serde(rename = "r")]
         rows: Vec<Listed>,
-        /// Everything before this row is covered by this part and the parts before; empty: all.
+        /// Where the part ends (exclusive); empty: behind the slot's last row.
         #[serde(rename = "n")]
         next: Row,
     },
@@ -330,6 +354,9 @@ pub enum Message {
         /// The highest incarnation of the asker that the sender knows of.
         #[serde(rename = "i")]
         incarnation: Incarnation,
+        /// How many parts there were: if one is missing, the asker pulls again.
+        #[serde(rename = "p")]
+        parts: u32,
     },
     /// A message was refused; it had no effect.
     #[serde(rename = "x")]

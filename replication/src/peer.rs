@@ -1,16 +1,31 @@
 //! Peer: the replication machine of one core of a node.
 //!
 //! It coordinates requests for slots of its core, answers its peers about them, and brings a
-//! returning replica up to date.
+//! returning replica up to date. Pure: what happens goes in as [`Event`]s with the time, what follows
+//! comes out as [`crate::Effect`]s, and the same events give the same effects. Nothing in it belongs
+//! to another core; the slots of a core are its alone.
 
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 
-use ring::keyspace::KeyspacePolicy;
-use ring::{Actor, Hlc, Instant, Layout, Now, WallMillis};
+use bytes::Bytes;
+use ring::keyspace::{Durability, KeyspacePolicy, Level, ReplicaSet};
+use ring::{Actor, Hlc, HlcClock, Instant, Layout, NodeId, Now, Slot, WallMillis};
 
 use crate::bugs::Bug;
-use crate::event::{Event, Outbox, RowChange};
-use crate::row::Keyspace;
+use crate::catchup::{Join, Pulls, Serve};
+use crate::coordinator::{Body, Flow, Job, Origin, Replicas, Stage, Wanted};
+use crate::event::{Effect, Event, Outbox, RowChange};
+use crate::known::Known;
+use crate::limits::{CEILING_AHEAD, CEILING_LOW, LOOK_EVERY};
+use crate::message::RequestKey;
+use crate::op::TaskError;
+use crate::recovery::Recovery;
+use crate::replica::Served;
+use crate::row::{Keyspace, Row};
+use crate::slab::{Key, Slab, Token};
+use crate::slots::Slots;
+use crate::stats::Stats;
 
 /// What a machine is told at its start.
 #[derive(Clone, Debug)]
@@ -40,51 +55,410 @@ pub struct Config {
     pub bugs: Vec<Bug>,
 }
 
-/// What is learned from the log and the clock rows before a machine starts: slot clocks and the
-/// window of known requests.
-#[derive(Clone, Debug, Default)]
-pub struct Recovery {}
-
-impl Recovery {
-    /// Nothing recovered yet.
-    #[must_use]
-    pub fn new() -> Self {
-        Self::default()
-    }
-
-    /// A change found in the log, or a clock row found in the tables; in any order.
-    pub fn learn(&mut self, _change: &RowChange) {}
-}
-
 /// The machine.
 #[derive(Debug)]
-pub struct Peer {}
+pub struct Peer {
+    pub(crate) cfg: Config,
+    /// The layout's last change of each slot, by epoch.
+    last_changes: Vec<u64>,
+    pub(crate) hlc: HlcClock,
+    ceiling_asked: WallMillis,
+    pub(crate) slots: Slots,
+    pub(crate) known: Known,
+    pub(crate) up: BTreeSet<NodeId>,
+    ready_peers: BTreeSet<NodeId>,
+    pub(crate) ready: bool,
+    pub(crate) started: Instant,
+    begun: bool,
+    seen: Instant,
+    pub(crate) fatal: Option<String>,
+
+    pub(crate) jobs: Slab<Job>,
+    pub(crate) in_flight: BTreeMap<RequestKey, Key>,
+    pub(crate) origin_slots: BTreeMap<RequestKey, Slot>,
+    pub(crate) locks: BTreeMap<Row, VecDeque<Key>>,
+    pub(crate) woken: Vec<Key>,
+    pub(crate) waking: bool,
+    pub(crate) settled: BTreeMap<u64, u8>,
+    pub(crate) next_look: Option<Instant>,
+    pub(crate) last_request: u64,
+    turn: usize,
+
+    pub(crate) served: Slab<Served>,
+
+    pub(crate) pulls: BTreeMap<NodeId, Pulls>,
+    pub(crate) last_pull: u64,
+    pub(crate) joins: Slab<Join>,
+    pub(crate) serves: Slab<Serve>,
+    pub(crate) serves_waiting: Vec<Key>,
+    pub(crate) serves_scanning: Vec<Key>,
+    pub(crate) log_scan: u64,
+
+    pub(crate) stats: Stats,
+}
 
 impl Peer {
     /// A machine that has recovered this.
     #[must_use]
-    pub fn new(_config: Config, _recovery: Recovery) -> Self {
-        Self {}
+    pub fn new(config: Config, recovery: Recovery) -> Self {
+        let floor = config.hlc_floor.max(recovery.hlc.wall());
+        let ceiling = config.hlc_ceiling.max(floor);
+        let seed = config.seed as usize;
+        let epoch = config.layout.epoch.0;
+        let amnesia = config.amnesia || recovery.unreadable > 0;
+        Self {
+            last_changes: vec![epoch; usize::from(ring::SLOTS)],
+            hlc: HlcClock::new(floor, ceiling),
+            ceiling_asked: ceiling,
+            slots: recovery.slots,
+            known: recovery.known,
+            up: BTreeSet::new(),
+            ready_peers: BTreeSet::new(),
+            ready: false,
+            started: Instant(0),
+            begun: false,
+            seen: Instant(0),
+            fatal: None,
+            jobs: Slab::new(),
+            in_flight: BTreeMap::new(),
+            origin_slots: BTreeMap::new(),
+            locks: BTreeMap::new(),
+            woken: Vec::new(),
+            waking: false,
+            settled: BTreeMap::new(),
+            next_look: None,
+            last_request: 0,
+            turn: seed,
+            served: Slab::new(),
+            pulls: BTreeMap::new(),
+            last_pull: 0,
+            joins: Slab::new(),
+            serves: Slab::new(),
+            serves_waiting: Vec::new(),
+            serves_scanning: Vec::new(),
+            log_scan: 0,
+            stats: Stats::default(),
+            cfg: Config { amnesia, ..config },
+        }
     }
 
     /// Something happened at `now`; what follows from it is appended to `out`.
-    pub fn on_event(&mut self, _now: Now, _event: Event, _out: &mut Outbox) {}
+    pub fn on_event(&mut self, now: Now, event: Event, out: &mut Outbox) {
+        if !self.begun {
+            self.begun = true;
+            self.started = now.mono;
+            self.consider_ready(now, out);
+        }
+        if self.fatal.is_some() {
+            return;
+        }
+        self.handle(now, event, out);
+        self.keep_ceiling(now, out);
+        if self.jobs.len() > 0 && self.next_look.is_none() {
+            self.next_look = Some(now.mono + LOOK_EVERY);
+        }
+        if let Some(why) = &self.fatal {
+            out.push(Effect::Fatal(why.clone()));
+        }
+    }
+
+    fn handle(&mut self, now: Now, event: Event, out: &mut Outbox) {
+        match event {
+            Event::Submit { id, request, timeout_us } => {
+                self.on_submit(now, id, request, timeout_us, out);
+            }
+            Event::Cancel(id) => self.on_cancel(id),
+            Event::Received { from, epoch, hlc, message } => {
+                let skewed = self.merge_clock(now, hlc, from);
+                if epoch > self.epoch() {
+                    out.push(Effect::FetchLayout { from });
+                }
+                self.on_message(now, from, (epoch, skewed), message, out);
+            }
+            Event::Loaded { token, records } => match Token::from_u64(token) {
+                Token::Job(key) => self.with_job(now, key, out, |peer, job, out| {
+                    peer.gather_loaded(now, key, job, &records, out)
+                }),
+                Token::Served(key) => self.served_loaded(key, &records, out),
+                Token::Join(_) | Token::Pull(_) | Token::Nobody => {}
+            },
+            Event::Applied { token, failed } => match Token::from_u64(token) {
+                Token::Job(key) => self.with_job(now, key, out, |peer, job, out| match &job.body {
+                    Body::Flush(_) if failed.is_none() => {
+                        let me = peer.me();
+                        peer.flush_acked(key, job, me, out)
+                    }
+                    _ => peer.write_applied(now, key, job, failed, out),
+                }),
+                Token::Served(key) => self.served_applied(key, failed, out),
+                Token::Join(_) | Token::Pull(_) | Token::Nobody => {}
+            },
+            Event::Listed { token, rows, next } => match Token::from_u64(token) {
+                Token::Job(key) => self.with_job(now, key, out, |peer, job, out| {
+                    peer.job_listed(now, key, job, rows, next, out)
+                }),
+                Token::Served(key) => self.served_listed(now, key, rows, next, out),
+                Token::Join(_) | Token::Pull(_) | Token::Nobody => {}
+            },
+            Event::RowsRead { token, rows, next } => match Token::from_u64(token) {
+                Token::Join(key) => self.join_read(now, key, rows, next, out),
+                Token::Pull(key) => self.serve_read(key, rows, next, out),
+                Token::Job(_) | Token::Served(_) | Token::Nobody => {}
+            },
+            Event::LogFound { token, deltas } => self.log_found(token, &deltas, out),
+            Event::LogScanned { token } => self.log_scanned(token, out),
+            Event::LinkUp(node) => self.on_link_up(now, node, out),
+            Event::PeerIs { node, up, ready } => self.on_peer_is(now, node, up, ready, out),
+            Event::LayoutIs(layout) => self.on_layout(layout),
+            Event::CeilingRaised(to) => self.hlc.raise_ceiling(to),
+            Event::Tick => {}
+        }
+        // Housekeeping is due by time, not by ticks: a busy machine never waits for one.
+        self.look_over_jobs(now, out);
+        if self.pulls_wait() {
+            self.look_over_pulls(now, out);
+        }
+    }
 
     /// When [`Event::Tick`] is due, if nothing else happens before.
     #[must_use]
     pub fn next_deadline(&self) -> Option<Instant> {
-        None
+        if self.fatal.is_some() {
+            return None;
+        }
+        let pulls = self.pulls_wait().then(|| self.last_seen() + LOOK_EVERY * 20);
+        let ceiling = Some(self.last_seen() + CEILING_LOW / 2);
+        [self.next_look, pulls, ceiling].into_iter().flatten().min()
     }
 
     /// The stamp to put on a frame that leaves now.
     #[must_use]
-    pub fn hlc(&self, _now: Now) -> Hlc {
-        Hlc(0)
+    pub fn hlc(&self, now: Now) -> Hlc {
+        self.hlc.peek(now.wall)
+    }
+
+    /// The epoch to put on a frame.
+    #[must_use]
+    pub fn epoch(&self) -> u64 {
+        self.cfg.layout.epoch.0
+    }
+
+    /// The layout in force.
+    #[must_use]
+    pub fn layout(&self) -> &Arc<Layout> {
+        &self.cfg.layout
+    }
+
+    /// True once this replica serves.
+    #[must_use]
+    pub const fn is_serving(&self) -> bool {
+        self.ready
+    }
+
+    /// Counters since the start.
+    #[must_use]
+    pub fn stats(&self) -> Stats {
+        Stats {
+            in_flight: self.jobs.len() as u64,
+            known_requests: self.known.len() as u64,
+            clock_gaps: self.slots.all().map(|s| self.slots.clock(s).gaps() as u64).sum(),
+            ..self.stats
+        }
+    }
+
+    /// The clock of a slot: everything that this replica has applied of it.
+    #[must_use]
+    pub fn slot_clock(&self, slot: Slot) -> Option<&crate::causality::DotSet> {
+        self.slots.owns(slot).then(|| self.slots.clock(slot))
+    }
+
+    /// The epoch in which a slot's replicas last changed, as this node knows it.
+    #[must_use]
+    pub fn fence_of(&self, slot: Slot) -> u64 {
+        self.last_changes[slot.index()]
     }
 
     /// Clock rows of every slot that changed since the last call: to be applied just before the
     /// engine's memtable becomes immutable, so that the log behind it can go.
     pub fn checkpoint(&mut self) -> Vec<RowChange> {
-        Vec::new()
+        let slots: Vec<Slot> = self.slots.all().filter(|s| self.slots.get(*s).dirty).collect();
+        slots
+            .into_iter()
+            .map(|slot| {
+                self.slots.get_mut(slot).dirty = false;
+                self.slots.clock_row(slot)
+            })
+            .collect()
+    }
+
+    pub(crate) const fn me(&self) -> NodeId {
+        self.cfg.me.node
+    }
+
+    pub(crate) fn has_bug(&self, bug: Bug) -> bool {
+        self.cfg.bugs.contains(&bug)
+    }
+
+    /// The policy of a keyspace.
+    pub(crate) fn policy(&self, keyspace: Keyspace) -> &KeyspacePolicy {
+        let own = self.cfg.policies.iter().find(|(k, _)| *k == keyspace);
+        own.map_or(&self.cfg.default_policy, |(_, policy)| policy)
+    }
+
+    /// The replicas of a slot for a keyspace.
+    pub(crate) fn replicas_of(&self, slot: Slot, keyspace: Keyspace) -> &[NodeId] {
+        self.cfg.layout.replicas_for(slot, self.policy(keyspace).n)
+    }
+
+    pub(crate) fn replicas(&self, slot: Slot, keyspace: Keyspace) -> Replicas {
+        Replicas::from_slice(self.replicas_of(slot, keyspace))
+    }
+
+    /// What a level takes of these replicas.
+    pub(crate) fn wanted(&self, level: Level, replicas: &[NodeId]) -> Result<Wanted, TaskError> {
+        let region = self.cfg.layout.region_of(self.me()).unwrap_or_default();
+        match level.needs(&self.cfg.layout, region, replicas) {
+            Ok(needs) => Ok(Wanted { level, needs }),
+            Err(error) => Err(TaskError::BadLevel(error.to_string())),
+        }
+    }
+
+    /// Which of these replicas are there, and ready if they must be.
+    pub(crate) fn alive(&self, replicas: &[NodeId], must_be_ready: bool) -> ReplicaSet {
+        let is_there = |n: &NodeId| {
+            if must_be_ready { self.is_ready(*n) } else { *n == self.me() || self.up.contains(n) }
+        };
+        replicas.iter().enumerate().filter(|(_, n)| is_there(n)).map(|(i, _)| i).collect()
+    }
+
+    pub(crate) fn is_ready(&self, node: NodeId) -> bool {
+        if node == self.me() {
+            self.ready
+        } else {
+            self.up.contains(&node) && self.ready_peers.contains(&node)
+        }
+    }
+
+    /// The first replica, in order of preference, that is there and ready.
+    pub(crate) fn preferred(&self, replicas: &[NodeId]) -> Option<NodeId> {
+        replicas.iter().copied().find(|n| self.is_ready(*n))
+    }
+
+    /// Whether a message to a replica is worth its while: it is there, or liveness may be wrong
+    /// because too few are.
+    pub(crate) fn worth_sending(&self, node: NodeId, replicas: &[NodeId]) -> bool {
+        let there = replicas.iter().filter(|n| **n == self.me() || self.up.contains(n)).count();
+        self.up.contains(&node) || there * 2 <= replicas.len()
+    }
+
+    /// Whether the layout in force makes this node a replica of the slot.
+    pub(crate) fn layout_has_me(&self, slot: Slot) -> bool {
+        self.cfg.layout.is_replica(self.me(), slot)
+    }
+
+    pub(crate) fn last_change(&self, slot: Slot) -> u64 {
+        self.last_changes[slot.index()]
+    }
+
+    /// A number that spreads choices over replicas.
+    pub(crate) const fn rotation(&mut self) -> usize {
+        self.turn = self.turn.wrapping_add(1);
+        self.turn
+    }
+
+    /// The moment by which expiry is judged: the hybrid clock's, so that it never runs backwards.
+    pub(crate) fn judged_now(&self, now: Now) -> WallMillis {
+        now.wall.max(self.hlc.last().wall())
+    }
+
+    pub(crate) fn encoded_clock(&self, slot: Slot) -> Bytes {
+        let mut out = Vec::new();
+        self.slots.clock(slot).encode(&mut out);
+        Bytes::from(out)
+    }
+
+    /// Applies a change that nobody waits for.
+    pub(crate) fn apply_unasked(&self, change: RowChange, out: &mut Outbox) {
+        out.push(Effect::Apply {
+            token: Token::Nobody.to_u64(),
+            changes: vec![change],
+            durability: Durability::Os,
+        });
+    }
+
+    /// A replica acknowledged a batch: of a task, or of a flush.
+    pub(crate) fn job_replicated(
+        &mut self,
+        now: Now,
+        key: Key,
+        job: &mut Job,
+        from: NodeId,
+        out: &mut Outbox,
+    ) -> Flow {
+        match &job.body {
+            Body::Flush(_) => self.flush_acked(key, job, from, out),
+            _ => self.write_replicated(now, key, job, from, out),
+        }
+    }
+
+    fn on_cancel(&mut self, id: u64) {
+        for key in self.jobs.keys() {
+            let Some(job) = self.jobs.get_mut(key) else { continue };
+            if !matches!(job.origin, Origin::Local(owner) if owner == id) {
+                continue;
+            }
+            job.origin = Origin::Nobody;
+            // What is minted goes on to all replicas; what only reads may stop at once.
+            let minted = match &job.body {
+                Body::Task(t) => t.is_minted() || matches!(t.stage, Stage::Queued),
+                Body::Forward(_) | Body::Flush(_) => true,
+                Body::Scan(_) | Body::Count(_) => false,
+            };
+            if !minted {
+                job.deadline = Instant(0);
+            }
+        }
+    }
+
+    fn on_peer_is(&mut self, now: Now, node: NodeId, up: bool, ready: bool, out: &mut Outbox) {
+        if up {
+            self.up.insert(node);
+        } else {
+            self.up.remove(&node);
+        }
+        if up && ready {
+            self.ready_peers.insert(node);
+        } else {
+            self.ready_peers.remove(&node);
+        }
+        if !up {
+            self.next_look = Some(now.mono);
+        }
+        self.consider_ready(now, out);
+    }
+
+    fn on_layout(&mut self, layout: Arc<Layout>) {
+        if layout.epoch <= self.cfg.layout.epoch {
+            return;
+        }
+        for slot in Slot::all() {
+            if layout.replicas(slot) != self.cfg.layout.replicas(slot) {
+                self.last_changes[slot.index()] = layout.epoch.0;
+            }
+        }
+        self.cfg.layout = layout;
+    }
+
+    fn keep_ceiling(&mut self, now: Now, out: &mut Outbox) {
+        let wall = self.judged_now(now).0;
+        if wall + CEILING_LOW.as_millis() as u64 > self.ceiling_asked.0 {
+            self.ceiling_asked = WallMillis(wall + CEILING_AHEAD.as_millis() as u64);
+            out.push(Effect::RaiseCeiling(self.ceiling_asked));
+        }
+        self.seen = now.mono;
+    }
+
+    const fn last_seen(&self) -> Instant {
+        self.seen
     }
 }

@@ -70,7 +70,9 @@ impl Count {
 pub type Counts = SmallVec<[Count; 0]>;
 
 /// A fingerprint of a record's live dots: equal where, and only where, the state is.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[derive(
+    Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize,
+)]
 pub struct Digest(pub u64, pub u64);
 
 /// What a replica keeps of one key. Lists are sorted by dot or actor.
@@ -304,7 +306,8 @@ impl<'a> Record<'a> {
         let holds = |r: &Self, dot: Dot| r.expiries.binary_search_by_key(&dot, |e| e.dot).is_ok();
         for (mine, theirs, their_seen) in [(self, other, other_seen), (other, self, seen)] {
             for e in &mine.expiries {
-                let seen_there = their_seen.contains(e.dot) || theirs.pending_expiry.contains(e.dot);
+                let seen_there =
+                    their_seen.contains(e.dot) || theirs.pending_expiry.contains(e.dot);
                 if (holds(theirs, e.dot) || !seen_there)
                     && let Err(at) = out.expiries.binary_search_by_key(&e.dot, |e| e.dot)
                 {

@@ -140,7 +140,9 @@ mod tests {
 
     #[test]
     fn a_row_gives_its_key_back() {
-        for key in [&b""[..], b"foo", b"a\0b\0", b"{tag}rest", b"{}x", b"x{t}", b"\0\xff\0\0", b"{a}"] {
+        for key in
+            [&b""[..], b"foo", b"a\0b\0", b"{tag}rest", b"{}x", b"x{t}", b"\0\xff\0\0", b"{a}"]
+        {
             let row = of_key(3, key);
             assert_eq!(key_of(&row).as_deref(), Some(key));
             assert_eq!(slot_of(&row), Some(Slot::of_key(key)));

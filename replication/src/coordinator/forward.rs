@@ -1,0 +1,347 @@
+//! Forward: a request that another node has to coordinate.
+//!
+//! A forwarded write has a name that is the same in every retry, and one node that alone may mint
+//! for it. If that node goes silent, another replica that has seen the write may confirm it; one that
+//! has not says so, and then the answer is "unconfirmed", never a second write.
+
+use bytes::Bytes;
+use ring::keyspace::{Level, Needs, ReplicaSet};
+use ring::{Instant, NodeId, Now, Slot};
+use smallvec::SmallVec;
+
+use crate::bugs::Bug;
+use crate::causality::DotSet;
+use crate::coordinator::{Body, Flow, Job, Origin, Replicas, Stage, Wanted, missing};
+use crate::encoding::Reader;
+use crate::event::{Effect, Outbox};
+use crate::limits::{RESEND_AFTER, RETRY_FOR};
+use crate::message::{Message, Refusal, RequestKey};
+use crate::op::{Answer, Request, TaskError};
+use crate::peer::Peer;
+use crate::slab::{Key, Token};
+
+/// A request that another node coordinates for us.
+#[derive(Debug)]
+pub(crate) struct ForwardJob {
+    request: Request,
+    name: RequestKey,
+    replicas: Replicas,
+    target: NodeId,
+    minter: NodeId,
+    /// How often it was sent to the minter.
+    sent: u32,
+    writes: bool,
+    /// Those that refused, or were asked in vain.
+    refused: SmallVec<[NodeId; 3]>,
+    why: Option<Refusal>,
+}
+
+impl Peer {
+    /// Sends a request to the replica that should coordinate it.
+    pub(crate) fn start_forward(
+        &mut self,
+        now: Now,
+        origin: Origin,
+        request: Request,
+        candidates: &[NodeId],
+        deadline: Instant,
+        out: &mut Outbox,
+    ) {
+        // A request is forwarded once: who gets it does it or refuses it.
+        if let Origin::Remote { from, token, request: name } = origin {
+            let why = if self.ready { Refusal::NotMine } else { Refusal::NotReady };
+            let slot = self.origin_slots.remove(&name).unwrap_or(request.slot());
+            let epoch = self.epoch();
+            let message = Message::Refused { token, slot, why, epoch };
+            out.push(Effect::Send { to: from, message });
+            return;
+        }
+        let target = candidates.iter().copied().find(|n| self.is_ready(*n) && *n != self.me());
+        let Some(target) = target else {
+            let error = self.nobody_to_ask(candidates);
+            return self.answer(origin, Answer::Failed(error), out);
+        };
+        self.last_request += 1;
+        let name = RequestKey {
+            front: self.me(),
+            incarnation: self.cfg.me.incarnation,
+            core: self.cfg.core,
+            n: self.last_request,
+            first_sent: now.wall.0,
+        };
+        let writes = match &request {
+            Request::Task(task) => !task.is_read(),
+            Request::Flush { .. } => true,
+            Request::Scan { .. } | Request::Count { .. } | Request::AwaitAcks { .. } => false,
+        };
+        let forward = ForwardJob {
+            request,
+            name,
+            replicas: Replicas::from_slice(candidates),
+            target,
+            minter: target,
+            sent: 0,
+            writes,
+            refused: SmallVec::new(),
+            why: None,
+        };
+        let body = Body::Forward(Box::new(forward));
+        let job = Job { origin, started: now.mono, deadline, last_sent: now.mono, body };
+        let key = self.jobs.insert(job);
+        self.stats.forwards += 1;
+        self.with_job(now, key, out, |peer, job, out| {
+            peer.send_forward(now, key, job, out);
+            Flow::Waits
+        });
+    }
+
+    fn send_forward(&mut self, now: Now, key: Key, job: &mut Job, out: &mut Outbox) {
+        let Body::Forward(f) = &mut job.body else { return };
+        job.last_sent = now.mono;
+        if f.target == f.minter {
+            f.sent += 1;
+        }
+        let remaining = job.deadline.since(now.mono).as_micros() as u64;
+        let message = Message::Forward {
+            token: Token::Job(key).to_u64(),
+            request: f.name,
+            minter: f.minter,
+            remaining_us: remaining.saturating_sub(remaining / 16),
+            body: f.request.clone(),
+        };
+        out.push(Effect::Send { to: f.target, message });
+    }
+
+    /// The answer came.
+    pub(crate) fn forward_answered(
+        &mut self,
+        job: &Job,
+        (slot, answer, heard): (Slot, Answer, &Bytes),
+        out: &mut Outbox,
+    ) -> Flow {
+        if let Some(dots) = DotSet::decode(&mut Reader::new(heard))
+            && self.slots.owns(slot)
+        {
+            let state = self.slots.get_mut(slot);
+            state.heard.union(&dots);
+            state.heard = state.heard.minus(&state.clock);
+        }
+        self.answer(job.origin, answer, out);
+        Flow::Over
+    }
+
+    /// The node that was asked refused.
+    pub(crate) fn forward_refused(
+        &mut self,
+        now: Now,
+        key: Key,
+        job: &mut Job,
+        from: NodeId,
+        why: Refusal,
+        out: &mut Outbox,
+    ) -> Flow {
+        let origin = job.origin;
+        let Body::Forward(f) = &mut job.body else { return Flow::Waits };
+        if from != f.target {
+            return Flow::Waits;
+        }
+        f.why = Some(why);
+        if !f.refused.contains(&from) {
+            f.refused.push(from);
+        }
+        // Before anything can have been minted, another replica may take it over.
+        let untouched =
+            !f.writes || (f.target == f.minter && f.sent == 1 && why != Refusal::NotHeld);
+        let next = f
+            .replicas
+            .iter()
+            .copied()
+            .find(|n| self.up.contains(n) && *n != self.cfg.me.node && !f.refused.contains(n));
+        match next {
+            Some(next) => {
+                f.target = next;
+                if untouched {
+                    f.minter = next;
+                    f.sent = 0;
+                }
+                self.send_forward(now, key, job, out);
+                Flow::Waits
+            }
+            None if untouched => {
+                let error = self.refused_error(f);
+                self.answer(origin, Answer::Failed(error), out);
+                Flow::Over
+            }
+            None => {
+                let error = self.unconfirmed(f);
+                self.answer(origin, Answer::Failed(error), out);
+                Flow::Over
+            }
+        }
+    }
+
+    /// Time passed: ask again, ask another one, or give up.
+    pub(crate) fn look_over_forward(
+        &mut self,
+        now: Now,
+        key: Key,
+        job: &mut Job,
+        out: &mut Outbox,
+    ) -> Flow {
+        let origin = job.origin;
+        let Body::Forward(f) = &mut job.body else { return Flow::Over };
+        if now.mono >= job.deadline {
+            let error = if f.writes { self.unconfirmed(f) } else { self.refused_error(f) };
+            self.answer(origin, Answer::Failed(error), out);
+            return Flow::Over;
+        }
+        if now.mono.since(job.last_sent) < RESEND_AFTER {
+            return Flow::Waits;
+        }
+        if !self.up.contains(&f.target) {
+            // Whoever has seen the write can confirm it; a read can be done by anybody.
+            let others = f.replicas.iter().copied().filter(|n| *n != f.target);
+            let next = others.clone().find(|n| self.is_ready(*n) && *n != self.cfg.me.node);
+            if let Some(next) = next {
+                f.target = next;
+                if !f.writes {
+                    f.minter = next;
+                }
+            }
+        }
+        self.send_forward(now, key, job, out);
+        Flow::Waits
+    }
+
+    /// A node forwards a request to us.
+    pub(crate) fn on_forward(
+        &mut self,
+        now: Now,
+        from: NodeId,
+        token: u64,
+        (name, minter, remaining_us, request): (RequestKey, NodeId, u64, Request),
+        out: &mut Outbox,
+    ) {
+        let slot = request.slot();
+        let deadline = now.mono + core::time::Duration::from_micros(remaining_us);
+        let origin = Origin::Remote { from, token, request: name };
+        let mut refuse = |peer: &Self, why| {
+            let epoch = peer.epoch();
+            out.push(Effect::Send {
+                to: from,
+                message: Message::Refused { token, slot, why, epoch },
+            });
+        };
+        if !self.ready {
+            return refuse(self, Refusal::NotReady);
+        }
+        // The same request is here already: answer the latest asking.
+        if let Some(key) = self.in_flight.get(&name).copied()
+            && let Some(job) = self.jobs.get_mut(key)
+        {
+            job.origin = origin;
+            return;
+        }
+        let writes = match &request {
+            Request::Task(task) => !task.is_read(),
+            Request::Flush { .. } => true,
+            Request::Scan { .. } | Request::Count { .. } | Request::AwaitAcks { .. } => false,
+        };
+        if writes && !self.has_bug(Bug::MintsRetries) {
+            if self.known.contains(&name) {
+                if let Request::Task(task) = request {
+                    self.start_confirm(now, origin, task, deadline, out);
+                }
+                return;
+            }
+            let age = now.wall.0.saturating_sub(name.first_sent);
+            if minter != self.me() || age > RETRY_FOR.as_millis() as u64 {
+                return refuse(self, Refusal::NotHeld);
+            }
+            if self.known.is_full() {
+                return refuse(self, Refusal::Overloaded);
+            }
+        }
+        self.origin_slots.insert(name, slot);
+        self.start(now, origin, request, deadline, out);
+    }
+
+    /// Answers a retry of something that was minted: makes sure that W replicas hold it.
+    fn start_confirm(
+        &mut self,
+        now: Now,
+        origin: Origin,
+        task: crate::op::Task,
+        deadline: Instant,
+        out: &mut Outbox,
+    ) {
+        let replicas = self.replicas(task.slot, task.keyspace);
+        let Some(mine) = replicas.iter().position(|n| *n == self.me()) else { return };
+        let policy = *self.policy(task.keyspace);
+        let Ok(write) = self.wanted(task.write.unwrap_or(policy.write), &replicas) else { return };
+        self.stats.confirms += 1;
+        // One replica's state is enough to start from: it is ours, and it holds the write.
+        let read = Wanted { level: Level::One, needs: Needs::anywhere(1) };
+        let job = super::TaskJob {
+            durability: task.durability.unwrap_or(policy.durability),
+            task,
+            replicas,
+            mine,
+            read,
+            write,
+            confirm: true,
+            holds_keys: false,
+            stage: Stage::Queued,
+        };
+        let body = Body::Task(Box::new(job));
+        let key = self.jobs.insert(Job {
+            origin,
+            started: now.mono,
+            deadline,
+            last_sent: now.mono,
+            body,
+        });
+        if let Origin::Remote { request, .. } = origin {
+            self.in_flight.insert(request, key);
+        }
+        self.with_job(now, key, out, |peer, job, out| peer.gather(now, key, job, out));
+    }
+
+    fn nobody_to_ask(&self, replicas: &[NodeId]) -> TaskError {
+        let alive = self.alive(replicas, true);
+        TaskError::Unavailable {
+            level: Level::One,
+            needed: 1,
+            copies: replicas.len() as u8,
+            alive: alive.len(),
+            missing: missing(replicas, alive),
+        }
+    }
+
+    fn refused_error(&self, f: &ForwardJob) -> TaskError {
+        match f.why {
+            Some(Refusal::Overloaded) => TaskError::Overloaded { retry_after_ms: 20 },
+            Some(Refusal::ClockSkew) => TaskError::ClockSkew,
+            Some(Refusal::NotReady) => TaskError::NotReady,
+            _ => self.nobody_to_ask(&f.replicas),
+        }
+    }
+
+    fn unconfirmed(&self, f: &ForwardJob) -> TaskError {
+        let level = match &f.request {
+            Request::Task(task) => task.write.unwrap_or(self.policy(task.keyspace).write),
+            _ => Level::Quorum,
+        };
+        let copies = f.replicas.len() as u8;
+        TaskError::Unconfirmed {
+            level,
+            needed: level.needed(copies).unwrap_or(copies),
+            copies,
+            acked: 0,
+            missing: missing(&f.replicas, ReplicaSet::EMPTY)
+                .into_iter()
+                .filter(|n| *n == f.minter || !self.up.contains(n))
+                .collect(),
+        }
+    }
+}

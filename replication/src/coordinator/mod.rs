@@ -1,0 +1,425 @@
+//! Coordinator: requests in flight, from the moment a client or a peer asks to the last answer.
+//!
+//! A request is a job. A task is done by a replica of its slot: reads and plain SETs by any, all
+//! else by the slot's preferred coordinator, which takes the keys in turn; a node that is not that
+//! replica forwards. Scans, counts and flushes are in [`crate::sweep`].
+
+pub(crate) mod forward;
+pub(crate) mod gather;
+pub(crate) mod write;
+
+use ring::keyspace::{Durability, Level, Needs, ReplicaSet};
+use ring::{Instant, NodeId, Now};
+use smallvec::SmallVec;
+
+use crate::event::{Effect, Outbox, RequestId};
+use crate::limits::{JOBS_MAX, LOOK_EVERY};
+use crate::message::{Message, Refusal, RequestKey};
+use crate::op::{Answer, Request, Task, TaskError};
+use crate::peer::Peer;
+use crate::row;
+use crate::slab::{Key, Token};
+use crate::sweep::{CountJob, FlushJob, ScanJob};
+
+use forward::ForwardJob;
+use gather::Gather;
+use write::Writing;
+
+/// The replicas of a slot that count for a keyspace, in order of preference.
+pub(crate) type Replicas = SmallVec<[NodeId; 3]>;
+
+/// Who waits for a job's answer.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Origin {
+    /// A client of this node.
+    Local(RequestId),
+    /// A node that forwarded it.
+    Remote { from: NodeId, token: u64, request: RequestKey },
+    /// Nobody any more.
+    Nobody,
+}
+
+/// A request in flight.
+#[derive(Debug)]
+pub(crate) struct Job {
+    pub(crate) origin: Origin,
+    pub(crate) started: Instant,
+    pub(crate) deadline: Instant,
+    pub(crate) last_sent: Instant,
+    pub(crate) body: Body,
+}
+
+/// What kind of request.
+#[derive(Debug)]
+pub(crate) enum Body {
+    Task(Box<TaskJob>),
+    Forward(Box<ForwardJob>),
+    Scan(Box<ScanJob>),
+    Count(Box<CountJob>),
+    Flush(Box<FlushJob>),
+}
+
+/// A level resolved for one slot.
+#[derive(Clone, Debug)]
+pub(crate) struct Wanted {
+    pub(crate) level: Level,
+    pub(crate) needs: Needs,
+}
+
+/// A task that this replica coordinates.
+#[derive(Debug)]
+pub(crate) struct TaskJob {
+    pub(crate) task: Task,
+    pub(crate) replicas: Replicas,
+    /// Our own place among them.
+    pub(crate) mine: usize,
+    pub(crate) read: Wanted,
+    pub(crate) write: Wanted,
+    pub(crate) durability: Durability,
+    /// Nothing is minted: a retry of something that was, confirmed by W replicas' holding it.
+    pub(crate) confirm: bool,
+    pub(crate) holds_keys: bool,
+    pub(crate) stage: Stage,
+}
+
+/// How far a task is.
+#[derive(Debug)]
+pub(crate) enum Stage {
+    /// Waits for its keys.
+    Queued,
+    /// Reads its keys, here and elsewhere, and repairs what differs.
+    Gathering(Vec<Gather>),
+    /// Minted, and waits for acknowledgements.
+    Writing(Writing),
+}
+
+/// Whether a job goes on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Flow {
+    /// It waits for something.
+    Waits,
+    /// It is over.
+    Over,
+}
+
+impl Peer {
+    /// A client of this node asks.
+    pub(crate) fn on_submit(
+        &mut self,
+        now: Now,
+        id: RequestId,
+        request: Request,
+        timeout_us: u64,
+        out: &mut Outbox,
+    ) {
+        let deadline = now.mono + core::time::Duration::from_micros(timeout_us);
+        self.start(now, Origin::Local(id), request, deadline, out);
+    }
+
+    /// Begins a request, or forwards it.
+    pub(crate) fn start(
+        &mut self,
+        now: Now,
+        origin: Origin,
+        request: Request,
+        deadline: Instant,
+        out: &mut Outbox,
+    ) {
+        if !self.ready && matches!(origin, Origin::Local(_)) {
+            return self.answer(origin, Answer::Failed(TaskError::NotReady), out);
+        }
+        if self.jobs.len() >= JOBS_MAX {
+            let error = TaskError::Overloaded { retry_after_ms: 20 };
+            return self.answer(origin, Answer::Failed(error), out);
+        }
+        match request {
+            Request::Task(task) => self.start_task(now, origin, task, deadline, out),
+            Request::Scan { keyspace, from, from_hash, count, level } => {
+                self.start_scan(
+                    now,
+                    origin,
+                    (keyspace, from, from_hash, count, level),
+                    deadline,
+                    out,
+                );
+            }
+            Request::Count { keyspace, group } => {
+                self.start_count(now, origin, keyspace, group, deadline, out);
+            }
+            Request::Flush { keyspace, slot, level } => {
+                self.start_flush(now, origin, (keyspace, slot, level), deadline, out);
+            }
+            Request::AwaitAcks { write, acks, timeout_ms } => {
+                self.start_await(now, origin, (write, acks, timeout_ms), out);
+            }
+        }
+    }
+
+    fn start_task(
+        &mut self,
+        now: Now,
+        origin: Origin,
+        task: Task,
+        deadline: Instant,
+        out: &mut Outbox,
+    ) {
+        let of_slot = |r: &row::Row| row::slot_of(r) == Some(task.slot);
+        let rows = task.ops.iter().map(|(r, _)| r).chain(task.watches.iter().map(|(r, _)| r));
+        if !rows.clone().all(of_slot) || rows.count() == 0 || !self.slots.owns(task.slot) {
+            let text = "a task without keys, or with keys of another slot".to_owned();
+            return self.answer(origin, Answer::Failed(TaskError::Invalid(text)), out);
+        }
+        let replicas = self.replicas(task.slot, task.keyspace);
+        let mine = replicas.iter().position(|n| *n == self.me());
+        let policy = *self.policy(task.keyspace);
+        let read = self.wanted(task.read.unwrap_or(policy.read), &replicas);
+        let write = self.wanted(task.write.unwrap_or(policy.write), &replicas);
+        let (read, write) = match (read, write) {
+            (Ok(read), Ok(write)) => (read, write),
+            (Err(error), _) | (_, Err(error)) => {
+                return self.answer(origin, Answer::Failed(error), out);
+            }
+        };
+        let is_read = task.is_read() && task.watches.is_empty();
+        // Refuse at once what cannot succeed, before anything is sent.
+        let reads = is_read || !(task.is_blind() || task.is_increment());
+        for (wanted, applies, must_be_ready) in [(&read, reads, true), (&write, !is_read, false)] {
+            let alive = self.alive(&replicas, must_be_ready);
+            if applies && !wanted.needs.is_met_by(alive) {
+                let error = self.unavailable(wanted, &replicas, alive);
+                return self.answer(origin, Answer::Failed(error), out);
+            }
+        }
+        let forwarded = matches!(origin, Origin::Remote { .. });
+        let Some(mine) = mine.filter(|_| self.ready) else {
+            return self.start_forward(now, origin, Request::Task(task), &replicas, deadline, out);
+        };
+        let free_choice = is_read
+            || (task.is_blind()
+                && self.slots.clock(task.slot).covers(&self.slots.get(task.slot).heard));
+        if !forwarded && !free_choice && self.preferred(&replicas) != Some(self.me()) {
+            return self.start_forward(now, origin, Request::Task(task), &replicas, deadline, out);
+        }
+        let durability = task.durability.unwrap_or(policy.durability);
+        let task_job = TaskJob {
+            task,
+            replicas,
+            mine,
+            read,
+            write,
+            durability,
+            confirm: false,
+            holds_keys: false,
+            stage: Stage::Queued,
+        };
+        let body = Body::Task(Box::new(task_job));
+        let job = Job { origin, started: now.mono, deadline, last_sent: now.mono, body };
+        let key = self.jobs.insert(job);
+        if let Origin::Remote { request, .. } = origin {
+            self.in_flight.insert(request, key);
+        }
+        self.with_job(now, key, out, |peer, job, out| peer.begin_task(now, key, job, out));
+    }
+
+    /// First steps of a task, once it is in the slab.
+    fn begin_task(&mut self, now: Now, key: Key, job: &mut Job, out: &mut Outbox) -> Flow {
+        let Body::Task(t) = &mut job.body else { return Flow::Over };
+        if t.task.is_read() && t.task.watches.is_empty() {
+            return self.gather(now, key, job, out);
+        }
+        let blind = t.task.is_blind()
+            && !self.slots.get(t.task.slot).counters
+            && self.slots.clock(t.task.slot).covers(&self.slots.get(t.task.slot).heard);
+        if blind {
+            return self.mint_blind(now, key, job, out);
+        }
+        if self.lock_keys(key, t) { self.gather(now, key, job, out) } else { Flow::Waits }
+    }
+
+    /// Queues a task for its keys; true if it has them all.
+    pub(crate) fn lock_keys(&mut self, key: Key, t: &mut TaskJob) -> bool {
+        t.holds_keys = true;
+        let mut first = true;
+        for row in distinct_rows(&t.task) {
+            let queue = self.locks.entry(row).or_default();
+            queue.push_back(key);
+            first &= queue.len() == 1;
+        }
+        first
+    }
+
+    /// Gives a task's keys to those who wait for them.
+    pub(crate) fn unlock_keys(&mut self, key: Key, t: &mut TaskJob) {
+        if !t.holds_keys {
+            return;
+        }
+        t.holds_keys = false;
+        for row in distinct_rows(&t.task) {
+            let Some(queue) = self.locks.get_mut(&row) else { continue };
+            queue.retain(|k| *k != key);
+            match queue.front() {
+                Some(next) => self.woken.push(*next),
+                None => {
+                    self.locks.remove(&row);
+                }
+            }
+        }
+    }
+
+    /// Runs those tasks that got their keys.
+    pub(crate) fn run_woken(&mut self, now: Now, out: &mut Outbox) {
+        while let Some(key) = self.woken.pop() {
+            self.with_job(now, key, out, |peer, job, out| {
+                let Body::Task(t) = &job.body else { return Flow::Waits };
+                let has_all = distinct_rows(&t.task)
+                    .iter()
+                    .all(|row| peer.locks.get(row).and_then(|q| q.front()) == Some(&key));
+                if !matches!(t.stage, Stage::Queued) || !has_all {
+                    return Flow::Waits;
+                }
+                peer.gather(now, key, job, out)
+            });
+        }
+    }
+
+    /// Works on a job, if it is still there, and ends it if it is over.
+    pub(crate) fn with_job(
+        &mut self,
+        now: Now,
+        key: Key,
+        out: &mut Outbox,
+        f: impl FnOnce(&mut Self, &mut Job, &mut Outbox) -> Flow,
+    ) {
+        let Some(mut job) = self.jobs.take(key) else { return };
+        match f(self, &mut job, out) {
+            Flow::Waits => self.jobs.put_back(key, job),
+            Flow::Over => {
+                if let Body::Task(t) = &mut job.body {
+                    self.unlock_keys(key, t);
+                }
+                if let Origin::Remote { request, .. } = job.origin {
+                    self.in_flight.remove(&request);
+                }
+                self.jobs.forget(key);
+            }
+        }
+        if !self.woken.is_empty() && !self.waking {
+            self.waking = true;
+            self.run_woken(now, out);
+            self.waking = false;
+        }
+    }
+
+    /// Answers whoever waits.
+    pub(crate) fn answer(&mut self, origin: Origin, answer: Answer, out: &mut Outbox) {
+        self.answer_having(origin, answer, bytes::Bytes::new(), ring::Slot(0), out);
+    }
+
+    /// Answers whoever waits, and tells a forwarding node which dots were made.
+    pub(crate) fn answer_having(
+        &mut self,
+        origin: Origin,
+        answer: Answer,
+        heard: bytes::Bytes,
+        slot: ring::Slot,
+        out: &mut Outbox,
+    ) {
+        match origin {
+            Origin::Local(id) => out.push(Effect::Answer { id, answer }),
+            Origin::Remote { from, token, request } => {
+                let slot = self.origin_slots.remove(&request).unwrap_or(slot);
+                let message = Message::Forwarded { token, slot, answer, heard };
+                out.push(Effect::Send { to: from, message });
+            }
+            Origin::Nobody => {}
+        }
+    }
+
+    /// The error for a level that cannot be reached.
+    pub(crate) fn unavailable(
+        &self,
+        wanted: &Wanted,
+        replicas: &[NodeId],
+        alive: ReplicaSet,
+    ) -> TaskError {
+        TaskError::Unavailable {
+            level: wanted.level,
+            needed: wanted.needs.total,
+            copies: replicas.len() as u8,
+            alive: alive.len(),
+            missing: missing(replicas, alive),
+        }
+    }
+
+    /// Looks over the jobs that wait: hedges, sends again, gives up.
+    pub(crate) fn look_over_jobs(&mut self, now: Now, out: &mut Outbox) {
+        if self.jobs.len() == 0 {
+            self.next_look = None;
+            return;
+        }
+        if self.next_look.is_some_and(|at| now.mono < at) {
+            return;
+        }
+        self.next_look = Some(now.mono + LOOK_EVERY);
+        for key in self.jobs.keys() {
+            self.with_job(now, key, out, |peer, job, out| match &mut job.body {
+                Body::Task(_) => peer.look_over_task(now, key, job, out),
+                Body::Forward(_) => peer.look_over_forward(now, key, job, out),
+                Body::Scan(_) => peer.look_over_scan(now, key, job, out),
+                Body::Count(_) => peer.look_over_count(now, job, out),
+                Body::Flush(_) => peer.look_over_flush(now, key, job, out),
+            });
+        }
+    }
+
+    fn look_over_task(&mut self, now: Now, key: Key, job: &mut Job, out: &mut Outbox) -> Flow {
+        let Body::Task(t) = &job.body else { return Flow::Over };
+        match &t.stage {
+            Stage::Queued if now.mono >= job.deadline => {
+                let error = TaskError::Overloaded { retry_after_ms: 50 };
+                self.answer(job.origin, Answer::Failed(error), out);
+                Flow::Over
+            }
+            Stage::Queued => Flow::Waits,
+            Stage::Gathering(_) => self.look_over_gather(now, key, job, out),
+            Stage::Writing(_) => self.look_over_write(now, key, job, out),
+        }
+    }
+
+    /// A refusal came for something that a job sent.
+    pub(crate) fn on_refused(
+        &mut self,
+        now: Now,
+        from: NodeId,
+        token: u64,
+        why: Refusal,
+        epoch: u64,
+        out: &mut Outbox,
+    ) {
+        if epoch > self.epoch() {
+            out.push(Effect::FetchLayout { from });
+        }
+        let Token::Job(key) = Token::from_u64(token) else { return };
+        self.with_job(now, key, out, |peer, job, out| match &mut job.body {
+            Body::Forward(_) => peer.forward_refused(now, key, job, from, why, out),
+            Body::Task(_) => peer.gather_refused(now, key, job, from, out),
+            Body::Scan(_) | Body::Count(_) | Body::Flush(_) => Flow::Waits,
+        });
+    }
+}
+
+/// The nodes of `replicas` that are not in `set`.
+pub(crate) fn missing(replicas: &[NodeId], set: ReplicaSet) -> Vec<NodeId> {
+    replicas.iter().enumerate().filter(|(i, _)| !set.contains(*i)).map(|(_, n)| *n).collect()
+}
+
+/// The rows of a task, each once, in order of first mention.
+pub(crate) fn distinct_rows(task: &Task) -> SmallVec<[row::Row; 1]> {
+    let mut rows: SmallVec<[row::Row; 1]> = SmallVec::new();
+    for r in task.ops.iter().map(|(r, _)| r).chain(task.watches.iter().map(|(r, _)| r)) {
+        if !rows.contains(r) {
+            rows.push(r.clone());
+        }
+    }
+    rows
+}

@@ -1,0 +1,506 @@
+//! Write: mints a task's mutations, sends them to every replica, and counts who holds them.
+//!
+//! Distinct acknowledgers are counted, never acknowledgements. A task's mutations are one batch here
+//! and at every replica. The keys are given free as soon as the batch is minted: whoever reads next
+//! on this replica sees it.
+
+use bytes::Bytes;
+use ring::keyspace::{Durability, ReplicaSet};
+use ring::{Instant, NodeId, Now};
+
+use crate::bugs::Bug;
+use crate::causality::DotSet;
+use crate::coordinator::gather::Gather;
+use crate::coordinator::{Body, Flow, Job, Origin, Stage, TaskJob, missing};
+use crate::decide::{Mint, decide};
+use crate::delta::Delta;
+use crate::event::{Effect, Outbox, RowChange};
+use crate::fold::Patch;
+use crate::limits::{RESEND_AFTER, SETTLED_MAX};
+use crate::message::Message;
+use crate::op::{Answer, GetExpiry, Op, Outcome, TaskError, WriteHandle};
+use crate::peer::Peer;
+use crate::record::{Count, Record};
+use crate::row::Row;
+use crate::slab::{Key, Token};
+
+/// A minted task that waits for acknowledgements.
+#[derive(Debug)]
+pub(crate) struct Writing {
+    pub(crate) acked: ReplicaSet,
+    /// Only for the planted bug that counts acknowledgements.
+    acks: u8,
+    outcomes: Vec<Outcome>,
+    deltas: Vec<Bytes>,
+    heard: DotSet,
+    sync: bool,
+    replied: bool,
+    awaiting: Vec<Awaiting>,
+}
+
+/// Somebody who waits for more acknowledgements than the write level.
+#[derive(Debug)]
+struct Awaiting {
+    origin: Origin,
+    acks: u8,
+    deadline: Instant,
+}
+
+/// A key while a task's ops are evaluated one after the other.
+struct Working {
+    row: Row,
+    record: Bytes,
+    seen: DotSet,
+}
+
+impl Peer {
+    /// Mints a plain SET from what this replica has seen, without reading.
+    pub(crate) fn mint_blind(
+        &mut self,
+        now: Now,
+        key: Key,
+        job: &mut Job,
+        out: &mut Outbox,
+    ) -> Flow {
+        let Body::Task(t) = &mut job.body else { return Flow::Over };
+        let slot = t.task.slot;
+        let clock = self.slots.clock(slot).clone();
+        let rows = t.rows();
+        let working =
+            rows.into_iter().map(|row| Working { row, record: Bytes::new(), seen: clock.clone() });
+        self.mint_task(now, key, job, working.collect(), out)
+    }
+
+    /// Mints what the ops make of the states that were read, or answers if they change nothing.
+    pub(crate) fn mint_gathered(
+        &mut self,
+        now: Now,
+        key: Key,
+        job: &mut Job,
+        gathers: Vec<Gather>,
+        out: &mut Outbox,
+    ) -> Flow {
+        let Body::Task(t) = &mut job.body else { return Flow::Over };
+        let mut working = Vec::with_capacity(gathers.len());
+        for g in gathers {
+            let Some(joined) = g.joined else { continue };
+            let expected = t.task.watches.iter().find(|(row, _)| *row == g.row);
+            if expected.is_some_and(|(_, digest)| *digest != joined.digest) {
+                self.answer(job.origin, Answer::Failed(TaskError::Aborted), out);
+                return Flow::Over;
+            }
+            working.push(Working { row: g.row, record: joined.record, seen: joined.seen });
+        }
+        if t.confirm {
+            return self.confirm(now, job, &working, out);
+        }
+        self.mint_task(now, key, job, working, out)
+    }
+
+    fn mint_task(
+        &mut self,
+        now: Now,
+        key: Key,
+        job: &mut Job,
+        mut working: Vec<Working>,
+        out: &mut Outbox,
+    ) -> Flow {
+        let wall = self.judged_now(now);
+        let Body::Task(t) = &mut job.body else { return Flow::Over };
+        let request = match job.origin {
+            Origin::Remote { request, .. } => Some(request),
+            Origin::Local(_) | Origin::Nobody => None,
+        };
+        let mut outcomes = Vec::with_capacity(t.task.ops.len());
+        let mut deltas: Vec<Bytes> = Vec::new();
+        let mut changes: Vec<RowChange> = Vec::new();
+        let mut heard = DotSet::new();
+        let mut stamp = None;
+        let in_series = t.task.ops.len() > working.len();
+        for (row, op) in &t.task.ops {
+            let w = working.iter_mut().find(|w| w.row == *row).expect("every row was read");
+            let bytes = w.record.clone();
+            let Some(record) = Record::decode(&bytes) else {
+                let text = "a record on this node cannot be read".to_owned();
+                self.answer(job.origin, Answer::Failed(TaskError::Storage(text)), out);
+                return Flow::Over;
+            };
+            let (mut outcome, mint) = decide(op, &record, &w.seen, wall);
+            if let Some(mint) = mint {
+                let hlc = match stamp {
+                    Some(hlc) => hlc,
+                    None => match self.hlc.tick(now.wall) {
+                        Ok(hlc) => *stamp.insert(hlc),
+                        Err(above) => {
+                            tracing::warn!(?above, "writes wait for the disk: clock ceiling");
+                            let error = TaskError::Overloaded { retry_after_ms: 100 };
+                            self.answer(job.origin, Answer::Failed(error), out);
+                            return Flow::Over;
+                        }
+                    },
+                };
+                let dot = self.slots.next_dot(t.task.slot, self.cfg.me);
+                let mut delta = Delta::new(row, dot, hlc);
+                delta.request = request;
+                self.fill(&mut delta, &mint, &record, &w.seen);
+                let raw = delta.to_bytes();
+                let change = self.slots.apply(&delta, &raw, &self.cfg.bugs);
+                changes.push(change.expect("a dot just minted is new"));
+                heard.insert(dot);
+                w.seen.insert(dot);
+                if let (Op::SetWithContext { .. }, Outcome::Siblings { context, .. }) =
+                    (op, &mut outcome)
+                {
+                    let mut encoded = Vec::new();
+                    w.seen.encode(&mut encoded);
+                    *context = Bytes::from(encoded);
+                }
+                if in_series {
+                    let base = Record::decode(&bytes).unwrap_or_default();
+                    let none = DotSet::new;
+                    let patch = Patch::of_delta(&delta, none(), none());
+                    w.record = Patch::of_record(base).then(&patch).into_record().to_bytes();
+                }
+                deltas.push(raw);
+            }
+            outcomes.push(outcome);
+        }
+        if deltas.is_empty() {
+            self.answer(job.origin, Answer::Done { outcomes, write: None }, out);
+            return Flow::Over;
+        }
+        if let Some(request) = request {
+            self.known.insert(request, now.wall);
+        }
+        let sync = t.durability == Durability::Sync;
+        let token = Token::Job(key).to_u64();
+        out.push(Effect::Apply { token, changes, durability: t.durability });
+        for (i, node) in t.replicas.iter().enumerate() {
+            if i != t.mine && self.worth_sending(*node, &t.replicas) {
+                let message = Message::Replicate { token, deltas: deltas.clone(), sync };
+                out.push(Effect::Send { to: *node, message });
+            }
+        }
+        self.stats.writes += 1;
+        job.last_sent = now.mono;
+        t.stage = Stage::Writing(Writing {
+            acked: ReplicaSet::EMPTY,
+            acks: 0,
+            outcomes,
+            deltas,
+            heard,
+            sync,
+            replied: false,
+            awaiting: Vec::new(),
+        });
+        self.unlock_keys(key, t);
+        Flow::Waits
+    }
+
+    /// Fills in what a delta replaces and adds.
+    pub(crate) fn fill<'a>(
+        &self,
+        delta: &mut Delta<'a>,
+        mint: &'a Mint,
+        record: &Record<'_>,
+        seen: &DotSet,
+    ) {
+        let slot = delta.slot();
+        delta.discards_values = mint.discards_values;
+        delta.discards_expiry = mint.discards_expiry;
+        if mint.discards_values || mint.discards_expiry {
+            delta.discard = match &mint.context {
+                Some(context) => context.clone(),
+                None => {
+                    let mut all = self.slots.clock(slot).clone();
+                    all.union(seen);
+                    all.union(&record.pending);
+                    all.union(&record.pending_expiry);
+                    all
+                }
+            };
+        }
+        if mint.discards_values {
+            // Resets use what this replica knows, never a client's token (rule 5).
+            let is_reset = |c: &Count| {
+                let reset = record.resets.iter().find(|r| r.actor == c.actor);
+                reset.is_some_and(|r| (r.generation, r.n) >= (c.generation, c.n))
+            };
+            delta.resets = record.counts.iter().filter(|c| !is_reset(c)).copied().collect();
+            if self.has_bug(Bug::ResetWipes) {
+                for reset in &mut delta.resets {
+                    reset.n = u64::MAX;
+                }
+            }
+        }
+        delta.value = mint.value.as_deref();
+        delta.expiry = mint.expiry;
+        if let Some(by) = mint.by {
+            let mine = record.counts.iter().find(|c| c.actor == self.cfg.me);
+            let (generation, total) = mine.map_or((delta.dot.seq, 0), |c| (c.generation, c.total));
+            match total.checked_add(by) {
+                Some(total) => delta.count = Some((generation, total)),
+                // The running total has no room left: begin a new generation, reset what was.
+                None => {
+                    delta.resets.extend(mine.copied());
+                    delta.count = Some((delta.dot.seq, by));
+                }
+            }
+        }
+    }
+
+    /// A retry of something minted before: W replicas hold the keys' states now.
+    fn confirm(&mut self, now: Now, job: &Job, working: &[Working], out: &mut Outbox) -> Flow {
+        let Body::Task(t) = &job.body else { return Flow::Over };
+        let wall = self.judged_now(now);
+        let mut outcomes = Vec::with_capacity(t.task.ops.len());
+        for (row, op) in &t.task.ops {
+            let w = working.iter().find(|w| w.row == *row).expect("every row was read");
+            let record = Record::decode(&w.record).unwrap_or_default();
+            match confirmed(op, &record, &w.seen, wall) {
+                Some(outcome) => outcomes.push(outcome),
+                None => {
+                    let error = TaskError::Unconfirmed {
+                        level: t.write.level,
+                        needed: t.write.needs.total,
+                        copies: t.replicas.len() as u8,
+                        acked: 0,
+                        missing: Vec::new(),
+                    };
+                    self.answer(job.origin, Answer::Failed(error), out);
+                    return Flow::Over;
+                }
+            }
+        }
+        self.answer(job.origin, Answer::Done { outcomes, write: None }, out);
+        Flow::Over
+    }
+
+    /// Our own copy is as durable as was asked, or is not.
+    pub(crate) fn write_applied(
+        &mut self,
+        now: Now,
+        key: Key,
+        job: &mut Job,
+        failed: Option<String>,
+        out: &mut Outbox,
+    ) -> Flow {
+        let Body::Task(t) = &mut job.body else { return Flow::Waits };
+        if let Some(why) = failed {
+            tracing::error!(%why, "this node's own copy of a write failed");
+            self.stats.failed_applies += 1;
+            return Flow::Waits;
+        }
+        let mine = t.mine;
+        self.write_acked(now, key, job, mine, out)
+    }
+
+    /// A replica holds the task's mutations.
+    pub(crate) fn write_replicated(
+        &mut self,
+        now: Now,
+        key: Key,
+        job: &mut Job,
+        from: NodeId,
+        out: &mut Outbox,
+    ) -> Flow {
+        let Body::Task(t) = &job.body else { return Flow::Waits };
+        match t.replicas.iter().position(|n| *n == from) {
+            Some(place) => self.write_acked(now, key, job, place, out),
+            None => Flow::Waits,
+        }
+    }
+
+    fn write_acked(
+        &mut self,
+        now: Now,
+        key: Key,
+        job: &mut Job,
+        place: usize,
+        out: &mut Outbox,
+    ) -> Flow {
+        let Body::Task(t) = &mut job.body else { return Flow::Waits };
+        let counts_acks = self.cfg.bugs.contains(&Bug::CountsAcks);
+        let Stage::Writing(w) = &mut t.stage else { return Flow::Waits };
+        w.acked.insert(place);
+        w.acks += 1;
+        let met =
+            t.write.needs.is_met_by(w.acked) || (counts_acks && w.acks >= t.write.needs.total);
+        if met && !w.replied {
+            w.replied = true;
+            let write =
+                WriteHandle { slot: t.task.slot, coordinator: self.cfg.me.node, id: token_id(key) };
+            let outcomes = core::mem::take(&mut w.outcomes);
+            let heard = match job.origin {
+                Origin::Remote { .. } => {
+                    let mut encoded = Vec::new();
+                    w.heard.encode(&mut encoded);
+                    Bytes::from(encoded)
+                }
+                Origin::Local(_) | Origin::Nobody => Bytes::new(),
+            };
+            let answer = Answer::Done { outcomes, write: Some(write) };
+            let slot = t.task.slot;
+            self.answer_having(job.origin, answer, heard, slot, out);
+        }
+        self.settle(now, key, job, out)
+    }
+
+    /// Ends a write that nobody is missing from, and answers those who wait for acknowledgements.
+    fn settle(&mut self, now: Now, key: Key, job: &mut Job, out: &mut Outbox) -> Flow {
+        let Body::Task(t) = &mut job.body else { return Flow::Over };
+        let Stage::Writing(w) = &mut t.stage else { return Flow::Waits };
+        let acked = w.acked.len();
+        let all = usize::from(acked) == t.replicas.len();
+        let mut answers = Vec::new();
+        w.awaiting.retain(|a| {
+            let over = acked >= a.acks || all || now.mono >= a.deadline;
+            if over {
+                answers.push(a.origin);
+            }
+            !over
+        });
+        // Once answered, only replicas that are there are worth waiting for.
+        let others_gone = w.replied
+            && w.awaiting.is_empty()
+            && t.replicas
+                .iter()
+                .enumerate()
+                .all(|(i, n)| w.acked.contains(i) || (i != t.mine && !self.up.contains(n)));
+        for origin in answers {
+            self.answer(origin, Answer::Acks(acked), out);
+        }
+        if all || others_gone {
+            self.remember_settled(key, acked);
+            return Flow::Over;
+        }
+        Flow::Waits
+    }
+
+    fn remember_settled(&mut self, key: Key, acked: u8) {
+        self.settled.insert(token_id(key), acked);
+        if self.settled.len() > SETTLED_MAX {
+            self.settled.pop_first();
+        }
+    }
+
+    /// Time passed: send again to those who did not acknowledge, or give up.
+    pub(crate) fn look_over_write(
+        &mut self,
+        now: Now,
+        key: Key,
+        job: &mut Job,
+        out: &mut Outbox,
+    ) -> Flow {
+        let Body::Task(t) = &mut job.body else { return Flow::Over };
+        let (deadline, origin) = (job.deadline, job.origin);
+        let Stage::Writing(w) = &mut t.stage else { return Flow::Waits };
+        if now.mono >= deadline {
+            if !w.replied {
+                w.replied = true;
+                let error = TaskError::Unconfirmed {
+                    level: t.write.level,
+                    needed: t.write.needs.total,
+                    copies: t.replicas.len() as u8,
+                    acked: t.write.needs.counted(w.acked),
+                    missing: missing(&t.replicas, w.acked),
+                };
+                self.stats.unconfirmed += 1;
+                self.answer(origin, Answer::Failed(error), out);
+            }
+            let Body::Task(t) = &mut job.body else { return Flow::Over };
+            let Stage::Writing(w) = &mut t.stage else { return Flow::Over };
+            if w.awaiting.is_empty() {
+                let acked = w.acked.len();
+                self.remember_settled(key, acked);
+                return Flow::Over;
+            }
+            return self.settle(now, key, job, out);
+        }
+        if now.mono.since(job.last_sent) >= RESEND_AFTER {
+            job.last_sent = now.mono;
+            let replicas = t.replicas.clone();
+            for (i, node) in replicas.iter().enumerate() {
+                let waits = i != t.mine && !w.acked.contains(i);
+                if waits && self.worth_sending(*node, &replicas) {
+                    let message = Message::Replicate {
+                        token: Token::Job(key).to_u64(),
+                        deltas: w.deltas.clone(),
+                        sync: w.sync,
+                    };
+                    out.push(Effect::Send { to: *node, message });
+                }
+            }
+        }
+        self.settle(now, key, job, out)
+    }
+
+    /// Waits until so many replicas hold a write.
+    pub(crate) fn start_await(
+        &mut self,
+        now: Now,
+        origin: Origin,
+        (write, acks, timeout_ms): (WriteHandle, u8, u32),
+        out: &mut Outbox,
+    ) {
+        let deadline = now.mono + core::time::Duration::from_millis(u64::from(timeout_ms));
+        if write.coordinator != self.cfg.me.node {
+            let request = crate::op::Request::AwaitAcks { write, acks, timeout_ms };
+            let node = [write.coordinator];
+            let slack = core::time::Duration::from_millis(500);
+            return self.start_forward(now, origin, request, &node, deadline + slack, out);
+        }
+        let Token::Job(key) = Token::from_u64(write.id) else {
+            return self.answer(origin, Answer::Acks(0), out);
+        };
+        if let Some(acked) = self.settled.get(&write.id) {
+            let acked = *acked;
+            return self.answer(origin, Answer::Acks(acked), out);
+        }
+        let mut waits = false;
+        if let Some(job) = self.jobs.get_mut(key)
+            && let Body::Task(t) = &mut job.body
+            && let Stage::Writing(w) = &mut t.stage
+        {
+            waits = true;
+            w.awaiting.push(Awaiting { origin, acks, deadline });
+            job.deadline = job.deadline.max(deadline);
+        }
+        if waits {
+            self.with_job(now, key, out, |peer, job, out| peer.settle(now, key, job, out));
+        } else {
+            self.answer(origin, Answer::Acks(0), out);
+        }
+    }
+}
+
+impl TaskJob {
+    /// True if it has been minted.
+    pub(crate) const fn is_minted(&self) -> bool {
+        matches!(self.stage, Stage::Writing(_))
+    }
+}
+
+fn token_id(key: Key) -> u64 {
+    Token::Job(key).to_u64()
+}
+
+/// What to answer to a retry whose first try was minted; `None` if that cannot be known any more.
+fn confirmed(
+    op: &Op,
+    record: &Record<'_>,
+    seen: &DotSet,
+    now: ring::WallMillis,
+) -> Option<Outcome> {
+    let current = |op: &Op| decide(op, record, seen, now).0;
+    match op {
+        Op::Read | Op::Siblings | Op::GetExpire(GetExpiry::Keep) => Some(current(op)),
+        Op::Set { get: false, .. } => Some(Outcome::Set { done: true, previous: None }),
+        Op::SetWithContext { .. } => Some(current(&Op::Siblings)),
+        Op::Delete | Op::Expire { .. } | Op::Persist => Some(Outcome::Flag(true)),
+        Op::Append(_) | Op::SetRange { .. } => Some(current(&Op::Append(Bytes::new()))),
+        Op::Increment(_) => Some(current(&Op::Increment(0))),
+        Op::IncrementFloat(_) => Some(current(&Op::IncrementFloat(Bytes::from_static(b"0")))),
+        Op::Set { get: true, .. } | Op::GetDelete | Op::GetExpire(_) => None,
+    }
+}

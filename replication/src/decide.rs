@@ -1,0 +1,233 @@
+//! Decide: what an op makes of the state it finds.
+//!
+//! A pure function from (op, what a client sees) to (answer, what to mint). The coordinator mints it
+//! under a dot; nothing here knows of replicas.
+
+use bytes::Bytes;
+use ring::WallMillis;
+
+use crate::causality::DotSet;
+use crate::decimal;
+use crate::encoding::Reader;
+use crate::limits::{SIBLINGS_MAX, VALUE_BYTES_MAX};
+use crate::op::{
+    ExpireCondition, Found, GetExpiry, Op, OpError, Outcome, SetCondition, SetExpiry, Sibling,
+};
+use crate::record::{NEVER, Record, View};
+
+/// A mutation that has no dot yet.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Mint {
+    /// Replaces the values seen and resets the counter.
+    pub(crate) discards_values: bool,
+    /// Replaces the expiries seen.
+    pub(crate) discards_expiry: bool,
+    /// Replaces exactly this instead of all that is seen.
+    pub(crate) context: Option<DotSet>,
+    /// A new value.
+    pub(crate) value: Option<Bytes>,
+    /// A new expiry.
+    pub(crate) expiry: Option<WallMillis>,
+    /// An increment.
+    pub(crate) by: Option<i128>,
+}
+
+impl Mint {
+    fn set(value: Bytes, expiry: SetExpiry) -> Self {
+        Self {
+            discards_values: true,
+            discards_expiry: expiry != SetExpiry::Keep,
+            value: Some(value),
+            expiry: match expiry {
+                SetExpiry::At(at) => Some(at),
+                SetExpiry::Clear | SetExpiry::Keep => None,
+            },
+            ..Self::default()
+        }
+    }
+
+    fn delete() -> Self {
+        Self { discards_values: true, discards_expiry: true, ..Self::default() }
+    }
+
+    fn expire(at: WallMillis) -> Self {
+        Self { discards_expiry: true, expiry: Some(at), ..Self::default() }
+    }
+}
+
+/// The answer to an op, and what it mints.
+pub(crate) type Decision = (Outcome, Option<Mint>);
+
+/// Decides one op. `seen` is the context that a client is given; `now` judges expiry.
+pub(crate) fn decide(op: &Op, record: &Record<'_>, seen: &DotSet, now: WallMillis) -> Decision {
+    let view = record.view(now);
+    let fail = |error| (Outcome::Failed(error), None);
+    match op {
+        Op::Read => (read(record, &view), None),
+        Op::Siblings => (siblings(&view, seen), None),
+        Op::Set { value, expiry, condition, get } => {
+            let previous = if *get { view.value() } else { None };
+            let done = match condition {
+                SetCondition::Always => true,
+                SetCondition::IfAbsent => !view.exists(),
+                SetCondition::IfPresent => view.exists(),
+            };
+            if value.len() > VALUE_BYTES_MAX {
+                return fail(OpError::TooLarge);
+            }
+            let expiry = if *expiry == SetExpiry::Keep && !view.exists() {
+                // The expiry of a key that is gone is not kept.
+                SetExpiry::Clear
+            } else {
+                *expiry
+            };
+            let mint = done.then(|| Mint::set(value.clone(), expiry));
+            (Outcome::Set { done, previous }, mint)
+        }
+        Op::SetWithContext { value, context } => {
+            let mut r = Reader::new(context);
+            let Some(context) = DotSet::decode(&mut r) else { return fail(OpError::BadContext) };
+            let kept = record.values.iter().filter(|v| !context.contains(v.dot)).count();
+            if value.is_some() && kept >= SIBLINGS_MAX {
+                return fail(OpError::TooManySiblings);
+            }
+            if value.as_ref().is_some_and(|v| v.len() > VALUE_BYTES_MAX) {
+                return fail(OpError::TooLarge);
+            }
+            let mint = Mint { context: Some(context), value: value.clone(), ..Mint::delete() };
+            (siblings(&view, seen), Some(mint))
+        }
+        Op::Delete => {
+            // What is expired is replaced as well: it is there until it is collected.
+            let something = !record.values.is_empty() || !record.counts.is_empty();
+            (Outcome::Flag(view.exists()), something.then(Mint::delete))
+        }
+        Op::GetDelete => (read(record, &view), view.exists().then(Mint::delete)),
+        Op::GetExpire(expiry) => {
+            let mint = match expiry {
+                GetExpiry::Keep => None,
+                GetExpiry::Persist if view.deadline.is_none() => None,
+                GetExpiry::Persist => Some(Mint::expire(NEVER)),
+                GetExpiry::At(at) if *at <= now => Some(Mint::delete()),
+                GetExpiry::At(at) => Some(Mint::expire(*at)),
+            };
+            (read(record, &view), mint.filter(|_| view.exists()))
+        }
+        Op::Append(suffix) => {
+            let mut value = view.value().map(Vec::from).unwrap_or_default();
+            value.extend_from_slice(suffix);
+            overwrite(&view, value, suffix.is_empty())
+        }
+        Op::SetRange { offset, bytes } => {
+            let mut value = view.value().map(Vec::from).unwrap_or_default();
+            let end = usize::try_from(*offset).ok().and_then(|o| o.checked_add(bytes.len()));
+            let Some(end) = end.filter(|end| *end <= VALUE_BYTES_MAX) else {
+                return fail(OpError::TooLarge);
+            };
+            if !bytes.is_empty() {
+                value.resize(value.len().max(end), 0);
+                value[end - bytes.len()..end].copy_from_slice(bytes);
+            }
+            overwrite(&view, value, bytes.is_empty())
+        }
+        Op::Increment(by) => {
+            let current = match integer(&view) {
+                Ok(current) => current,
+                Err(error) => return fail(error),
+            };
+            let Some(sum) = current.checked_add(*by) else { return fail(OpError::Overflow) };
+            (Outcome::Integer(sum), Some(increment(record, &view, decimal::of_integer(*by))))
+        }
+        Op::IncrementFloat(by) => {
+            let Some(by) = decimal::parse(by) else { return fail(OpError::NotAFloat) };
+            if view.exists() && view.number().is_none() {
+                return fail(OpError::NotAFloat);
+            }
+            let current = view.number().unwrap_or(0);
+            let Some(sum) = current.checked_add(by) else { return fail(OpError::NotFinite) };
+            let text = Bytes::from(decimal::format(sum));
+            (Outcome::Float(text), Some(increment(record, &view, by)))
+        }
+        Op::Expire { at, condition } => {
+            if !view.exists() {
+                return (Outcome::Flag(false), None);
+            }
+            let current = view.deadline;
+            let holds = match condition {
+                ExpireCondition::Always => true,
+                ExpireCondition::IfNone => current.is_none(),
+                ExpireCondition::IfSome => current.is_some(),
+                ExpireCondition::IfLater | ExpireCondition::IfSomeAndLater => {
+                    current.is_some_and(|c| *at > c)
+                }
+                ExpireCondition::IfEarlier => current.is_none_or(|c| *at < c),
+                ExpireCondition::IfSomeAndEarlier => current.is_some_and(|c| *at < c),
+            };
+            let mint = if *at <= now { Mint::delete() } else { Mint::expire(*at) };
+            (Outcome::Flag(holds), holds.then_some(mint))
+        }
+        Op::Persist => {
+            let had = view.exists() && view.deadline.is_some();
+            (Outcome::Flag(had), had.then(|| Mint::expire(NEVER)))
+        }
+    }
+}
+
+fn read(record: &Record<'_>, view: &View<'_>) -> Outcome {
+    let found = view.value().map(|value| Found { value, deadline: view.deadline });
+    Outcome::Read { found, digest: record.digest() }
+}
+
+fn siblings(view: &View<'_>, seen: &DotSet) -> Outcome {
+    let sibling = |v: &crate::record::Value<'_>| Sibling {
+        value: Bytes::copy_from_slice(v.bytes),
+        written: v.hlc.wall(),
+        node: v.dot.actor.node,
+    };
+    let mut context = Vec::new();
+    seen.encode(&mut context);
+    let mut values: Vec<Sibling> = view.values.iter().map(sibling).collect();
+    if view.sum.is_some()
+        && let (Some(value), Some(number)) = (view.value(), view.number())
+    {
+        // A counter has one value, whatever its parts.
+        let _ = number;
+        let first = values.first();
+        let (written, node) =
+            first.map_or((WallMillis(0), ring::NodeId(0)), |s| (s.written, s.node));
+        values = vec![Sibling { value, written, node }];
+    }
+    Outcome::Siblings { values, context: Bytes::from(context) }
+}
+
+/// Replaces the value and keeps the expiry, as APPEND and SETRANGE do.
+fn overwrite(view: &View<'_>, value: Vec<u8>, unchanged: bool) -> Decision {
+    if value.len() > VALUE_BYTES_MAX {
+        return (Outcome::Failed(OpError::TooLarge), None);
+    }
+    let length = Outcome::Integer(value.len() as i64);
+    if unchanged && (view.exists() || value.is_empty()) {
+        return (length, None);
+    }
+    let expiry = if view.exists() { SetExpiry::Keep } else { SetExpiry::Clear };
+    (length, Some(Mint::set(Bytes::from(value), expiry)))
+}
+
+/// The integer that a client sees; 0 if there is nothing.
+fn integer(view: &View<'_>) -> Result<i64, OpError> {
+    if !view.exists() {
+        return Ok(0);
+    }
+    if view.sum.is_none() {
+        let first = view.values.first().ok_or(OpError::NotAnInteger)?;
+        return decimal::parse_integer(first.bytes).ok_or(OpError::NotAnInteger);
+    }
+    view.number().and_then(decimal::to_integer).ok_or(OpError::NotAnInteger)
+}
+
+/// An increment; on a key whose value has expired it first replaces what is left of it.
+fn increment(record: &Record<'_>, view: &View<'_>, by: i128) -> Mint {
+    let leftovers = !view.exists()
+        && (!record.values.is_empty() || !record.expiries.is_empty() || !record.counts.is_empty());
+    Mint { discards_values: leftovers, discards_expiry: leftovers, by: Some(by), ..Mint::default() }
+}

@@ -1,0 +1,57 @@
+//! Bounds of replication: how big, how many, how long.
+
+use core::time::Duration;
+
+/// Requests in flight on one core; beyond it new ones are refused as overload.
+pub const JOBS_MAX: usize = 65_536;
+
+/// The longest encoded value.
+pub const VALUE_BYTES_MAX: usize = 8 << 20;
+
+/// Concurrent values of a key; a write that replaces none of them is refused beyond it.
+pub const SIBLINGS_MAX: usize = 128;
+
+/// Requests known by name, so that a retry is not minted twice; beyond it forwarded writes are
+/// refused as overload, never forgotten early.
+pub const KNOWN_MAX: usize = 1 << 20;
+
+/// How long a request's name is kept, and so the longest a client may retry under it.
+pub const KNOWN_FOR: Duration = Duration::from_secs(30);
+
+/// A forwarded request older than this is refused: its name may be forgotten already.
+pub const RETRY_FOR: Duration = Duration::from_secs(20);
+
+const _: () = assert!(KNOWN_FOR.as_secs() > RETRY_FOR.as_secs());
+
+/// How long a coordinator waits for a replica's read before it asks another one too.
+pub const HEDGE_AFTER: Duration = Duration::from_millis(15);
+
+/// How long before an unanswered message is sent again.
+pub const RESEND_AFTER: Duration = Duration::from_millis(250);
+
+/// How often requests in flight are looked over for those two.
+pub const LOOK_EVERY: Duration = Duration::from_millis(5);
+
+/// How long a pull may stay without a word before it is begun again.
+pub const PULL_PATIENCE: Duration = Duration::from_secs(2);
+
+/// How long a restarted replica that lost nothing waits for a peer to pull from before it serves
+/// what it has.
+pub const LONELY_AFTER: Duration = Duration::from_secs(10);
+
+/// How far the hybrid clock's ceiling is kept ahead of the wall clock.
+pub const CEILING_AHEAD: Duration = Duration::from_secs(20);
+
+/// Below this distance the ceiling is raised again.
+pub const CEILING_LOW: Duration = Duration::from_secs(10);
+
+const _: () = assert!(CEILING_LOW.as_secs() < CEILING_AHEAD.as_secs());
+
+/// Bytes of deltas or rows in one message of a pull.
+pub const PULL_PART_BYTES: usize = 256 << 10;
+
+/// Keys deleted by one batch of a flush.
+pub const FLUSH_BATCH: usize = 512;
+
+/// Finished writes whose acknowledgements are remembered for those who ask later.
+pub const SETTLED_MAX: usize = 4_096;

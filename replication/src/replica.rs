@@ -1,0 +1,323 @@
+//! Replica: answers its peers about the slots that it keeps.
+//!
+//! A delta is applied at most once and acknowledged when it is as durable as was asked. A state
+//! answer pairs the record with the clock as it was before the record was read. Whoever speaks from
+//! an older layout than a slot's last change is refused before anything is done.
+
+use bytes::Bytes;
+use ring::keyspace::Durability;
+use ring::{Hlc, NodeId, Now, Slot};
+
+use crate::bugs::Bug;
+use crate::causality::DotSet;
+use crate::coordinator::gather::encode_state;
+use crate::delta::Delta;
+use crate::encoding::Reader;
+use crate::event::{Effect, Outbox};
+use crate::message::{Message, ReadKind, Refusal, State};
+use crate::peer::Peer;
+use crate::record::Record;
+use crate::row::{self, Row};
+use crate::slab::{Key, Token};
+
+/// A peer's request that waits for our disk.
+#[derive(Debug)]
+pub(crate) enum Served {
+    /// A read.
+    Read { from: NodeId, token: u64, index: u16, row: Row, kind: ReadKind, clock: DotSet },
+    /// An apply, and the acknowledgement to send when it is durable.
+    Apply { to: NodeId, ack: Message },
+    /// A listing for a scan.
+    List { from: NodeId, token: u64, first: Slot, last: Slot, clocks: Vec<(Slot, Bytes)> },
+    /// A count.
+    Count { from: NodeId, token: u64, slots: Vec<Slot> },
+}
+
+impl Peer {
+    /// A message came; its frame's epoch and clock were looked at already.
+    pub(crate) fn on_message(
+        &mut self,
+        now: Now,
+        from: NodeId,
+        (epoch, skewed): (u64, bool),
+        message: Message,
+        out: &mut Outbox,
+    ) {
+        let Some(slot) = message.slot().filter(|s| self.slots.owns(*s)) else {
+            self.stats.unreadable_messages += 1;
+            return;
+        };
+        if let Some((token, why)) = self.refusal(slot, epoch, skewed, &message) {
+            self.stats.refusals += 1;
+            let epoch = self.epoch();
+            out.push(Effect::Send {
+                to: from,
+                message: Message::Refused { token, slot, why, epoch },
+            });
+            return;
+        }
+        match message {
+            Message::Replicate { token, deltas, sync } => {
+                self.on_replicate(now, (from, slot, token), &deltas, sync, out);
+            }
+            Message::Read { token, index, row, kind } => {
+                let clock = self.slots.clock(slot).clone();
+                let served = Served::Read { from, token, index, row: row.clone(), kind, clock };
+                let token = Token::Served(self.served.insert(served)).to_u64();
+                out.push(Effect::Load { token, rows: vec![row] });
+            }
+            Message::Install { token, index, row, state } => {
+                self.on_install(from, (token, index, slot), row, &state, out);
+            }
+            Message::Forward { token, request, minter, remaining_us, body } => {
+                self.on_forward(now, from, token, (request, minter, remaining_us, body), out);
+            }
+            Message::List { token, keyspace, from: first, from_hash, last, count } => {
+                self.on_list(from, token, (keyspace, first, from_hash, last, count), out);
+            }
+            Message::Count { token, keyspace, slots } => {
+                self.on_count(from, token, keyspace, slots, out);
+            }
+            Message::Pull { token, clocks } => self.on_pull(from, token, &clocks, out),
+            Message::Pulled { token, part, deltas, .. } => {
+                self.on_pulled(now, from, token, part, &deltas, out);
+            }
+            Message::PulledState { token, part, slot, clock, from: start, rows, next } => {
+                self.on_pulled_state(
+                    now,
+                    from,
+                    (token, part),
+                    (slot, &clock, start, rows, next),
+                    out,
+                );
+            }
+            Message::PullDone { token, incarnation, parts, .. } => {
+                self.on_pull_done(now, from, token, incarnation, parts, out);
+            }
+            Message::Refused { token, why, epoch, .. } => {
+                self.on_refused(now, from, token, why, epoch, out);
+            }
+            answer => self.on_job_answer(now, from, answer, out),
+        }
+    }
+
+    fn on_job_answer(&mut self, now: Now, from: NodeId, message: Message, out: &mut Outbox) {
+        let token = match &message {
+            Message::Replicated { token, .. }
+            | Message::DigestIs { token, .. }
+            | Message::StateIs { token, .. }
+            | Message::Installed { token, .. }
+            | Message::Forwarded { token, .. }
+            | Message::Listing { token, .. }
+            | Message::Counted { token, .. } => *token,
+            _ => return,
+        };
+        let Token::Job(key) = Token::from_u64(token) else { return };
+        self.with_job(now, key, out, |peer, job, out| match message {
+            Message::Replicated { .. } => peer.job_replicated(now, key, job, from, out),
+            Message::DigestIs { index, digest, .. } => {
+                peer.gather_said(now, key, job, (from, index), Ok(digest), out)
+            }
+            Message::StateIs { index, state, .. } => {
+                peer.gather_said(now, key, job, (from, index), Err(state), out)
+            }
+            Message::Installed { index, .. } => {
+                peer.gather_installed(now, key, job, (from, index), out)
+            }
+            Message::Forwarded { slot, answer, heard, .. } => {
+                peer.forward_answered(job, (slot, answer, &heard), out)
+            }
+            Message::Listing { rows, clocks, next, .. } => {
+                peer.job_listing(now, key, job, from, (rows, clocks, next), out)
+            }
+            Message::Counted { count, .. } => peer.count_answered(now, job, from, count, out),
+            _ => crate::coordinator::Flow::Waits,
+        });
+    }
+
+    /// Whether a message is refused, and which token to refuse.
+    fn refusal(
+        &self,
+        slot: Slot,
+        epoch: u64,
+        skewed: bool,
+        message: &Message,
+    ) -> Option<(u64, Refusal)> {
+        let stale = epoch < self.last_change(slot) && !self.has_bug(Bug::AcceptsStaleEpoch);
+        let mine = self.layout_has_me(slot);
+        match message {
+            Message::Replicate { token, .. } | Message::Install { token, .. } => {
+                if stale {
+                    return Some((*token, Refusal::StaleEpoch));
+                }
+                // A delta from a clock that is ahead is applied all the same (rule 6).
+                (!mine).then_some((*token, Refusal::NotMine))
+            }
+            Message::Read { token, .. }
+            | Message::List { token, .. }
+            | Message::Count { token, .. } => {
+                let is_list = !matches!(message, Message::Read { .. });
+                if stale {
+                    Some((*token, Refusal::StaleEpoch))
+                } else if !mine && !is_list {
+                    Some((*token, Refusal::NotMine))
+                } else if !self.ready {
+                    Some((*token, Refusal::NotReady))
+                } else {
+                    None
+                }
+            }
+            Message::Forward { token, .. } => {
+                if stale {
+                    Some((*token, Refusal::StaleEpoch))
+                } else if skewed {
+                    Some((*token, Refusal::ClockSkew))
+                } else {
+                    None
+                }
+            }
+            _ => None,
+        }
+    }
+
+    fn on_replicate(
+        &mut self,
+        now: Now,
+        (from, slot, token): (NodeId, Slot, u64),
+        deltas: &[Bytes],
+        sync: bool,
+        out: &mut Outbox,
+    ) {
+        let mut changes = Vec::with_capacity(deltas.len());
+        for raw in deltas {
+            let Some(delta) = Delta::decode(raw).filter(|d| d.slot() == slot) else {
+                self.stats.unreadable_messages += 1;
+                return;
+            };
+            self.take_in(now, &delta, raw, &mut changes);
+        }
+        let ack = Message::Replicated { token, slot };
+        self.apply_and_ack(from, ack, changes, sync, out);
+    }
+
+    /// Takes in a delta from elsewhere, unless it is here already.
+    pub(crate) fn take_in(
+        &mut self,
+        now: Now,
+        delta: &Delta<'_>,
+        raw: &[u8],
+        changes: &mut Vec<crate::event::RowChange>,
+    ) {
+        if delta.dot.actor == self.cfg.me
+            && !self.slots.clock(delta.slot()).contains(delta.dot)
+            && !self.has_bug(Bug::ReusesDots)
+        {
+            // A dot of ours that we do not know: this life has been lived before.
+            self.fatal = Some(format!(
+                "dot {} of this node in {:?} came from a peer, and this node never made it: its data \
+                 directory was copied or restored. fix: stop it, and start it with a new incarnation \
+                 (remove node.state's clean mark) or an empty directory under a new name",
+                delta.dot,
+                delta.slot()
+            ));
+        }
+        if let Some(change) = self.slots.apply(delta, raw, &self.cfg.bugs) {
+            changes.push(change);
+            if let Some(request) = delta.request {
+                self.known.insert(request, now.wall);
+            }
+        } else {
+            self.stats.duplicates += 1;
+        }
+    }
+
+    fn on_install(
+        &mut self,
+        from: NodeId,
+        (token, index, slot): (u64, u16, Slot),
+        row: Row,
+        state: &State,
+        out: &mut Outbox,
+    ) {
+        let clock = DotSet::decode(&mut Reader::new(&state.clock));
+        let (Some(seen), Some(record)) = (clock, Record::decode(&state.record)) else {
+            self.stats.unreadable_messages += 1;
+            return;
+        };
+        let change = self.slots.install(slot, row, &record, &seen, &self.cfg.bugs);
+        let ack = Message::Installed { token, index, slot };
+        self.apply_and_ack(from, ack, vec![change], false, out);
+    }
+
+    fn apply_and_ack(
+        &mut self,
+        to: NodeId,
+        ack: Message,
+        changes: Vec<crate::event::RowChange>,
+        sync: bool,
+        out: &mut Outbox,
+    ) {
+        let token = Token::Served(self.served.insert(Served::Apply { to, ack })).to_u64();
+        let durability = if sync { Durability::Sync } else { Durability::Os };
+        out.push(Effect::Apply { token, changes, durability });
+    }
+
+    /// What a peer asked to read came from our disk.
+    pub(crate) fn served_loaded(&mut self, key: Key, records: &[Bytes], out: &mut Outbox) {
+        let Some(Served::Read { from, token, index, row, kind, clock }) = self.served.remove(key)
+        else {
+            return;
+        };
+        let slot = row::slot_of(&row).unwrap_or(Slot(0));
+        let bytes = records.first().cloned().unwrap_or_default();
+        let Some(record) = Record::decode(&bytes) else {
+            let (why, epoch) = (Refusal::Storage, self.epoch());
+            out.push(Effect::Send {
+                to: from,
+                message: Message::Refused { token, slot, why, epoch },
+            });
+            return;
+        };
+        if let Some(change) = self.slots.strip(&row, &record) {
+            self.apply_unasked(change, out);
+        }
+        let message = match kind {
+            ReadKind::Digest => Message::DigestIs { token, index, slot, digest: record.digest() },
+            ReadKind::State => {
+                let clock = if self.has_bug(Bug::ClockAfterKey) {
+                    self.slots.clock(slot).clone()
+                } else {
+                    clock
+                };
+                Message::StateIs { token, index, slot, state: encode_state(&bytes, &clock) }
+            }
+        };
+        out.push(Effect::Send { to: from, message });
+    }
+
+    /// What a peer asked to apply is durable, or failed.
+    pub(crate) fn served_applied(&mut self, key: Key, failed: Option<String>, out: &mut Outbox) {
+        let Some(Served::Apply { to, ack }) = self.served.remove(key) else { return };
+        match failed {
+            None => out.push(Effect::Send { to, message: ack }),
+            Some(why) => {
+                tracing::error!(%why, "a replicated write could not be kept");
+                self.stats.failed_applies += 1;
+            }
+        }
+    }
+
+    /// Merges a frame's clock; true if it is too far ahead to be merged.
+    pub(crate) fn merge_clock(&mut self, now: Now, hlc: Hlc, from: NodeId) -> bool {
+        match self.hlc.merge(hlc, now.wall) {
+            Ok(()) => false,
+            Err(ahead) => {
+                self.stats.skewed_messages += 1;
+                if self.stats.skewed_messages.is_power_of_two() {
+                    tracing::warn!(%from, ?ahead, "a peer's clock is too far ahead of ours");
+                }
+                true
+            }
+        }
+    }
+}
