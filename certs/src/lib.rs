@@ -16,6 +16,7 @@ mod credentials;
 mod error;
 mod files;
 mod fingerprint;
+mod gate;
 mod identity;
 mod tls;
 
@@ -23,5 +24,8 @@ pub use authority::{CaPair, CertPair, Subject, Validity, ca_init, issue};
 pub use credentials::{Credentials, TlsFiles};
 pub use error::CertError;
 pub use fingerprint::Fingerprint;
+pub use gate::{OnRefused, Refused};
 pub use identity::{Identity, NAME_BYTES_MAX, Role, check_name, identity_of, node_dns_name};
-pub use tls::{ALPN, client_config, explain_alert, provider, server_config};
+pub use tls::{
+    ALPN, client_config, explain_alert, provider, server_config, server_config_reporting,
+};

@@ -13,7 +13,8 @@ use rustls::server::WebPkiClientVerifier;
 use rustls::version::TLS13;
 use rustls::{CipherSuite, ClientConfig, ServerConfig, Tls13CipherSuite};
 
-use crate::{CertError, Credentials};
+use crate::gate::Gate;
+use crate::{CertError, Credentials, OnRefused};
 
 /// What both sides must offer, so that a stray HTTP/3 client is turned away in the handshake.
 pub const ALPN: &[u8] = b"ringdb/1";
@@ -36,10 +37,23 @@ pub fn provider() -> Arc<CryptoProvider> {
 /// # Errors
 /// [`CertError::Tls`]; checked credentials should never cause it.
 pub fn server_config(credentials: &Credentials) -> Result<ServerConfig, CertError> {
+    server_config_reporting(credentials, Arc::new(|_| ()))
+}
+
+/// As [`server_config`], and `on_refused` hears of every certificate that is refused.
+///
+/// # Errors
+/// As [`server_config`].
+pub fn server_config_reporting(
+    credentials: &Credentials,
+    on_refused: OnRefused,
+) -> Result<ServerConfig, CertError> {
     let roots = credentials.roots.clone();
     let verifier = WebPkiClientVerifier::builder_with_provider(roots, provider())
         .build()
         .map_err(CertError::tls)?;
+    let authority = credentials.authority();
+    let verifier = Arc::new(Gate { verifier, authority, on_refused });
     let mut config = ServerConfig::builder_with_provider(provider())
         .with_protocol_versions(&[&TLS13])
         .map_err(CertError::tls)?

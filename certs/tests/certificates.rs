@@ -10,7 +10,8 @@ use std::time::{Duration, SystemTime};
 
 use ring::NodeId;
 use ringdb_certs::*;
-use rustls::pki_types::ServerName;
+use rustls::pki_types::pem::PemObject;
+use rustls::pki_types::{CertificateDer, ServerName};
 use rustls::{ClientConnection, Connection, ServerConnection};
 
 fn pair(ca: &CaPair, subject: &Subject) -> CertPair {
@@ -77,6 +78,67 @@ fn a_node_of_another_authority_is_refused_at_both_ends() {
         assert!(fault.as_ref().is_err_and(|e| e.contains("UnknownIssuer")), "{fault:?}");
     }
     assert_ne!(n1.authority(), stranger.authority());
+}
+
+#[test]
+fn the_node_that_refuses_knows_both_fingerprints() {
+    let (ours, theirs) = (ca_init("prod").unwrap(), ca_init("prod").unwrap());
+    let n1 = credentials(&ours, &Subject::node("n1", NodeId(1)));
+    let n4 = credentials(&theirs, &Subject::node("n4", NodeId(4)));
+    let (tell, told) = std::sync::mpsc::channel();
+    let on_refused: OnRefused = Arc::new(move |refused| tell.send(refused.to_string()).unwrap());
+    let config = server_config_reporting(&n1, on_refused).unwrap();
+    let mut server = Connection::Server(ServerConnection::new(Arc::new(config)).unwrap());
+    // The stranger trusts our authority, as after a mix-up of files, so that only we can refuse.
+    let mut client = client_config(&n4).unwrap();
+    client.dangerous().set_certificate_verifier(
+        rustls::client::WebPkiServerVerifier::builder_with_provider(roots(&ours), provider())
+            .build()
+            .unwrap(),
+    );
+    let name = ServerName::try_from(node_dns_name("prod", "n1")).unwrap();
+    let mut client = Connection::Client(ClientConnection::new(Arc::new(client), name).unwrap());
+    let mut outcome = Ok(());
+    for _ in 0..4 {
+        outcome = outcome.and_then(|()| carry(&mut client, &mut server));
+        outcome = outcome.and_then(|()| carry(&mut server, &mut client));
+    }
+    assert!(outcome.is_err_and(|e| e.contains("UnknownIssuer")));
+    let text = told.try_recv().unwrap();
+    assert!(
+        text.starts_with("node n4 of prod presented a certificate that is refused\n"),
+        "{text}"
+    );
+    let both = format!("why: cluster CA {}, presented {}", n1.authority(), n4.fingerprint());
+    assert!(text.contains(&both), "{text}");
+}
+
+#[test]
+fn whoever_has_no_certificate_is_refused() {
+    let ca = ca_init("prod").unwrap();
+    let n1 = credentials(&ca, &Subject::node("n1", NodeId(1)));
+    let mut config = rustls::ClientConfig::builder_with_provider(provider())
+        .with_protocol_versions(&[&rustls::version::TLS13])
+        .unwrap()
+        .with_root_certificates(roots(&ca))
+        .with_no_client_auth();
+    config.alpn_protocols = vec![ALPN.to_vec()];
+    let server = Arc::new(server_config(&n1).unwrap());
+    let mut server = Connection::Server(ServerConnection::new(server).unwrap());
+    let name = ServerName::try_from(node_dns_name("prod", "n1")).unwrap();
+    let mut client = Connection::Client(ClientConnection::new(Arc::new(config), name).unwrap());
+    let mut outcome = Ok(());
+    for _ in 0..4 {
+        outcome = outcome.and_then(|()| carry(&mut client, &mut server));
+        outcome = outcome.and_then(|()| carry(&mut server, &mut client));
+    }
+    assert!(outcome.is_err_and(|e| e.contains("no certificates")));
+}
+
+fn roots(ca: &CaPair) -> Arc<rustls::RootCertStore> {
+    let mut roots = rustls::RootCertStore::empty();
+    roots.add(CertificateDer::from_pem_slice(ca.cert_pem.as_bytes()).unwrap()).unwrap();
+    Arc::new(roots)
 }
 
 #[test]

@@ -5,11 +5,12 @@
 //! small enough for segmentation offload and windows within the socket's buffer.
 
 use core::time::Duration;
+use std::collections::BTreeSet;
 use std::io;
 use std::net::SocketAddr;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 
-use certs::Credentials;
+use certs::{Credentials, OnRefused};
 use quinn::crypto::rustls::{QuicClientConfig, QuicServerConfig};
 use quinn::crypto::{CryptoError, HmacKey};
 use quinn::{
@@ -21,7 +22,8 @@ use tracing::warn;
 
 use super::MeshError;
 use super::limits::{
-    INITIAL_MTU_MAX, LENGTH_BYTES, MTU_MAX, MTU_MIN, QUEUE_BYTES_MAX, WINDOW_BYTES_MIN,
+    INITIAL_MTU_MAX, LENGTH_BYTES, MTU_MAX, MTU_MIN, QUEUE_BYTES_MAX, REFUSALS_REMEMBERED_MAX,
+    WINDOW_BYTES_MIN,
 };
 
 /// What may be set. The defaults are the best that was measured on two cores of one machine.
@@ -158,7 +160,8 @@ impl Ends {
             config
         };
         let dial = Near { loopback: dial(&transport.loopback), network: dial(&transport.network) };
-        let tls = certs::server_config(credentials).map_err(MeshError::Certificates)?;
+        let tls = certs::server_config_reporting(credentials, log_each_once())
+            .map_err(MeshError::Certificates)?;
         let tls = Arc::new(QuicServerConfig::try_from(tls).map_err(MeshError::crypto)?);
         let accept = |transport: &Arc<TransportConfig>| {
             let mut config = quinn::ServerConfig::with_crypto(tls.clone());
@@ -192,6 +195,22 @@ impl Ends {
         let config = self.accept.of(incoming.remote_address()).clone();
         incoming.accept_with(config)
     }
+}
+
+/// Logs a refused certificate with both fingerprints, once each: its holder comes back every second.
+fn log_each_once() -> OnRefused {
+    let logged = Mutex::new(BTreeSet::new());
+    Arc::new(move |refused| {
+        let mut logged = logged.lock().unwrap_or_else(PoisonError::into_inner);
+        if logged.len() >= REFUSALS_REMEMBERED_MAX {
+            logged.clear();
+        }
+        if logged.insert(refused.presented.0) {
+            let claims = refused.claims.as_ref().map(ToString::to_string);
+            let (authority, presented) = (refused.authority, refused.presented);
+            warn!(claims, %authority, %presented, reason = refused.detail, "certificate refused");
+        }
+    })
 }
 
 /// A socket with buffers of `wanted` bytes, and the bytes that the system really granted.

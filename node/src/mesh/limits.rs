@@ -4,7 +4,8 @@
 
 use core::time::Duration;
 
-/// The largest frame, without its length. Checked before a byte of it is buffered.
+/// The largest frame of the mesh, without its length. Checked before a byte of it is buffered. It
+/// holds the largest frame of the wire's format, or several small ones together.
 pub const FRAME_BYTES_MAX: usize = 16 << 20;
 
 /// What stands before each frame: its length.
@@ -51,6 +52,7 @@ pub const REFUSALS_REMEMBERED_MAX: usize = 256;
 /// The longest text in a close frame, so that it fits a datagram.
 pub const REASON_BYTES_MAX: usize = 512;
 
+const _: () = assert!(FRAME_BYTES_MAX >= wire::limits::FRAME_BYTES_MAX as usize);
 const _: () = assert!(MTU_MAX as usize * 10 <= 65_500);
 const _: () = assert!(MTU_MAX < INITIAL_MTU_MAX && MTU_MIN < MTU_MAX);
 const _: () = assert!(QUEUE_BYTES_MAX >= FRAME_BYTES_MAX + LENGTH_BYTES);

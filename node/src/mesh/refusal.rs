@@ -83,7 +83,8 @@ impl Refusal {
 
     /// Closes `connection` for this reason.
     pub(super) fn close(self, connection: &quinn::Connection, text: &str) {
-        let end = text.floor_char_boundary(REASON_BYTES_MAX);
+        // A letter cut in two is shown as one that cannot be read; all our words are ASCII.
+        let end = text.len().min(REASON_BYTES_MAX);
         connection.close(self.code(), &text.as_bytes()[..end]);
     }
 }

@@ -21,11 +21,9 @@ fn refusal(ending: &Ending) -> Option<(Refusal, &str)> {
 /// Two nodes that dial each other, the second changed by `change`; how each was refused.
 async fn misfits(change: impl FnOnce(&mut MeshConfig)) -> (Node, Node) {
     let ca = authority();
-    let (a, b) = (free_address(), free_address());
-    let n1 = Node::start(config(&ca, N1, a, vec![peer(N2, b)]));
-    let mut two = config(&ca, N2, b, vec![peer(N1, a)]);
+    let mut two = config(&ca, N2, anywhere(), vec![]);
     change(&mut two);
-    let n2 = Node::start(two);
+    let (n1, n2) = introduced(config(&ca, N1, anywhere(), vec![]), two);
     until("both turned away", || {
         let answered = |ending: Option<Ending>| {
             ending.is_some_and(|e| !matches!(e, Ending::Silent | Ending::Broken(_)))
@@ -78,7 +76,7 @@ fn a_node_of_another_authority_is_refused_in_words() {
 fn a_stranger_and_a_member_under_anothers_number_are_refused() {
     tell(async {
         let ca = authority();
-        let n1 = Node::start(config(&ca, N1, free_address(), vec![peer(N2, free_address())]));
+        let n1 = Node::start(config(&ca, N1, anywhere(), vec![peer(N2, free_address())]));
         let n3 = NodeId(3);
         let cases = [
             (n3, n3, "n3 (n3) is not a member"),
@@ -100,7 +98,7 @@ fn a_stranger_and_a_member_under_anothers_number_are_refused() {
 fn a_client_cannot_open_a_lane_between_nodes() {
     tell(async {
         let ca = authority();
-        let n1 = Node::start(config(&ca, N1, free_address(), vec![peer(N2, free_address())]));
+        let n1 = Node::start(config(&ca, N1, anywhere(), vec![peer(N2, free_address())]));
         for (count, role) in [(0, Role::Client), (2, Role::Admin)] {
             let endpoint = raw_endpoint(&visitor(&ca, "n2", role));
             // It claims to be a node…
@@ -127,7 +125,7 @@ fn a_client_cannot_open_a_lane_between_nodes() {
 fn a_node_cannot_come_as_a_client() {
     tell(async {
         let ca = authority();
-        let n1 = Node::start(config(&ca, N1, free_address(), vec![]));
+        let n1 = Node::start(config(&ca, N1, anywhere(), vec![]));
         let endpoint = raw_endpoint(&node(&ca, N2));
         let connection = raw_dial(&endpoint, &n1).await;
         let _streams = raw_hello(&connection, hello(Purpose::Client, N2)).await;
@@ -140,7 +138,7 @@ fn a_node_cannot_come_as_a_client() {
 fn clients_and_administrators_are_told_apart_and_answered() {
     tell(async {
         let ca = authority();
-        let n1 = Node::start(config(&ca, N1, free_address(), vec![]));
+        let n1 = Node::start(config(&ca, N1, anywhere(), vec![]));
         for role in [Role::Client, Role::Admin] {
             let endpoint = raw_endpoint(&visitor(&ca, "alice", role));
             let connection = raw_dial(&endpoint, &n1).await;
@@ -171,7 +169,7 @@ fn clients_and_administrators_are_told_apart_and_answered() {
 fn an_announced_length_beyond_the_limit_ends_the_connection_with_a_reason() {
     tell(async {
         let ca = authority();
-        let n1 = Node::start(config(&ca, N1, free_address(), vec![peer(N2, free_address())]));
+        let n1 = Node::start(config(&ca, N1, anywhere(), vec![peer(N2, free_address())]));
         let endpoint = raw_endpoint(&node(&ca, N2));
         let connection = raw_dial(&endpoint, &n1).await;
         let (mut send, _recv) = raw_hello(&connection, hello(Purpose::Fast, N2)).await;
@@ -192,7 +190,7 @@ fn an_announced_length_beyond_the_limit_ends_the_connection_with_a_reason() {
 fn what_is_no_hello_is_refused() {
     tell(async {
         let ca = authority();
-        let n1 = Node::start(config(&ca, N1, free_address(), vec![peer(N2, free_address())]));
+        let n1 = Node::start(config(&ca, N1, anywhere(), vec![peer(N2, free_address())]));
         let endpoint = raw_endpoint(&node(&ca, N2));
         let connection = raw_dial(&endpoint, &n1).await;
         let (mut send, _recv) = connection.open_bi().await.unwrap();
@@ -207,7 +205,7 @@ fn settings_that_contradict_each_other_are_found_at_the_start() {
     tell(async {
         let ca = authority();
         let refused = |change: &dyn Fn(&mut MeshConfig)| {
-            let mut one = config(&ca, N1, free_address(), vec![]);
+            let mut one = config(&ca, N1, anywhere(), vec![]);
             change(&mut one);
             let error = Mesh::start(one, Rc::new(Memory::default())).unwrap_err();
             (matches!(error, MeshError::Config { .. }), error.to_string())

@@ -78,13 +78,11 @@ fn nothing_leaves_before_a_flush() {
 fn large_frames_in_the_largest_datagrams_go_through() {
     tell(async {
         let ca = authority();
-        let (a, b) = (free_address(), free_address());
         // Whatever is asked for, the datagrams stay below the trap.
         let tuning = Tuning { mtu_max_loopback: u16::MAX, mtu_max: u16::MAX, ..Tuning::default() };
-        let mut one = config(&ca, N1, a, vec![peer(N2, b)]);
+        let mut one = config(&ca, N1, anywhere(), vec![]);
         one.tuning = tuning;
-        let n1 = Node::start(one);
-        let n2 = Node::start(config(&ca, N2, b, vec![peer(N1, a)]));
+        let (n1, n2) = introduced(one, config(&ca, N2, anywhere(), vec![]));
         until("connected", || n1.sees(N2)).await;
         let mut frames = 0;
         let mut send = |bytes: usize| {
@@ -134,7 +132,7 @@ fn a_peer_that_never_reads_costs_a_bounded_buffer() {
     tell(async {
         let ca = authority();
         let deaf = raw_endpoint(&node(&ca, N2));
-        let mut one = config(&ca, N1, free_address(), vec![peer(N2, deaf.local_addr().unwrap())]);
+        let mut one = config(&ca, N1, anywhere(), vec![peer(N2, deaf.local_addr().unwrap())]);
         let limit = 1 << 20;
         one.tuning.queue_bytes_max = limit;
         let n1 = Node::start(one);

@@ -54,7 +54,7 @@ pub(crate) fn visitor(ca: &CaPair, name: &str, role: Role) -> Credentials {
     Credentials::from_pair(&issue(ca, &subject, Validity::days(1)).unwrap()).unwrap()
 }
 
-/// An address that is free now.
+/// An address at which nobody listens now.
 pub(crate) fn free_address() -> SocketAddr {
     UdpSocket::bind((Ipv4Addr::LOCALHOST, 0)).unwrap().local_addr().unwrap()
 }
@@ -160,11 +160,23 @@ impl Node {
     }
 }
 
+/// Where the system chooses the port, so that no two stories meet.
+pub(crate) fn anywhere() -> SocketAddr {
+    (Ipv4Addr::LOCALHOST, 0).into()
+}
+
+/// Two nodes that dial each other.
+pub(crate) fn introduced(one: MeshConfig, two: MeshConfig) -> (Node, Node) {
+    let (n1, n2) = (Node::start(one), Node::start(two));
+    n1.mesh.set_peer(peer(N2, n2.address()));
+    n2.mesh.set_peer(peer(N1, n1.address()));
+    (n1, n2)
+}
+
 /// Two nodes that see each other.
 pub(crate) async fn pair(ca: &CaPair) -> (Node, Node) {
-    let (a, b) = (free_address(), free_address());
-    let n1 = Node::start(config(ca, N1, a, vec![peer(N2, b)]));
-    let n2 = Node::start(config(ca, N2, b, vec![peer(N1, a)]));
+    let one = config(ca, N1, anywhere(), vec![]);
+    let (n1, n2) = introduced(one, config(ca, N2, anywhere(), vec![]));
     until("both connected", || n1.sees(N2) && n2.sees(N1)).await;
     (n1, n2)
 }

@@ -1,0 +1,103 @@
+//! The gate: verifies whoever connects, and says what was presented when it refuses.
+//!
+//! TLS tells the refused side no more than "unknown authority". An operator needs the fingerprints
+//! of both authorities side by side, in the log of the node that refused.
+
+use core::fmt;
+use std::sync::Arc;
+
+use rustls::client::danger::HandshakeSignatureValid;
+use rustls::pki_types::{CertificateDer, UnixTime};
+use rustls::server::danger::{ClientCertVerified, ClientCertVerifier};
+use rustls::{DigitallySignedStruct, DistinguishedName, Error, SignatureScheme};
+
+use crate::{Fingerprint, Identity, identity_of};
+
+/// A certificate that was presented and refused.
+#[derive(Clone, Debug)]
+pub struct Refused {
+    /// The cluster's authority.
+    pub authority: Fingerprint,
+    /// The certificate that was presented.
+    pub presented: Fingerprint,
+    /// Whom it names. Not verified: anybody may claim anything here.
+    pub claims: Option<Identity>,
+    /// What the verifier said.
+    pub detail: String,
+}
+
+/// Told of every certificate that is refused, in the thread of the handshake.
+pub type OnRefused = Arc<dyn Fn(&Refused) + Send + Sync>;
+
+pub(crate) struct Gate {
+    pub(crate) verifier: Arc<dyn ClientCertVerifier>,
+    pub(crate) authority: Fingerprint,
+    pub(crate) on_refused: OnRefused,
+}
+
+impl ClientCertVerifier for Gate {
+    fn root_hint_subjects(&self) -> &[DistinguishedName] {
+        self.verifier.root_hint_subjects()
+    }
+
+    fn verify_client_cert(
+        &self,
+        end_entity: &CertificateDer<'_>,
+        intermediates: &[CertificateDer<'_>],
+        now: UnixTime,
+    ) -> Result<ClientCertVerified, Error> {
+        let verified = self.verifier.verify_client_cert(end_entity, intermediates, now);
+        if let Err(error) = &verified {
+            (self.on_refused)(&Refused {
+                authority: self.authority,
+                presented: Fingerprint::of(end_entity),
+                claims: identity_of(end_entity).ok(),
+                detail: error.to_string(),
+            });
+        }
+        verified
+    }
+
+    fn verify_tls12_signature(
+        &self,
+        message: &[u8],
+        cert: &CertificateDer<'_>,
+        signature: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, Error> {
+        self.verifier.verify_tls12_signature(message, cert, signature)
+    }
+
+    fn verify_tls13_signature(
+        &self,
+        message: &[u8],
+        cert: &CertificateDer<'_>,
+        signature: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, Error> {
+        self.verifier.verify_tls13_signature(message, cert, signature)
+    }
+
+    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
+        self.verifier.supported_verify_schemes()
+    }
+}
+
+impl fmt::Display for Refused {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { authority, presented, claims, detail } = self;
+        match claims {
+            Some(identity) => write!(f, "{identity} presented a certificate that is refused")?,
+            None => f.write_str("a certificate that names nobody is refused")?,
+        }
+        write!(
+            f,
+            "\n  why: cluster CA {authority}, presented {presented} ({detail})\n  \
+             fix: issue it with this cluster's CA: ringctl cert issue NAME"
+        )
+    }
+}
+
+impl fmt::Debug for Gate {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Gate(CA {:#})", self.authority)
+    }
+}
