@@ -94,6 +94,9 @@ pub enum Message {
         /// The asker's number.
         #[serde(rename = "t")]
         token: u64,
+        /// Which batch of the token's, where it has several.
+        #[serde(rename = "p", default)]
+        part: u32,
         /// Encoded [`crate::Delta`]s of one slot.
         #[serde(rename = "d")]
         deltas: Vec<Bytes>,
@@ -107,6 +110,9 @@ pub enum Message {
         /// The asker's number.
         #[serde(rename = "t")]
         token: u64,
+        /// Which batch of the token's, where it has several.
+        #[serde(rename = "p", default)]
+        part: u32,
         /// The slot.
         #[serde(rename = "l")]
         slot: Slot,

@@ -75,7 +75,6 @@ pub struct Peer {
 
     pub(crate) jobs: Slab<Job>,
     pub(crate) in_flight: BTreeMap<RequestKey, Key>,
-    pub(crate) origin_slots: BTreeMap<RequestKey, Slot>,
     pub(crate) locks: BTreeMap<Row, VecDeque<Key>>,
     pub(crate) woken: Vec<Key>,
     pub(crate) waking: bool,
@@ -121,7 +120,6 @@ impl Peer {
             fatal: None,
             jobs: Slab::new(),
             in_flight: BTreeMap::new(),
-            origin_slots: BTreeMap::new(),
             locks: BTreeMap::new(),
             woken: Vec::new(),
             waking: false,
@@ -186,7 +184,7 @@ impl Peer {
                 Token::Job(key) => self.with_job(now, key, out, |peer, job, out| match &job.body {
                     Body::Flush(_) if failed.is_none() => {
                         let me = peer.me();
-                        peer.flush_acked(key, job, me, out)
+                        peer.flush_acked(key, job, (me, 0), out)
                     }
                     _ => peer.write_applied(now, key, job, failed, out),
                 }),
@@ -392,11 +390,11 @@ impl Peer {
         now: Now,
         key: Key,
         job: &mut Job,
-        from: NodeId,
+        (from, part): (NodeId, u32),
         out: &mut Outbox,
     ) -> Flow {
         match &job.body {
-            Body::Flush(_) => self.flush_acked(key, job, from, out),
+            Body::Flush(_) => self.flush_acked(key, job, (from, part), out),
             _ => self.write_replicated(now, key, job, from, out),
         }
     }

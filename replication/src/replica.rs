@@ -57,8 +57,8 @@ impl Peer {
             return;
         }
         match message {
-            Message::Replicate { token, deltas, sync } => {
-                self.on_replicate(now, (from, slot, token), &deltas, sync, out);
+            Message::Replicate { token, part, deltas, sync } => {
+                self.on_replicate(now, (from, slot, token, part), &deltas, sync, out);
             }
             Message::Read { token, index, row, kind } => {
                 let clock = self.slots.clock(slot).clone();
@@ -114,7 +114,9 @@ impl Peer {
         };
         let Token::Job(key) = Token::from_u64(token) else { return };
         self.with_job(now, key, out, |peer, job, out| match message {
-            Message::Replicated { .. } => peer.job_replicated(now, key, job, from, out),
+            Message::Replicated { part, .. } => {
+                peer.job_replicated(now, key, job, (from, part), out)
+            }
             Message::DigestIs { index, digest, .. } => {
                 peer.gather_said(now, key, job, (from, index), Ok(digest), out)
             }
@@ -183,7 +185,7 @@ impl Peer {
     fn on_replicate(
         &mut self,
         now: Now,
-        (from, slot, token): (NodeId, Slot, u64),
+        (from, slot, token, part): (NodeId, Slot, u64, u32),
         deltas: &[Bytes],
         sync: bool,
         out: &mut Outbox,
@@ -196,7 +198,7 @@ impl Peer {
             };
             self.take_in(now, &delta, raw, &mut changes);
         }
-        let ack = Message::Replicated { token, slot };
+        let ack = Message::Replicated { token, part, slot };
         self.apply_and_ack(from, ack, changes, sync, out);
     }
 

@@ -675,8 +675,7 @@ impl Peer {
         Flow::Waits
     }
 
-    /// Sends the batches, one after the other to each replica: the token says nothing of which, so
-    /// a replica has acknowledged all once it has acknowledged as many as there are.
+    /// Sends each replica the first batch that it has not acknowledged.
     fn flush_send(&self, key: Key, f: &FlushJob, out: &mut Outbox) {
         for (i, node) in f.replicas.iter().enumerate() {
             if i == f.mine || !self.worth_sending(*node, &f.replicas) {
@@ -688,6 +687,7 @@ impl Peer {
                     to: *node,
                     message: Message::Replicate {
                         token: Token::Job(key).to_u64(),
+                        part: next as u32,
                         deltas: f.deltas[next].clone(),
                         sync: f.durability == Durability::Sync,
                     },
@@ -701,7 +701,7 @@ impl Peer {
         &mut self,
         key: Key,
         job: &mut Job,
-        from: NodeId,
+        (from, part): (NodeId, u32),
         out: &mut Outbox,
     ) -> Flow {
         let me = self.me();
@@ -711,8 +711,8 @@ impl Peer {
             for acked in &mut f.acked {
                 acked.insert(place);
             }
-        } else if let Some(next) = f.acked.iter_mut().find(|a| !a.contains(place)) {
-            next.insert(place);
+        } else if let Some(acked) = f.acked.get_mut(part as usize) {
+            acked.insert(place);
         }
         if f.acked.iter().all(|a| f.write.needs.is_met_by(*a)) {
             let deleted = f.deleted;

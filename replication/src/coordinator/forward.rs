@@ -48,9 +48,8 @@ impl Peer {
         out: &mut Outbox,
     ) {
         // A request is forwarded once: who gets it does it or refuses it.
-        if let Origin::Remote { from, token, request: name } = origin {
+        if let Origin::Remote { from, token, slot, .. } = origin {
             let why = if self.ready { Refusal::NotMine } else { Refusal::NotReady };
-            let slot = self.origin_slots.remove(&name).unwrap_or(request.slot());
             let epoch = self.epoch();
             let message = Message::Refused { token, slot, why, epoch };
             out.push(Effect::Send { to: from, message });
@@ -224,7 +223,7 @@ impl Peer {
     ) {
         let slot = request.slot();
         let deadline = now.mono + core::time::Duration::from_micros(remaining_us);
-        let origin = Origin::Remote { from, token, request: name };
+        let origin = Origin::Remote { from, token, request: name, slot };
         let mut refuse = |peer: &Self, why| {
             let epoch = peer.epoch();
             out.push(Effect::Send {
@@ -249,10 +248,10 @@ impl Peer {
         };
         if writes && !self.has_bug(Bug::MintsRetries) {
             if self.known.contains(&name) {
-                if let Request::Task(task) = request {
-                    self.start_confirm(now, origin, task, deadline, out);
-                }
-                return;
+                return match request {
+                    Request::Task(task) => self.start_confirm(now, origin, task, deadline, out),
+                    _ => refuse(self, Refusal::NotHeld),
+                };
             }
             let age = now.wall.0.saturating_sub(name.first_sent);
             if minter != self.me() || age > RETRY_FOR.as_millis() as u64 {
@@ -262,7 +261,6 @@ impl Peer {
                 return refuse(self, Refusal::Overloaded);
             }
         }
-        self.origin_slots.insert(name, slot);
         self.start(now, origin, request, deadline, out);
     }
 

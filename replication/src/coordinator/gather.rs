@@ -60,6 +60,8 @@ pub(crate) struct Gather {
     /// Who holds the joined state.
     holders: ReplicaSet,
     pushed: ReplicaSet,
+    /// Pushes went unanswered: everybody is tried now.
+    widened: bool,
 }
 
 impl Gather {
@@ -110,6 +112,7 @@ impl Peer {
                 joined: None,
                 holders: ReplicaSet::EMPTY,
                 pushed: ReplicaSet::EMPTY,
+                widened: false,
             });
         }
         t.stage = Stage::Gathering(gathers);
@@ -248,7 +251,6 @@ impl Peer {
             if g.holders.len() >= needed || self.has_bug(Bug::SkipsRepair) {
                 continue;
             }
-            done = false;
             let state = encode_state(&joined.record, &joined.seen);
             // Those who answered and differ first; the others only if that is not enough.
             let responders = g.responders();
@@ -258,7 +260,7 @@ impl Peer {
             let mut expected = g.holders.len() + pending_pushes(g.pushed, g.holders);
             for i in order {
                 let differs = !g.holders.contains(i) && !g.pushed.contains(i);
-                if !differs || (expected >= needed && !responders.contains(i)) {
+                if !differs || (expected >= needed && !responders.contains(i) && !g.widened) {
                     continue;
                 }
                 g.pushed.insert(i);
@@ -289,13 +291,9 @@ impl Peer {
                     out.push(Effect::Send { to: t.replicas[i], message });
                 }
             }
-            done |= g.holders.len() >= needed;
-            if g.holders.len() < needed {
-                done = false;
-            }
+            done &= g.holders.len() >= needed;
         }
-        let all = done && gathers.iter().all(|g| g.joined.is_some());
-        if all { self.conclude(now, key, job, out) } else { Flow::Waits }
+        if done { self.conclude(now, key, job, out) } else { Flow::Waits }
     }
 
     /// Joins what the replicas said of one key; false if a state has to be fetched first.
@@ -456,10 +454,8 @@ impl Peer {
                     };
                     out.push(Effect::Send { to: *node, message });
                 }
-                // A holder may have died since: let another one take its part.
-                if g.joined.is_some() {
-                    g.pushed = g.pushed_again();
-                }
+                // Who was pushed to may have died since: let the others take its part.
+                g.widened = g.joined.is_some();
             }
             return self.gather_on(now, key, job, out);
         }
@@ -479,13 +475,6 @@ impl Peer {
             return Flow::Over;
         };
         self.mint_gathered(now, key, job, gathers, out)
-    }
-}
-
-impl Gather {
-    /// Pushes that go on counting: only to those who hold it, so that others are tried as well.
-    const fn pushed_again(&self) -> ReplicaSet {
-        self.holders
     }
 }
 

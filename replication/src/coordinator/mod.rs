@@ -9,7 +9,7 @@ pub(crate) mod gather;
 pub(crate) mod write;
 
 use ring::keyspace::{Durability, Level, Needs, ReplicaSet};
-use ring::{Instant, NodeId, Now};
+use ring::{Instant, NodeId, Now, Slot};
 use smallvec::SmallVec;
 
 use crate::event::{Effect, Outbox, RequestId};
@@ -34,7 +34,7 @@ pub(crate) enum Origin {
     /// A client of this node.
     Local(RequestId),
     /// A node that forwarded it.
-    Remote { from: NodeId, token: u64, request: RequestKey },
+    Remote { from: NodeId, token: u64, request: RequestKey, slot: Slot },
     /// Nobody any more.
     Nobody,
 }
@@ -312,7 +312,7 @@ impl Peer {
 
     /// Answers whoever waits.
     pub(crate) fn answer(&mut self, origin: Origin, answer: Answer, out: &mut Outbox) {
-        self.answer_having(origin, answer, bytes::Bytes::new(), ring::Slot(0), out);
+        self.answer_having(origin, answer, bytes::Bytes::new(), out);
     }
 
     /// Answers whoever waits, and tells a forwarding node which dots were made.
@@ -321,13 +321,11 @@ impl Peer {
         origin: Origin,
         answer: Answer,
         heard: bytes::Bytes,
-        slot: ring::Slot,
         out: &mut Outbox,
     ) {
         match origin {
             Origin::Local(id) => out.push(Effect::Answer { id, answer }),
-            Origin::Remote { from, token, request } => {
-                let slot = self.origin_slots.remove(&request).unwrap_or(slot);
+            Origin::Remote { from, token, slot, .. } => {
                 let message = Message::Forwarded { token, slot, answer, heard };
                 out.push(Effect::Send { to: from, message });
             }

@@ -177,7 +177,7 @@ impl Peer {
         out.push(Effect::Apply { token, changes, durability: t.durability });
         for (i, node) in t.replicas.iter().enumerate() {
             if i != t.mine && self.worth_sending(*node, &t.replicas) {
-                let message = Message::Replicate { token, deltas: deltas.clone(), sync };
+                let message = Message::Replicate { token, part: 0, deltas: deltas.clone(), sync };
                 out.push(Effect::Send { to: *node, message });
             }
         }
@@ -340,8 +340,7 @@ impl Peer {
                 Origin::Local(_) | Origin::Nobody => Bytes::new(),
             };
             let answer = Answer::Done { outcomes, write: Some(write) };
-            let slot = t.task.slot;
-            self.answer_having(job.origin, answer, heard, slot, out);
+            self.answer_having(job.origin, answer, heard, out);
         }
         self.settle(now, key, job, out)
     }
@@ -425,6 +424,7 @@ impl Peer {
                 if waits && self.worth_sending(*node, &replicas) {
                     let message = Message::Replicate {
                         token: Token::Job(key).to_u64(),
+                        part: 0,
                         deltas: w.deltas.clone(),
                         sync: w.sync,
                     };
