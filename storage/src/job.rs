@@ -1,7 +1,7 @@
 //! Jobs: background work handed out whole. Whoever takes one decides which thread runs it.
 
 use crate::compaction::choose::Choice;
-use crate::compaction::run::Rewrite;
+use crate::compaction::run::{ReachesBelow, Rewrite};
 use crate::engine::{Flush, Shared};
 use crate::error::Error;
 use crate::manifest::Edit;
@@ -121,7 +121,7 @@ fn rewrite(
     shared: &Shared,
     sources: Vec<Source<'_>>,
     tombstones: RangeTombstones,
-    reaches_below: &dyn Fn(&[u8], Option<&[u8]>) -> bool,
+    reaches_below: &ReachesBelow<'_>,
     table_bytes: u64,
 ) -> Result<Vec<(u64, TableBounds)>, Error> {
     let mut opened = Vec::new();

@@ -52,7 +52,8 @@ pub(crate) fn open(
     for (stream, segments) in streams(&names) {
         logs.recover(stream, &segments, replay)?;
     }
-    let Recovered { memtables, damage: log_damage, cuts, old_segments, last_sequence } = logs.done;
+    let Recovered { memtables, damage: log_damage, cuts, old_segments, replayed, last_sequence } =
+        logs.done;
     damage.extend(log_damage.iter().filter(|d| !story.repaired.contains(d)).cloned());
     if !damage.is_empty() && !options.tolerate_damage {
         return Err(OpenError::Damaged { damage });
@@ -71,6 +72,13 @@ pub(crate) fn open(
     let number = manifest_number + 1;
     let mut manifest = Manifest::create(disk.as_ref(), number, story, poison.clone())?;
     cuts.iter().try_for_each(|cut| cut.carry_out(disk.as_ref()))?;
+    // What survived the death of a process may still be in the page cache alone, and no sync of
+    // this run's streams would cover it.
+    for (stream, segment) in replayed {
+        let name = segment_name(stream, segment);
+        let synced = disk.open(&name).and_then(|file| file.sync());
+        synced.map_err(|e| Error::io("syncing a replayed log segment", &e))?;
+    }
     remove_leftovers(disk.as_ref(), &manifest.story, number, &names);
     disk.sync_dir().map_err(|e| Error::io("syncing the directory", &e))?;
     // Where nothing was replayed, all there is is in tables. Only said once the tails are cut: what
@@ -227,6 +235,8 @@ struct Recovered {
     damage: Vec<Damage>,
     cuts: Vec<Cut>,
     old_segments: BTreeMap<(u64, u64), OldSegment>,
+    /// Segments that were replayed, not merely kept.
+    replayed: Vec<(u64, u64)>,
     last_sequence: u64,
 }
 
@@ -276,6 +286,7 @@ impl<'a> Logs<'a> {
             damage: Vec::new(),
             cuts: Vec::new(),
             old_segments: BTreeMap::new(),
+            replayed: Vec::new(),
             last_sequence: 0,
         };
         Self { disk, options, merge, story, ranges, done }
@@ -330,6 +341,22 @@ impl<'a> Logs<'a> {
             if i > 0 && segments[i - 1].0.number + 1 < segment.number {
                 holes.push(Mark { segment: segments[i - 1].0.number + 1, offset: 0 });
             }
+            if let (Some(previous), Some((first, _))) =
+                (i.checked_sub(1).map(|i| &segments[i].0), &reading.header)
+            {
+                if *first > last + 1 && holes.is_empty() {
+                    // The segment before ends with a good frame, but not with its last one.
+                    let offset = previous.bytes.len() as u64;
+                    holes.push(Mark { segment: previous.number, offset });
+                }
+                for hole in holes.drain(..) {
+                    if !self.passes(stream, hole, (last + 1, first - 1), range, durable) {
+                        self.cut(stream, hole, &segments[i..]);
+                        return self.keep_upto(stream, segments, hole, range, last);
+                    }
+                }
+                last = last.max(first - 1);
+            }
             for event in events(reading) {
                 match event {
                     Event::Hole(offset) => holes.push(Mark { segment: segment.number, offset }),
@@ -342,6 +369,7 @@ impl<'a> Logs<'a> {
                                 return self.keep_upto(stream, segments, hole, range, last);
                             }
                         }
+                        last = last.max(frame.first_sequence.saturating_sub(1));
                         for batch in frame.log_batches().unwrap_or_default() {
                             self.replay(batch, range, replay);
                             last = last.max(batch.first_sequence + batch.ops.len() as u64 - 1);
@@ -349,11 +377,15 @@ impl<'a> Logs<'a> {
                     }
                 }
             }
+            let next = next_sequence(&segments[i + 1..]).map(|next| next - 1);
             for hole in holes {
-                let next = next_sequence(&segments[i + 1..]).map_or(u64::MAX, |next| next - 1);
+                let next = next.unwrap_or(u64::MAX);
                 if !self.passes(stream, hole, (last + 1, next), range, durable) {
                     self.cut(stream, hole, &segments[i..]);
                     return self.keep_upto(stream, segments, hole, range, last);
+                }
+                if next < u64::MAX {
+                    last = last.max(next);
                 }
             }
         }
@@ -458,6 +490,7 @@ impl<'a> Logs<'a> {
             let last_sequence = next.map_or(last, |(first, _)| (first - 1).min(last));
             let old = OldSegment { range: range.clone(), bytes, last_sequence };
             self.done.old_segments.insert((stream, segment.number), old);
+            self.done.replayed.push((stream, segment.number));
             self.done.last_sequence = self.done.last_sequence.max(last_sequence);
         }
         Ok(())

@@ -5,8 +5,10 @@ use ringdb_storage::{
 };
 use std::sync::Arc;
 
-/// Appends operands, separated by commas; `!` operands cannot be parsed and are carried; a value of
-/// more than 200 bytes is dropped.
+/// Rows as a scan gives them.
+pub(crate) type Rows = Vec<(Vec<u8>, Vec<u8>)>;
+
+/// Appends operands; `!` cannot be parsed and is carried; a value that ends with `-` is dropped.
 pub(crate) struct Append;
 
 impl Merge for Append {

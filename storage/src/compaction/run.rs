@@ -2,10 +2,12 @@
 
 use crate::error::Error;
 use crate::fold::{Change, Merge, compact};
-use crate::key::Kind;
 use crate::merge::{Direction, Merged, Source};
 use crate::table::{TableBounds, TableWriter};
 use crate::tombstones::RangeTombstones;
+
+/// Whether older changes of a key from here (inclusive) to there (exclusive) may exist below.
+pub(crate) type ReachesBelow<'a> = dyn Fn(&[u8], Option<&[u8]>) -> bool + 'a;
 
 /// What a rewrite reads and keeps.
 pub(crate) struct Rewrite<'a> {
@@ -15,7 +17,7 @@ pub(crate) struct Rewrite<'a> {
     /// Readers of the past, ascending.
     pub(crate) snapshots: Vec<u64>,
     /// True when older changes of a key in this range may exist below.
-    pub(crate) reaches_below: &'a dyn Fn(&[u8], Option<&[u8]>) -> bool,
+    pub(crate) reaches_below: &'a ReachesBelow<'a>,
     /// Size at which a table is cut.
     pub(crate) table_bytes: u64,
     /// Opens the next table to write.
@@ -106,6 +108,3 @@ fn finish(
     let bounds = writer.finish().map_err(|e| Error::io("writing a table", &e))?;
     Ok((number, bounds))
 }
-
-/// Kinds are checked before anything is dropped.
-const _: () = assert!(Kind::Put as u8 == 1);

@@ -112,9 +112,9 @@ impl Table {
         if let (Some(at), Some(body)) = (offset, &self.body)
             && let Some(i) = body.blocks.iter().position(|b| b.handle.offset == at)
         {
-            // A separator may equal the last key of its block, so the block ends just after it.
+            // A separator may equal the last key of its block, so blocks meet just after it.
             if i > 0 {
-                lower = body.separator(i - 1).to_vec();
+                lower = [body.separator(i - 1), &[0]].concat();
             }
             if i + 1 < body.blocks.len() {
                 upper = [body.separator(i), &[0]].concat();
