@@ -1,0 +1,74 @@
+//! Levels: how many replicas, and how durable, where a request or a connection says so itself.
+
+use ring::keyspace::{Durability, Level};
+
+/// What was asked for; `None` leaves it to the next wider scope: request, connection, keyspace.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Levels {
+    /// How many replicas a read asks.
+    pub read: Option<Level>,
+    /// How many replicas a write waits for.
+    pub write: Option<Level>,
+    /// When a write counts as there.
+    pub durability: Option<Durability>,
+}
+
+impl Levels {
+    /// These, and where they say nothing, those.
+    #[must_use]
+    pub fn or(self, wider: Self) -> Self {
+        Self {
+            read: self.read.or(wider.read),
+            write: self.write.or(wider.write),
+            durability: self.durability.or(wider.durability),
+        }
+    }
+
+    /// Takes one option: a level for reads and writes, `r=LEVEL`, `w=LEVEL` or `d=sync|os`.
+    ///
+    /// False if the word is none of these; then nothing has changed.
+    ///
+    /// # Errors
+    /// The text for a word that is one of these with an impossible value.
+    pub fn take(&mut self, word: &[u8]) -> Result<bool, String> {
+        let Ok(word) = core::str::from_utf8(word) else { return Ok(false) };
+        let Some((name, value)) = word.split_once('=') else {
+            let Ok(level) = word.parse::<Level>() else { return Ok(false) };
+            (self.read, self.write) = (Some(level), Some(level));
+            return Ok(true);
+        };
+        match name {
+            "r" | "R" => self.read = Some(value.parse::<Level>().map_err(|e| e.to_string())?),
+            "w" | "W" => self.write = Some(value.parse::<Level>().map_err(|e| e.to_string())?),
+            "d" | "D" => {
+                self.durability = Some(value.parse::<Durability>().map_err(|e| e.to_string())?);
+            }
+            _ => return Ok(false),
+        }
+        Ok(true)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_option_changes_what_it_names_and_nothing_else() {
+        let mut levels = Levels::default();
+        assert_eq!(levels.take(b"quorum"), Ok(true));
+        assert_eq!(levels.take(b"r=1"), Ok(true));
+        assert_eq!(levels.take(b"d=sync"), Ok(true));
+        assert_eq!(
+            levels,
+            Levels {
+                read: Some(Level::Count(1)),
+                write: Some(Level::Quorum),
+                durability: Some(Durability::Sync)
+            }
+        );
+        assert_eq!(levels.take(b"get"), Ok(false));
+        assert!(levels.take(b"w=nine").is_err());
+        assert!(levels.take(b"d=never").is_err());
+    }
+}

@@ -1,0 +1,162 @@
+//! Server: CONFIG, MODULE, CLUSTER and the small commands that tools ask on connecting.
+
+use ring::Slot;
+use wire::resp::encode;
+
+use crate::args;
+use crate::errors::Fault;
+use crate::glob;
+use crate::turn::Turn;
+
+pub(crate) fn config(turn: &mut Turn<'_>, args: &[&[u8]]) {
+    let (word, rest) = (args[1], &args[2..]);
+    match () {
+        () if args::is(word, "get") && !rest.is_empty() => config_get(turn, rest),
+        () if args::is(word, "get") => turn.fail(&arity("config|get")),
+        () if args::is(word, "set") && rest.len() >= 2 => config_set(turn, rest),
+        () if args::is(word, "set") => turn.fail(&arity("config|set")),
+        () if args::is(word, "resetstat") && rest.is_empty() => {
+            turn.host.reset_stats();
+            turn.ok();
+        }
+        () if args::is(word, "resetstat") => turn.fail(&arity("config|resetstat")),
+        () if args::is(word, "rewrite") => turn.fail(&Fault::Fixed(
+            "ERR The server is running without a config file that it may rewrite. fix: edit \
+             ringd.toml, or ringctl config set",
+        )),
+        () => {
+            let name = word.to_vec();
+            turn.fail(&Fault::UnknownSubcommand { container: "CONFIG", name });
+        }
+    }
+}
+
+fn arity(command: &str) -> Fault {
+    Fault::Arity { command: command.to_owned() }
+}
+
+fn config_get(turn: &mut Turn<'_>, patterns: &[&[u8]]) {
+    let table = turn.host.config();
+    let wanted =
+        |(name, _): &(&str, &str)| patterns.iter().any(|p| glob::matches(p, name.as_bytes(), true));
+    let found: Vec<(&str, &str)> = table.iter().filter(wanted).collect();
+    turn.map(found.len());
+    for (name, value) in found {
+        turn.bulk(name);
+        turn.bulk(value);
+    }
+}
+
+fn config_set(turn: &mut Turn<'_>, pairs: &[&[u8]]) {
+    if !pairs.len().is_multiple_of(2) {
+        return turn.fail(&arity("config|set"));
+    }
+    let table = turn.host.config();
+    let mut accepted = Vec::new();
+    for pair in pairs.chunks_exact(2) {
+        let (name, value) = (args::text(pair[0]).to_ascii_lowercase(), args::text(pair[1]));
+        if table.get(&name).is_none() {
+            let name = args::text(pair[0]);
+            return turn.fail(&Fault::Line(format!(
+                "ERR Unknown option or number of arguments for CONFIG SET - '{name}'"
+            )));
+        }
+        if let Err(why) = table.accepts(&name, &value) {
+            return turn.fail(&config_set_failed(&name, why));
+        }
+        accepted.push((name, value));
+    }
+    for (name, value) in accepted {
+        if let Err(why) = turn.host.config_set(&name, &value) {
+            return turn.fail(&config_set_failed(&name, &why));
+        }
+    }
+    turn.ok();
+}
+
+fn config_set_failed(name: &str, why: &str) -> Fault {
+    Fault::Line(format!("ERR CONFIG SET failed (possibly related to argument '{name}') - {why}"))
+}
+
+pub(crate) fn module(turn: &mut Turn<'_>, args: &[&[u8]]) {
+    if args::is(args[1], "list") {
+        return encode::write_array(turn.reply, 0);
+    }
+    turn.fail(&Fault::Fixed(
+        "ERR MODULE is not supported: RingDB loads no foreign code. fix: MODULE LIST tells that \
+         there are none",
+    ));
+}
+
+pub(crate) fn cluster(turn: &mut Turn<'_>, args: &[&[u8]]) {
+    match args {
+        [_, word, key] if args::is(word, "keyslot") => {
+            turn.integer(i64::from(Slot::of_key(key).0));
+        }
+        [_, word, ..] if args::is(word, "keyslot") => turn.fail(&arity("cluster|keyslot")),
+        [_, word, ..]
+            if ["meet", "addslots", "setslot", "failover", "reset", "forget"]
+                .iter()
+                .any(|w| args::is(word, w)) =>
+        {
+            turn.fail(&Fault::Line(format!(
+                "ERR CLUSTER {} is not supported: RingDB places slots itself. fix: ringctl node \
+                 join|leave, then ringctl plan apply",
+                args::text(word).to_ascii_uppercase()
+            )));
+        }
+        _ => turn.fail(&Fault::Fixed("ERR This instance has cluster support disabled")),
+    }
+}
+
+pub(crate) fn slowlog(turn: &mut Turn<'_>, args: &[&[u8]]) {
+    match () {
+        () if args::is(args[1], "get") => encode::write_array(turn.reply, 0),
+        () if args::is(args[1], "len") => turn.integer(0),
+        () if args::is(args[1], "reset") => turn.ok(),
+        () => {
+            let name = args[1].to_vec();
+            turn.fail(&Fault::UnknownSubcommand { container: "SLOWLOG", name });
+        }
+    }
+}
+
+pub(crate) fn latency(turn: &mut Turn<'_>, args: &[&[u8]]) {
+    match () {
+        () if args::is(args[1], "latest") || args::is(args[1], "history") => {
+            encode::write_array(turn.reply, 0);
+        }
+        () if args::is(args[1], "histogram") => turn.map(0),
+        () if args::is(args[1], "reset") => turn.integer(0),
+        () => {
+            let name = args[1].to_vec();
+            turn.fail(&Fault::UnknownSubcommand { container: "LATENCY", name });
+        }
+    }
+}
+
+pub(crate) fn acl(turn: &mut Turn<'_>, args: &[&[u8]]) {
+    if args::is(args[1], "whoami") {
+        let user = turn.state.user.clone().unwrap_or_default();
+        return turn.bulk(user);
+    }
+    let name = args[1].to_vec();
+    turn.fail(&Fault::UnknownSubcommand { container: "ACL", name });
+}
+
+pub(crate) fn lastsave(turn: &mut Turn<'_>, _args: &[&[u8]]) {
+    let last = turn.host.node().last_sync_unix_s;
+    turn.integer(last as i64);
+}
+
+pub(crate) fn role(turn: &mut Turn<'_>, _args: &[&[u8]]) {
+    encode::write_array(turn.reply, 3);
+    turn.bulk("master");
+    turn.integer(0);
+    encode::write_array(turn.reply, 0);
+}
+
+/// READONLY and READWRITE: every node takes both.
+pub(crate) fn accepted(turn: &mut Turn<'_>, _args: &[&[u8]]) {
+    turn.fail(&Fault::Fixed("ERR This instance has cluster support disabled"));
+}
