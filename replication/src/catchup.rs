@@ -214,7 +214,7 @@ impl Peer {
         &mut self,
         now: Now,
         key: Key,
-        rows: Vec<(Row, Bytes)>,
+        rows: &[(Row, Bytes)],
         next: Row,
         out: &mut Outbox,
     ) {

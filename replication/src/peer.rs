@@ -199,7 +199,7 @@ impl Peer {
                 Token::Join(_) | Token::Pull(_) | Token::Nobody => {}
             },
             Event::RowsRead { token, rows, next } => match Token::from_u64(token) {
-                Token::Join(key) => self.join_read(now, key, rows, next, out),
+                Token::Join(key) => self.join_read(now, key, &rows, next, out),
                 Token::Pull(key) => self.serve_read(key, rows, next, out),
                 Token::Job(_) | Token::Served(_) | Token::Nobody => {}
             },

@@ -120,7 +120,7 @@ impl<T> Slab<T> {
     /// The thing taken out is gone for good.
     pub(crate) fn forget(&mut self, key: Key) {
         let cell = &mut self.cells[key.index()];
-        cell.generation = (cell.generation + 1) & 0xffff_ffff;
+        cell.generation = cell.generation.wrapping_add(1);
         cell.thing = None;
         self.free.push(key.index());
         self.len -= 1;

@@ -26,6 +26,9 @@ use crate::replica::Served;
 use crate::row::{self, Keyspace, Row};
 use crate::slab::{Key, Token};
 
+/// What a listing brings: rows, clocks of their slots, and where it stops.
+type ListingParts = (Vec<Listed>, Vec<(Slot, Bytes)>, (u32, u64));
+
 /// One node's listing.
 #[derive(Debug)]
 struct Part {
@@ -304,7 +307,7 @@ impl Peer {
         key: Key,
         job: &mut Job,
         from: NodeId,
-        (rows, clocks, next): (Vec<Listed>, Vec<(Slot, Bytes)>, (u32, u64)),
+        (rows, clocks, next): ListingParts,
         out: &mut Outbox,
     ) -> Flow {
         let collect = match &mut job.body {
