@@ -134,6 +134,7 @@ fn long(b: &[u8]) -> u64 {
 }
 
 #[cfg(test)]
+#[allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
 mod tests {
     #[test]
     fn xxph3_gives_the_preview_s_numbers_on_every_branch() {

@@ -14,9 +14,12 @@ pub(crate) struct Flushed {
 }
 
 impl Flushed {
-    /// Sets the mark of `range`.
-    pub(crate) fn set(&mut self, range: &KeyRange, sequence: u64) {
-        let mut pieces = Vec::with_capacity(self.pieces.len() + 2);
+    /// Raises the marks in `range` to at least `sequence`. Never lowers one: the streams of one run
+    /// count for themselves, so a shard that inherits two ranges may flush first what is lower.
+    pub(crate) fn raise(&mut self, range: &KeyRange, sequence: u64) {
+        let raised = self.cut(&range.lower, range.upper.as_deref());
+        let mut pieces: Vec<(KeyRange, u64)> =
+            raised.into_iter().map(|(part, mark)| (part, mark.max(sequence))).collect();
         for (piece, mark) in self.pieces.drain(..) {
             if piece.lower < range.lower {
                 let mut left = piece.clone();
@@ -32,9 +35,17 @@ impl Flushed {
                 pieces.push((KeyRange { lower, upper: piece.upper }, mark));
             }
         }
-        pieces.push((range.clone(), sequence));
         pieces.sort_by(|a, b| a.0.lower.cmp(&b.0.lower));
-        self.pieces = pieces;
+        for (piece, mark) in pieces {
+            match self.pieces.last_mut() {
+                Some((last, same))
+                    if *same == mark && last.upper.as_ref() == Some(&piece.lower) =>
+                {
+                    last.upper = piece.upper;
+                }
+                _ => self.pieces.push((piece, mark)),
+            }
+        }
     }
 
     /// The mark of `key`.
@@ -107,9 +118,9 @@ mod tests {
     #[test]
     fn marks_follow_the_ranges_of_changing_shards() {
         let mut flushed = Flushed::default();
-        flushed.set(&range("", Some("m")), 10);
-        flushed.set(&range("m", None), 20);
-        flushed.set(&range("f", Some("t")), 30);
+        flushed.raise(&range("", Some("m")), 10);
+        flushed.raise(&range("m", None), 20);
+        flushed.raise(&range("f", Some("t")), 30);
         let marks: Vec<u64> =
             ["", "e", "f", "m", "s", "t", "z"].map(|k| flushed.at(k.as_bytes())).into();
         assert_eq!(marks, [10, 10, 30, 30, 30, 20, 20]);
@@ -118,7 +129,9 @@ mod tests {
             flushed.below(b"a", Some(b"u"), 25),
             [range("a", Some("f")), range("t", Some("u"))]
         );
-        flushed.set(&range("", None), 40);
+        flushed.raise(&range("a", None), 15);
+        assert_eq!([flushed.at(b""), flushed.at(b"a"), flushed.at(b"g")], [10, 15, 30]);
+        flushed.raise(&range("", None), 40);
         assert_eq!(flushed.pieces, [(range("", None), 40)]);
     }
 
@@ -126,7 +139,7 @@ mod tests {
     fn what_was_never_marked_counts_as_zero() {
         let mut flushed = Flushed::default();
         assert_eq!(flushed.lowest(&range("", None)), 0);
-        flushed.set(&range("b", Some("c")), 5);
+        flushed.raise(&range("b", Some("c")), 5);
         assert_eq!(flushed.lowest(&range("a", Some("c"))), 0);
         assert_eq!(flushed.lowest(&range("b", Some("c"))), 5);
         assert_eq!(flushed.below(b"a", None, 3), [range("a", Some("b")), range("c", None)]);

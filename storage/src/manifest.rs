@@ -52,7 +52,7 @@ impl Story {
                 self.next_table = self.next_table.max(number + 1);
             }
             Edit::RemoveTable { number } => drop(self.tables.remove(number)),
-            Edit::Flushed { range, sequence } => self.flushed.set(range, *sequence),
+            Edit::Flushed { range, sequence } => self.flushed.raise(range, *sequence),
             Edit::Numbers { next_table, next_stream } => {
                 self.next_table = self.next_table.max(*next_table);
                 self.next_stream = self.next_stream.max(*next_stream);
@@ -339,6 +339,7 @@ fn decode_damage(rest: &mut &[u8]) -> Option<Damage> {
 }
 
 #[cfg(test)]
+#[allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
 mod tests {
     use super::*;
     use crate::disk::MemoryDisk;

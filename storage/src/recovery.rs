@@ -319,7 +319,10 @@ impl<'a> Logs<'a> {
             let reading = read_segment(&segment);
             segments.push((segment, reading));
         }
-        let first_sequence = headers[first].as_ref().map(|(first, _)| *first);
+        // Segments are removed once they are flushed; one that is missing otherwise was lost.
+        let whole = numbers[first] == 1;
+        let sequence = headers[first].as_ref().map(|(first, _)| *first);
+        let first_sequence = sequence.filter(|next| whole || *next <= flushed + 1);
         self.walk(stream, &segments, &range, first_sequence, replay)
     }
 
@@ -338,13 +341,18 @@ impl<'a> Logs<'a> {
         let mut last = first_sequence.map_or(flushed, |first| first - 1);
         for (i, (segment, reading)) in segments.iter().enumerate() {
             let mut holes = Vec::new();
+            if i == 0 && first_sequence.is_none() && reading.header.is_some() {
+                holes.push(Mark { segment: segment.number - 1, offset: 0 });
+            }
             if i > 0 && segments[i - 1].0.number + 1 < segment.number {
                 holes.push(Mark { segment: segments[i - 1].0.number + 1, offset: 0 });
             }
-            if let (Some(previous), Some((first, _))) =
-                (i.checked_sub(1).map(|i| &segments[i].0), &reading.header)
-            {
-                if *first > last + 1 && holes.is_empty() {
+            let previous = i.checked_sub(1).map(|i| &segments[i].0);
+            if let Some((first, _)) = &reading.header {
+                if let Some(previous) = previous
+                    && *first > last + 1
+                    && holes.is_empty()
+                {
                     // The segment before ends with a good frame, but not with its last one.
                     let offset = previous.bytes.len() as u64;
                     holes.push(Mark { segment: previous.number, offset });

@@ -160,7 +160,7 @@ fn crash_at(number: u64, seed: u64, bugs: &[PlantedBug]) -> (Vec<String>, bool) 
 #[test]
 fn what_was_promised_survives_a_crash_at_every_sync_point() {
     let mut points = 0;
-    for seed in 0..40 {
+    for seed in (0..30).chain([1036]) {
         for number in 0.. {
             let (violations, over) = crash_at(number, seed, &[]);
             assert!(violations.is_empty(), "{violations:#?}");

@@ -49,11 +49,13 @@ fn rocksdb_verifies_and_scans_tables_with_every_kind_of_change() {
         tables += 1;
         let file = format!("--file={}", path.display());
         let verify = ["--command=verify", "--verify_checksum"].map(str::to_owned);
-        let (stdout, stderr) = sst_dump(&[&[file.clone()], &verify[..]].concat()).unwrap();
+        let (stdout, stderr) =
+            sst_dump(&[std::slice::from_ref(&file), &verify[..]].concat()).unwrap();
         assert!(stdout.contains("The file is ok"), "{stdout} {stderr}");
         assert!(!stderr.contains("orrupt"), "{stderr}");
         let scan = ["--command=scan", "--output_hex"].map(str::to_owned);
-        let (stdout, stderr) = sst_dump(&[&[file.clone()], &scan[..]].concat()).unwrap();
+        let (stdout, stderr) =
+            sst_dump(&[std::slice::from_ref(&file), &scan[..]].concat()).unwrap();
         let rows = stdout.lines().filter(|line| line.contains(" => ")).count();
         assert!(rows > 1000, "{rows} rows: {stderr}");
         // A seek goes through index and filter; without the right properties it finds nothing.
