@@ -64,7 +64,8 @@ fn random_batch(chance: &mut Chance, lower: &[u8], upper: &[u8]) -> Batch {
         };
         match chance.below(100) {
             0..35 => {
-                batch.put(&key, &vec![b'a' + (chance.below(26) as u8); chance.below(60) as usize])
+                let letter = b'a' + (chance.below(26) as u8);
+                batch.put(&key, &vec![letter; chance.below(60) as usize]);
             }
             35..50 => batch.delete(&key),
             50..90 => {
