@@ -9,7 +9,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use ring::keyspace::Durability;
-use ring::{Hlc, Layout, NodeId, Slot, WallMillis};
+use ring::{Hlc, Incarnation, Layout, NodeId, Slot, WallMillis};
 
 use crate::causality::DotSet;
 use crate::message::Message;
@@ -99,6 +99,8 @@ pub enum Event {
         up: bool,
         /// Whether it says that it is ready.
         ready: bool,
+        /// The latest life of it that is known.
+        incarnation: Incarnation,
     },
     /// A newer layout holds from now on.
     LayoutIs(Arc<Layout>),
@@ -160,7 +162,8 @@ pub enum Effect {
         /// How durable.
         durability: Durability,
     },
-    /// List rows in cursor order: [`Event::Listed`]. See [`crate::listing`].
+    /// List rows in cursor order: [`Event::Listed`]. See [`crate::listing`]. The answer is the state
+    /// at the moment in which the event is handed in: no other event may come in between.
     List {
         /// Repeated in the answer.
         token: u64,
@@ -175,7 +178,8 @@ pub enum Effect {
         /// Stop after the slot in which so many rows are reached.
         count: u32,
     },
-    /// Read rows of every keyspace of a slot in row order: [`Event::RowsRead`].
+    /// Read rows of every keyspace of a slot in row order: [`Event::RowsRead`]. The answer is the
+    /// state at the moment in which the event is handed in: no other event may come in between.
     ReadRows {
         /// Repeated in the answer.
         token: u64,

@@ -6,7 +6,7 @@
 //! any more is dropped.
 
 use bytes::Bytes;
-use ring::{Incarnation, NodeId, Slot};
+use ring::{Actor, Incarnation, NodeId, Slot};
 use serde::{Deserialize, Serialize};
 
 use crate::op::{Answer, Request};
@@ -203,9 +203,9 @@ pub enum Message {
         /// The request's name: the same in every retry.
         #[serde(rename = "q")]
         request: RequestKey,
-        /// The node that alone may mint for it.
+        /// The node, in one of its lives, that alone may mint for it.
         #[serde(rename = "m")]
-        minter: NodeId,
+        minter: Actor,
         /// How long the asker will wait, in microseconds.
         #[serde(rename = "u")]
         remaining_us: u64,

@@ -10,7 +10,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use ring::keyspace::{Durability, KeyspacePolicy, Level, ReplicaSet};
-use ring::{Actor, Hlc, HlcClock, Instant, Layout, NodeId, Now, Slot, WallMillis};
+use ring::{Actor, Hlc, HlcClock, Incarnation, Instant, Layout, NodeId, Now, Slot, WallMillis};
 
 use crate::bugs::Bug;
 use crate::catchup::{Join, Pulls, Serve};
@@ -67,6 +67,8 @@ pub struct Peer {
     pub(crate) known: Known,
     pub(crate) up: BTreeSet<NodeId>,
     ready_peers: BTreeSet<NodeId>,
+    /// The latest lives of the others.
+    pub(crate) lives: BTreeMap<NodeId, Incarnation>,
     pub(crate) ready: bool,
     pub(crate) started: Instant,
     begun: bool,
@@ -104,6 +106,7 @@ impl Peer {
         let ceiling = config.hlc_ceiling.max(floor);
         let seed = config.seed as usize;
         let epoch = config.layout.epoch.0;
+        let life = config.me.incarnation;
         let amnesia = config.amnesia || recovery.unreadable > 0;
         Self {
             last_changes: vec![epoch; usize::from(ring::SLOTS)],
@@ -113,12 +116,13 @@ impl Peer {
             known: recovery.known,
             up: BTreeSet::new(),
             ready_peers: BTreeSet::new(),
+            lives: BTreeMap::new(),
             ready: false,
             started: Instant(0),
             begun: false,
             seen: Instant(0),
             fatal: None,
-            jobs: Slab::new(),
+            jobs: Slab::new(life),
             in_flight: BTreeMap::new(),
             locks: BTreeMap::new(),
             woken: Vec::new(),
@@ -127,11 +131,11 @@ impl Peer {
             next_look: None,
             last_request: 0,
             turn: seed,
-            served: Slab::new(),
+            served: Slab::new(life),
             pulls: BTreeMap::new(),
-            last_pull: 0,
-            joins: Slab::new(),
-            serves: Slab::new(),
+            last_pull: u64::from(life.0) << 32,
+            joins: Slab::new(life),
+            serves: Slab::new(life),
             serves_waiting: Vec::new(),
             serves_scanning: Vec::new(),
             log_scan: 0,
@@ -206,7 +210,9 @@ impl Peer {
             Event::LogFound { token, deltas } => self.log_found(token, &deltas, out),
             Event::LogScanned { token } => self.log_scanned(token, out),
             Event::LinkUp(node) => self.on_link_up(now, node, out),
-            Event::PeerIs { node, up, ready } => self.on_peer_is(now, node, up, ready, out),
+            Event::PeerIs { node, up, ready, incarnation } => {
+                self.on_peer_is(now, node, (up, ready, incarnation), out);
+            }
             Event::LayoutIs(layout) => self.on_layout(layout),
             Event::CeilingRaised(to) => self.hlc.raise_ceiling(to),
             Event::Tick => {}
@@ -418,7 +424,14 @@ impl Peer {
         }
     }
 
-    fn on_peer_is(&mut self, now: Now, node: NodeId, up: bool, ready: bool, out: &mut Outbox) {
+    fn on_peer_is(
+        &mut self,
+        now: Now,
+        node: NodeId,
+        (up, ready, life): (bool, bool, Incarnation),
+        out: &mut Outbox,
+    ) {
+        self.lives.insert(node, life);
         if up {
             self.up.insert(node);
         } else {

@@ -1,6 +1,10 @@
 //! Slab: things that wait for an answer, found by a number that is never mistaken for another.
 //!
 //! A key holds an index and a generation, so that a late answer to something finished finds nothing.
+//! Generations start from a number that differs from life to life of the node, so that an answer
+//! owed to a former life finds nothing either.
+
+use ring::Incarnation;
 
 /// Names something in a [`Slab`]. Fits in 60 bits.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -74,11 +78,14 @@ pub(crate) struct Slab<T> {
     cells: Vec<Cell<T>>,
     free: Vec<usize>,
     len: usize,
+    first_generation: u32,
 }
 
 impl<T> Slab<T> {
-    pub(crate) const fn new() -> Self {
-        Self { cells: Vec::new(), free: Vec::new(), len: 0 }
+    /// An empty slab of a node in this life.
+    pub(crate) const fn new(life: Incarnation) -> Self {
+        let first_generation = life.0.wrapping_mul(0x9e37_79b9);
+        Self { cells: Vec::new(), free: Vec::new(), len: 0, first_generation }
     }
 
     pub(crate) const fn len(&self) -> usize {
@@ -92,8 +99,9 @@ impl<T> Slab<T> {
             cell.thing = Some(thing);
             return Key::new(index, cell.generation);
         }
-        self.cells.push(Cell { generation: 0, thing: Some(thing) });
-        Key::new(self.cells.len() - 1, 0)
+        let generation = self.first_generation;
+        self.cells.push(Cell { generation, thing: Some(thing) });
+        Key::new(self.cells.len() - 1, generation)
     }
 
     pub(crate) fn get_mut(&mut self, key: Key) -> Option<&mut T> {

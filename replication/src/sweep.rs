@@ -47,6 +47,8 @@ pub(crate) struct Collect {
     count: u32,
     level: Level,
     parts: BTreeMap<NodeId, Part>,
+    /// Our own clocks, read before our rows.
+    clocks_before: Vec<(Slot, Bytes)>,
 }
 
 /// A live key of a listing, with the joined record and what was seen of it.
@@ -108,6 +110,7 @@ impl Peer {
             count: count.max(1),
             level,
             parts: BTreeMap::new(),
+            clocks_before: self.clocks(from, last),
         };
         if let Err(error) = self.can_collect(&collect) {
             return self.answer(origin, Answer::Failed(error), out);
@@ -290,12 +293,13 @@ impl Peer {
             count.total += self.count_live(now, &rows, &slots);
             return self.count_on(job, out);
         }
-        let (from, last) = match &job.body {
-            Body::Scan(s) => (s.collect.from, s.collect.last),
-            Body::Flush(f) => (f.slot, f.slot),
+        let clocks = match &job.body {
+            Body::Scan(s) => s.collect.clocks_before.clone(),
+            Body::Flush(f) => {
+                f.collect.as_ref().map(|c| c.clocks_before.clone()).unwrap_or_default()
+            }
             Body::Task(_) | Body::Forward(_) | Body::Count(_) => return Flow::Waits,
         };
-        let clocks = self.clocks(from, last);
         let rows = rows.into_iter().map(|(row, record)| Listed { row, record }).collect();
         self.job_listing(now, key, job, me, (rows, clocks, next), out)
     }
@@ -582,6 +586,7 @@ impl Peer {
             count: u32::MAX,
             level: read,
             parts: BTreeMap::new(),
+            clocks_before: self.clocks(slot, slot),
         };
         if let Err(error) = self.can_collect(&collect) {
             return self.answer(origin, Answer::Failed(error), out);

@@ -143,8 +143,10 @@ impl Cluster {
         let others: Vec<NodeId> = self.nodes.keys().copied().filter(|o| *o != id).collect();
         for other in others {
             if self.is_up(other) {
-                self.event(id, Event::PeerIs { node: other, up: true, ready: true });
-                self.event(other, Event::PeerIs { node: id, up: true, ready: true });
+                for (at, node) in [(id, other), (other, id)] {
+                    let incarnation = ring::Incarnation(self.nodes[&node].incarnation);
+                    self.event(at, Event::PeerIs { node, up: true, ready: true, incarnation });
+                }
                 self.event(id, Event::LinkUp(other));
                 self.event(other, Event::LinkUp(id));
             }
@@ -156,7 +158,8 @@ impl Cluster {
         self.nodes.get_mut(&id).expect("a node").peer = None;
         if noticed {
             for other in self.nodes.keys().copied().collect::<Vec<_>>() {
-                self.event(other, Event::PeerIs { node: id, up: false, ready: false });
+                let incarnation = ring::Incarnation(self.nodes[&id].incarnation);
+                self.event(other, Event::PeerIs { node: id, up: false, ready: false, incarnation });
             }
         }
     }

@@ -6,7 +6,7 @@
 
 use bytes::Bytes;
 use ring::keyspace::{Level, Needs, ReplicaSet};
-use ring::{Instant, NodeId, Now, Slot};
+use ring::{Actor, Incarnation, Instant, NodeId, Now, Slot};
 use smallvec::SmallVec;
 
 use crate::bugs::Bug;
@@ -27,7 +27,7 @@ pub(crate) struct ForwardJob {
     name: RequestKey,
     replicas: Replicas,
     target: NodeId,
-    minter: NodeId,
+    minter: Actor,
     /// How often it was sent to the minter.
     sent: u32,
     writes: bool,
@@ -78,7 +78,7 @@ impl Peer {
             name,
             replicas: Replicas::from_slice(candidates),
             target,
-            minter: target,
+            minter: self.actor_of(target),
             sent: 0,
             writes,
             refused: SmallVec::new(),
@@ -97,7 +97,7 @@ impl Peer {
     fn send_forward(&mut self, now: Now, key: Key, job: &mut Job, out: &mut Outbox) {
         let Body::Forward(f) = &mut job.body else { return };
         job.last_sent = now.mono;
-        if f.target == f.minter {
+        if f.target == f.minter.node {
             f.sent += 1;
         }
         let remaining = job.deadline.since(now.mono).as_micros() as u64;
@@ -150,7 +150,7 @@ impl Peer {
         }
         // Before anything can have been minted, another replica may take it over.
         let untouched =
-            !f.writes || (f.target == f.minter && f.sent == 1 && why != Refusal::NotHeld);
+            !f.writes || (f.target == f.minter.node && f.sent == 1 && why != Refusal::NotHeld);
         let next = f
             .replicas
             .iter()
@@ -160,7 +160,7 @@ impl Peer {
             Some(next) => {
                 f.target = next;
                 if untouched {
-                    f.minter = next;
+                    f.minter = self.actor_of(next);
                     f.sent = 0;
                 }
                 self.send_forward(now, key, job, out);
@@ -204,7 +204,7 @@ impl Peer {
             if let Some(next) = next {
                 f.target = next;
                 if !f.writes {
-                    f.minter = next;
+                    f.minter = self.actor_of(next);
                 }
             }
         }
@@ -218,7 +218,7 @@ impl Peer {
         now: Now,
         from: NodeId,
         token: u64,
-        (name, minter, remaining_us, request): (RequestKey, NodeId, u64, Request),
+        (name, minter, remaining_us, request): (RequestKey, Actor, u64, Request),
         out: &mut Outbox,
     ) {
         let slot = request.slot();
@@ -234,11 +234,14 @@ impl Peer {
         if !self.ready {
             return refuse(self, Refusal::NotReady);
         }
-        // The same request is here already: answer the latest asking.
+        // The same request is here already: answer the latest asking, again if need be.
         if let Some(key) = self.in_flight.get(&name).copied()
             && let Some(job) = self.jobs.get_mut(key)
         {
             job.origin = origin;
+            if let Some((answer, heard)) = job.given_answer() {
+                self.answer_having(origin, answer, heard, out);
+            }
             return;
         }
         let writes = match &request {
@@ -254,7 +257,7 @@ impl Peer {
                 };
             }
             let age = now.wall.0.saturating_sub(name.first_sent);
-            if minter != self.me() || age > RETRY_FOR.as_millis() as u64 {
+            if minter != self.cfg.me || age > RETRY_FOR.as_millis() as u64 {
                 return refuse(self, Refusal::NotHeld);
             }
             if self.known.is_full() {
@@ -305,6 +308,12 @@ impl Peer {
         self.with_job(now, key, out, |peer, job, out| peer.gather(now, key, job, out));
     }
 
+    /// A node in the latest life that we know of.
+    fn actor_of(&self, node: NodeId) -> Actor {
+        let incarnation = self.lives.get(&node).copied().unwrap_or(Incarnation(0));
+        Actor { node, incarnation }
+    }
+
     fn nobody_to_ask(&self, replicas: &[NodeId]) -> TaskError {
         let alive = self.alive(replicas, true);
         TaskError::Unavailable {
@@ -338,7 +347,7 @@ impl Peer {
             acked: 0,
             missing: missing(&f.replicas, ReplicaSet::EMPTY)
                 .into_iter()
-                .filter(|n| *n == f.minter || !self.up.contains(n))
+                .filter(|n| *n == f.minter.node || !self.up.contains(n))
                 .collect(),
         }
     }

@@ -35,6 +35,8 @@ pub(crate) struct Writing {
     heard: DotSet,
     sync: bool,
     replied: bool,
+    /// The answer that a forwarding node got, in case that it got lost.
+    given: Option<(Answer, Bytes)>,
     awaiting: Vec<Awaiting>,
 }
 
@@ -191,6 +193,7 @@ impl Peer {
             heard,
             sync,
             replied: false,
+            given: None,
             awaiting: Vec::new(),
         });
         self.unlock_keys(key, t);
@@ -205,15 +208,14 @@ impl Peer {
         record: &Record<'_>,
         seen: &DotSet,
     ) {
-        let slot = delta.slot();
         delta.discards_values = mint.discards_values;
         delta.discards_expiry = mint.discards_expiry;
         if mint.discards_values || mint.discards_expiry {
             delta.discard = match &mint.context {
                 Some(context) => context.clone(),
+                // What was read, and no more: what came since must survive as a sibling.
                 None => {
-                    let mut all = self.slots.clock(slot).clone();
-                    all.union(seen);
+                    let mut all = seen.clone();
                     all.union(&record.pending);
                     all.union(&record.pending_expiry);
                     all
@@ -340,6 +342,9 @@ impl Peer {
                 Origin::Local(_) | Origin::Nobody => Bytes::new(),
             };
             let answer = Answer::Done { outcomes, write: Some(write) };
+            if matches!(job.origin, Origin::Remote { .. }) {
+                w.given = Some((answer.clone(), heard.clone()));
+            }
             self.answer_having(job.origin, answer, heard, out);
         }
         self.settle(now, key, job, out)
@@ -470,6 +475,19 @@ impl Peer {
             self.with_job(now, key, out, |peer, job, out| peer.settle(now, key, job, out));
         } else {
             self.answer(origin, Answer::Acks(0), out);
+        }
+    }
+}
+
+impl Job {
+    /// The answer that was given already, if the job is still there after it.
+    pub(crate) fn given_answer(&self) -> Option<(Answer, Bytes)> {
+        match &self.body {
+            Body::Task(t) => match &t.stage {
+                Stage::Writing(w) => w.given.clone(),
+                Stage::Queued | Stage::Gathering(_) => None,
+            },
+            Body::Forward(_) | Body::Scan(_) | Body::Count(_) | Body::Flush(_) => None,
         }
     }
 }
