@@ -1,3 +1,53 @@
-//! node: the driver around the pure machines, as the library behind `ringd`.
+//! node: how the world reaches the decisions.
+//!
+//! A thin driver around pure machines: threads, sockets, clocks and disks on one side, `on_event` on
+//! the other. Nothing here decides what is true; it decides when a machine runs and what leaves.
+//!
+//! Reading order:
+//! 1. [`turn`]: one core, and what happens in which order; [`store`] (its engine), [`peers`] and
+//!    [`members`] (its peers), [`front`] (its clients);
+//! 2. [`driver`]: the thread of a core; [`mailbox`] and [`background`]: the other threads;
+//! 3. [`Server`]: a node from its start to its drain; [`state`]: what it remembers of itself;
+//! 4. [`config`], [`cli`], [`demo`]: what the operator says; [`status`], [`http`], [`metrics`],
+//!    [`admin`]: what he hears.
+
+pub mod clock;
+pub mod limits;
+
+pub mod error;
+
+pub mod config;
+pub mod state;
 
 pub mod mesh;
+
+pub mod mailbox;
+pub mod slab;
+
+pub mod store;
+
+pub mod members;
+pub mod peers;
+
+pub mod front;
+pub mod turn;
+
+pub mod background;
+pub mod driver;
+pub mod shared;
+
+pub mod server;
+
+pub mod admin;
+pub mod http;
+pub mod metrics;
+pub mod status;
+
+pub mod shutdown;
+
+pub mod cli;
+pub mod demo;
+
+pub use config::Config;
+pub use error::Fault;
+pub use server::Server;

@@ -1,2 +1,73 @@
-//! ringd
-fn main() {}
+//! ringd: a node of RingDB, or a cluster of them to try.
+
+use std::io::IsTerminal;
+use std::process::exit;
+
+use ringdb_node::cli::{self, Action};
+use ringdb_node::error::{EXIT_REFUSED, Fault};
+use ringdb_node::{config, demo, shutdown};
+use tokio::runtime::Builder;
+use tracing_subscriber::EnvFilter;
+
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
+fn main() {
+    match cli::parse().and_then(act) {
+        Ok(code) => exit(code),
+        Err(fault) => {
+            eprintln!("{fault}");
+            exit(EXIT_REFUSED);
+        }
+    }
+}
+
+fn act(action: Action) -> Result<i32, Fault> {
+    match action {
+        Action::Start { file, flags, drain_on_stdin_end } => {
+            let (_, config) = config::load(file.as_deref(), flags.into_iter())?;
+            log_as(&config.log_level)?;
+            let config = config::Config { drain_on_stdin_end, ..config };
+            block_on(shutdown::run(config))
+        }
+        Action::Demo(demo) => block_on(demo::run(demo)).map(|()| 0),
+        Action::Check { file, flags } => {
+            config::load(file.as_deref(), flags.into_iter())?;
+            println!("the configuration is right");
+            Ok(0)
+        }
+        Action::Print { file, flags, with_source } => {
+            let (settings, _) = config::load(file.as_deref(), flags.into_iter())?;
+            print!("{}", config::print(&settings, with_source));
+            Ok(0)
+        }
+    }
+}
+
+fn block_on<T>(run: impl Future<Output = Result<T, Fault>>) -> Result<T, Fault> {
+    let runtime = Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .map_err(|e| Fault::new("cannot start", e.to_string(), "raise the limits of this user"))?;
+    let done = runtime.block_on(run);
+    // Whoever still reads standard input would be waited for otherwise.
+    runtime.shutdown_background();
+    done
+}
+
+fn log_as(level: &str) -> Result<(), Fault> {
+    let filter = EnvFilter::try_new(level).map_err(|e| {
+        Fault::new(
+            format!("log.level cannot be {level:?}"),
+            e.to_string(),
+            "use error, warn, info, debug, or directives such as info,ringdb_node=debug",
+        )
+    })?;
+    let colour = std::io::stderr().is_terminal();
+    tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(std::io::stderr)
+        .with_ansi(colour)
+        .init();
+    Ok(())
+}

@@ -1,0 +1,313 @@
+//! Background threads: making the log durable, flushing and compacting, searching the log.
+//!
+//! Three threads a node, whatever the number of cores; each sleeps until it is told that there is
+//! work, gathers all that waits, and posts what came of it to the cores' mailboxes.
+
+use std::ops::ControlFlow;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::thread::{self, JoinHandle};
+use std::time::Duration;
+
+use bytes::Bytes;
+use replication::{DotSet, Event, delta, fold};
+use ring::{Slot, WallMillis};
+use storage::{Engine, SyncHandle};
+use tracing::{error, info, warn};
+
+use crate::limits::{BACKGROUND_SYNC, LOG_FOUND_BYTES};
+use crate::mailbox::Mailbox;
+use crate::state::StateFile;
+use crate::turn::Letter;
+
+/// How long to wait after a job that failed.
+const JOB_RETRY: Duration = Duration::from_millis(500);
+
+/// How often jobs are looked for without being told.
+const JOB_LOOK: Duration = Duration::from_secs(5);
+
+/// A queue with a sleeper.
+struct Queue<T> {
+    inner: Mutex<Waiting<T>>,
+    bell: Condvar,
+}
+
+struct Waiting<T> {
+    items: Vec<T>,
+    rung: bool,
+    closed: bool,
+}
+
+impl<T> Queue<T> {
+    fn new() -> Self {
+        let waiting = Waiting { items: Vec::new(), rung: false, closed: false };
+        Self { inner: Mutex::new(waiting), bell: Condvar::new() }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Waiting<T>> {
+        self.inner.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn push(&self, item: T) {
+        self.lock().items.push(item);
+        self.bell.notify_one();
+    }
+
+    fn ring(&self) {
+        self.lock().rung = true;
+        self.bell.notify_one();
+    }
+
+    fn close(&self) {
+        self.lock().closed = true;
+        self.bell.notify_all();
+    }
+
+    /// All that waits, after at most `patience`; `None` once it is closed and empty.
+    fn take(&self, patience: Duration) -> Option<Vec<T>> {
+        let mut inner = self.lock();
+        if inner.items.is_empty() && !inner.rung && !inner.closed {
+            let waited = self.bell.wait_timeout(inner, patience);
+            inner = waited.unwrap_or_else(PoisonError::into_inner).0;
+        }
+        inner.rung = false;
+        if inner.items.is_empty() && inner.closed {
+            return None;
+        }
+        Some(std::mem::take(&mut inner.items))
+    }
+}
+
+enum SyncWork {
+    /// Make durable what the core has committed, then tell it about these tokens.
+    Log { core: usize, tokens: Vec<u64> },
+    /// Put this ceiling on disk, then tell every core.
+    Ceiling(WallMillis),
+}
+
+struct Search {
+    core: usize,
+    token: u64,
+    wanted: Vec<(Slot, DotSet)>,
+}
+
+/// What the cores use of the background threads.
+pub struct Background {
+    sync: Queue<SyncWork>,
+    jobs: Queue<()>,
+    searches: Queue<Search>,
+    /// By core: something was committed since the last sync.
+    unsynced: Vec<AtomicBool>,
+}
+
+/// The threads, to be ended in order.
+pub struct Threads {
+    background: Arc<Background>,
+    sync: JoinHandle<Option<StateFile>>,
+    others: Vec<JoinHandle<()>>,
+}
+
+impl Background {
+    /// The core has committed; the log reaches the disk within a second.
+    pub fn committed(&self, core: usize) {
+        self.unsynced[core].store(true, Ordering::Release);
+    }
+
+    /// Makes durable what the core has committed; [`Letter::Applied`] follows.
+    pub fn sync_log(&self, core: usize, tokens: Vec<u64>) {
+        self.sync.push(SyncWork::Log { core, tokens });
+    }
+
+    /// Puts a ceiling of the hybrid clock on disk; [`Event::CeilingRaised`] follows on every core.
+    pub fn raise_ceiling(&self, to: WallMillis) {
+        self.sync.push(SyncWork::Ceiling(to));
+    }
+
+    /// A memtable waits for its flush.
+    pub fn look_for_jobs(&self) {
+        self.jobs.ring();
+    }
+
+    /// Finds deltas in the retained log; [`Event::LogFound`] and [`Event::LogScanned`] follow.
+    pub fn search_log(&self, core: usize, token: u64, wanted: Vec<(Slot, DotSet)>) {
+        self.searches.push(Search { core, token, wanted });
+    }
+}
+
+impl Threads {
+    /// Ends the threads. The log is durable when it returns the state file; `None` if it is not.
+    #[must_use]
+    pub fn end(self) -> Option<StateFile> {
+        self.background.jobs.close();
+        self.background.searches.close();
+        self.background.sync.close();
+        for thread in self.others {
+            if thread.join().is_err() {
+                error!("a background thread panicked");
+            }
+        }
+        self.sync.join().ok().flatten()
+    }
+}
+
+/// Starts the threads over an engine.
+///
+/// # Errors
+/// What the system says about new threads.
+pub fn start(
+    engine: &Arc<Engine>,
+    handles: Vec<SyncHandle>,
+    state: StateFile,
+    boxes: &Arc<Vec<Mailbox<Letter>>>,
+) -> std::io::Result<(Arc<Background>, Threads)> {
+    let background = Arc::new(Background {
+        sync: Queue::new(),
+        jobs: Queue::new(),
+        searches: Queue::new(),
+        unsynced: handles.iter().map(|_| AtomicBool::new(true)).collect(),
+    });
+    let spawn = |name: &str| thread::Builder::new().name(name.to_owned());
+    let sync = {
+        let (background, boxes) = (background.clone(), boxes.clone());
+        spawn("log-sync").spawn(move || sync_all(&background, &handles, state, &boxes))?
+    };
+    let jobs = {
+        let (background, engine) = (background.clone(), engine.clone());
+        spawn("engine-jobs").spawn(move || run_jobs(&background, &engine))?
+    };
+    let searches = {
+        let (background, engine, boxes) = (background.clone(), engine.clone(), boxes.clone());
+        spawn("log-search").spawn(move || search_all(&background, &engine, &boxes))?
+    };
+    let threads = Threads { background: background.clone(), sync, others: vec![jobs, searches] };
+    Ok((background, threads))
+}
+
+/// Syncs what is asked for, and twice a second what nobody asked for. While one fdatasync runs the
+/// next requests gather. The state file comes back if everything is on disk at the end.
+fn sync_all(
+    background: &Background,
+    handles: &[SyncHandle],
+    mut state: StateFile,
+    boxes: &[Mailbox<Letter>],
+) -> Option<StateFile> {
+    let mut sound = true;
+    while let Some(work) = background.sync.take(BACKGROUND_SYNC) {
+        let mut tokens: Vec<Vec<u64>> = handles.iter().map(|_| Vec::new()).collect();
+        let mut ceiling = None;
+        for work in work {
+            match work {
+                SyncWork::Log { core, tokens: more } => tokens[core].extend(more),
+                SyncWork::Ceiling(to) => ceiling = ceiling.max(Some(to)),
+            }
+        }
+        if let Some(to) = ceiling {
+            match state.raise_ceiling(to) {
+                Ok(now) => {
+                    for mailbox in boxes {
+                        mailbox.post_one(Letter::Event(Event::CeilingRaised(now)));
+                    }
+                }
+                Err(e) => error!(error = %e, "cannot write node.state; no new writes are minted"),
+            }
+        }
+        for (core, tokens) in tokens.into_iter().enumerate() {
+            let unsynced = background.unsynced[core].swap(false, Ordering::AcqRel);
+            if !unsynced && tokens.is_empty() {
+                continue;
+            }
+            let failed = handles[core].sync().err().map(|e| e.to_string());
+            if let Some(why) = &failed {
+                error!(core, why, "the log cannot be made durable");
+                sound = false;
+            }
+            if !tokens.is_empty() {
+                boxes[core].post_one(Letter::Applied { tokens, failed });
+            }
+        }
+    }
+    for handle in handles {
+        sound &= handle.sync().is_ok();
+    }
+    sound.then_some(state)
+}
+
+fn run_jobs(background: &Background, engine: &Engine) {
+    while background.jobs.take(JOB_LOOK).is_some() {
+        while let Some(job) = engine.next_job() {
+            if let Err(e) = job.run() {
+                warn!(error = %e, "a flush or compaction failed; it will be tried again");
+                if background.jobs.take(JOB_RETRY).is_none() {
+                    return;
+                }
+            }
+        }
+    }
+}
+
+/// One pass over the log serves everybody who waits.
+fn search_all(background: &Background, engine: &Engine, boxes: &[Mailbox<Letter>]) {
+    while let Some(searches) = background.searches.take(Duration::from_secs(3_600)) {
+        if searches.is_empty() {
+            continue;
+        }
+        let mut found: Vec<Found> = searches.into_iter().map(Found::new).collect();
+        let read = engine.read_log(None, &mut |_, batch| {
+            for op in batch.ops() {
+                let storage::Op::Merge { operand, .. } = op else { continue };
+                let Some(raw) = fold::delta_of(operand) else { continue };
+                let Some((slot, dot)) = delta::name_of(raw) else { continue };
+                for found in &mut found {
+                    found.offer(slot, dot, raw, boxes);
+                }
+            }
+            ControlFlow::Continue(())
+        });
+        if let Err(e) = read {
+            warn!(error = %e, "the log cannot be searched to its end");
+        }
+        for found in &mut found {
+            found.end(boxes);
+        }
+        info!(searches = found.len(), "searched the log for peers");
+    }
+}
+
+struct Found {
+    search: Search,
+    deltas: Vec<(Slot, Bytes)>,
+    bytes: usize,
+}
+
+impl Found {
+    const fn new(search: Search) -> Self {
+        Self { search, deltas: Vec::new(), bytes: 0 }
+    }
+
+    fn offer(&mut self, slot: Slot, dot: replication::Dot, raw: &[u8], boxes: &[Mailbox<Letter>]) {
+        let wanted = self.search.wanted.iter().find(|(s, _)| *s == slot);
+        if !wanted.is_some_and(|(_, dots)| dots.contains(dot)) {
+            return;
+        }
+        self.bytes += raw.len();
+        self.deltas.push((slot, Bytes::copy_from_slice(raw)));
+        if self.bytes >= LOG_FOUND_BYTES {
+            self.hand_over(boxes);
+        }
+    }
+
+    fn hand_over(&mut self, boxes: &[Mailbox<Letter>]) {
+        let deltas = std::mem::take(&mut self.deltas);
+        self.bytes = 0;
+        if !deltas.is_empty() {
+            let event = Event::LogFound { token: self.search.token, deltas };
+            boxes[self.search.core].post_one(Letter::Event(event));
+        }
+    }
+
+    fn end(&mut self, boxes: &[Mailbox<Letter>]) {
+        self.hand_over(boxes);
+        let event = Event::LogScanned { token: self.search.token };
+        boxes[self.search.core].post_one(Letter::Event(event));
+    }
+}

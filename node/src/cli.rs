@@ -1,0 +1,167 @@
+//! The command line: `ringd start`, `ringd demo`, `ringd config check|print`.
+//!
+//! Every setting is also a flag of `start` and `config`; the flags come from the table of settings,
+//! so that none can be forgotten.
+
+use std::path::PathBuf;
+
+use clap::builder::ValueParser;
+use clap::{Arg, ArgAction, ArgMatches, Command, value_parser};
+
+use crate::config::keys::KEYS;
+use crate::demo::Demo;
+use crate::error::Fault;
+
+/// What to do.
+#[derive(Clone, Debug)]
+pub enum Action {
+    /// Run a node.
+    Start {
+        /// The configuration file.
+        file: Option<PathBuf>,
+        /// Settings given as flags: path and text.
+        flags: Vec<(String, String)>,
+        /// Drain when the standard input ends.
+        drain_on_stdin_end: bool,
+    },
+    /// Run a cluster to try.
+    Demo(Demo),
+    /// Check a configuration.
+    Check {
+        /// The configuration file.
+        file: Option<PathBuf>,
+        /// Settings given as flags.
+        flags: Vec<(String, String)>,
+    },
+    /// Print a configuration.
+    Print {
+        /// The configuration file.
+        file: Option<PathBuf>,
+        /// Settings given as flags.
+        flags: Vec<(String, String)>,
+        /// With where each value comes from.
+        with_source: bool,
+    },
+}
+
+/// The whole command line.
+#[must_use]
+pub fn command() -> Command {
+    let start = with_settings(Command::new("start").about("Run one node"))
+        .arg(
+            Arg::new("join")
+                .long("join")
+                .value_name("ADDR")
+                .num_args(0..=1)
+                .help("Join a running cluster (not yet: members come from a static list)"),
+        )
+        .arg(
+            Arg::new("drain-on-stdin-end")
+                .long("drain-on-stdin-end")
+                .action(ArgAction::SetTrue)
+                .hide(true)
+                .help("Drain when the standard input ends"),
+        );
+    let demo = Command::new("demo")
+        .about("Run a cluster of real processes on this machine, to try")
+        .arg(number("nodes", "N", "3", "How many nodes"))
+        .arg(number("base-port", "P", "7000", "Node i: Redis P+i, QUIC P+100+i, HTTP P+200+i"))
+        .arg(
+            Arg::new("data-dir")
+                .long("data-dir")
+                .value_name("DIR")
+                .default_value("./ringdb-demo")
+                .value_parser(value_parser!(PathBuf))
+                .help("Where data, certificates and logs are; the next demo finds them"),
+        );
+    let check = with_settings(Command::new("check").about("Say whether a configuration is right"));
+    let print = with_settings(Command::new("print").about("Print every setting that holds")).arg(
+        Arg::new("with-source")
+            .long("with-source")
+            .action(ArgAction::SetTrue)
+            .help("And where each value comes from"),
+    );
+    let config = Command::new("config")
+        .about("Look at a configuration")
+        .subcommand_required(true)
+        .subcommands([check, print]);
+    Command::new("ringd")
+        .about("RingDB: an active-active, durable store on a Dynamo ring")
+        .version(env!("CARGO_PKG_VERSION"))
+        .subcommand_required(true)
+        .subcommands([start, demo, config])
+}
+
+fn number(
+    name: &'static str,
+    value: &'static str,
+    default: &'static str,
+    help: &'static str,
+) -> Arg {
+    Arg::new(name)
+        .long(name)
+        .value_name(value)
+        .default_value(default)
+        .value_parser(ValueParser::from(value_parser!(u16)))
+        .help(help)
+}
+
+fn with_settings(command: Command) -> Command {
+    let config = Arg::new("config")
+        .long("config")
+        .value_name("FILE")
+        .env("RINGDB_CONFIG")
+        .value_parser(value_parser!(PathBuf))
+        .help("The configuration file");
+    KEYS.iter().fold(command.arg(config), |command, key| {
+        let arg = Arg::new(key.path).long(key.flag()).value_name("VALUE").help(key.help);
+        command.arg(arg.help_heading("Settings").hide_default_value(true))
+    })
+}
+
+/// What the arguments of this process ask for. Ends the process for `--help` and for mistakes.
+///
+/// # Errors
+/// A [`Fault`] for what is understood but not possible.
+pub fn parse() -> Result<Action, Fault> {
+    action(&command().get_matches())
+}
+
+fn action(matches: &ArgMatches) -> Result<Action, Fault> {
+    match matches.subcommand() {
+        Some(("demo", m)) => Ok(Action::Demo(Demo {
+            nodes: *m.get_one("nodes").expect("it has a default"),
+            base_port: *m.get_one("base-port").expect("it has a default"),
+            dir: m.get_one::<PathBuf>("data-dir").expect("it has a default").clone(),
+        })),
+        Some(("start", m)) => {
+            if m.contains_id("join") {
+                return Err(Fault::new(
+                    "this node cannot join a running cluster",
+                    "members come from the static list cluster.members for now; joining is to come",
+                    "list every member in cluster.members on all nodes, then `ringd start` each",
+                ));
+            }
+            let drain_on_stdin_end = m.get_flag("drain-on-stdin-end");
+            Ok(Action::Start { file: file(m), flags: flags(m), drain_on_stdin_end })
+        }
+        Some(("config", m)) => match m.subcommand() {
+            Some(("print", m)) => {
+                let with_source = m.get_flag("with-source");
+                Ok(Action::Print { file: file(m), flags: flags(m), with_source })
+            }
+            Some((_, m)) => Ok(Action::Check { file: file(m), flags: flags(m) }),
+            None => unreachable!("a subcommand is required"),
+        },
+        Some(_) | None => unreachable!("a subcommand is required"),
+    }
+}
+
+fn file(matches: &ArgMatches) -> Option<PathBuf> {
+    matches.get_one("config").cloned()
+}
+
+fn flags(matches: &ArgMatches) -> Vec<(String, String)> {
+    let given = |path: &str| matches.get_one::<String>(path).cloned();
+    KEYS.iter().filter_map(|k| given(k.path).map(|text| (k.path.to_owned(), text))).collect()
+}

@@ -1,0 +1,382 @@
+//! Connections: bytes from a Redis client into its session, replies back.
+//!
+//! One task a connection. It reads into a buffer that all connections of the core share, so that an
+//! idle one costs its session and a few hundred bytes; only an incomplete command is kept. Promises:
+//! nothing is read from a client that has too much unfinished or does not take its replies; one that
+//! takes nothing for long, or lets too much pile up, is closed with a word in the log.
+
+use std::cell::RefCell;
+use std::future::Future;
+use std::io;
+use std::net::SocketAddr;
+use std::pin::Pin;
+use std::rc::Rc;
+use std::task::{Context, Poll, Waker, ready};
+
+use commands::{Output, Session};
+use ring::Instant;
+use smallvec::SmallVec;
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
+use tracing::info;
+use wire::resp::{Decoder, Limits};
+
+use crate::clock;
+use crate::limits::{
+    BUFFER_KEPT_BYTES_MAX, OUTPUT_BYTES_MAX, OUTPUT_PAUSE_BYTES, OUTPUT_STALL_MAX,
+};
+use crate::slab::Key;
+use crate::turn::Core;
+
+/// A connection as its core sees it.
+pub struct Conn {
+    /// Its number on this node.
+    pub id: u64,
+    /// What it asks and hears.
+    pub session: Session,
+    /// What the session wants done; its replies are the output buffer.
+    pub output: Output,
+    /// Whether it stands in the core's list of connections to look at when the turn ends.
+    pub listed: bool,
+    address: SocketAddr,
+    writer: OwnedWriteHalf,
+    /// So much of the replies has been written.
+    sent: usize,
+    /// The socket is full: the task waits until it is not.
+    blocked: bool,
+    /// The task has stopped reading until there is room again.
+    held: bool,
+    /// Since when replies wait without one byte being taken.
+    stalled_since: Option<Instant>,
+    ending: Option<Ending>,
+    last_heard: Instant,
+    waker: Option<Waker>,
+}
+
+/// Why a connection is closed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Ending {
+    /// By the client, the session or the network.
+    Plain,
+    /// By CLIENT KILL.
+    Killed,
+    /// It takes nothing of its replies.
+    Stalled,
+    /// It let too many replies pile up.
+    Full,
+    /// It was idle for too long.
+    Idle,
+}
+
+impl Conn {
+    /// A new connection.
+    #[must_use]
+    pub fn new(id: u64, session: Session, address: SocketAddr, writer: OwnedWriteHalf) -> Self {
+        Self {
+            id,
+            session,
+            output: Output::default(),
+            listed: false,
+            address,
+            writer,
+            sent: 0,
+            blocked: false,
+            held: false,
+            stalled_since: None,
+            ending: None,
+            last_heard: clock::mono(),
+            waker: None,
+        }
+    }
+
+    /// Closes it as soon as its task runs.
+    pub fn kill(&mut self) {
+        self.end(Ending::Killed);
+    }
+
+    fn end(&mut self, why: Ending) {
+        self.ending.get_or_insert(why);
+        self.wake();
+    }
+
+    /// Lets its task run.
+    pub fn wake(&mut self) {
+        if let Some(waker) = &self.waker {
+            waker.wake_by_ref();
+        }
+    }
+
+    /// Whether it has to be looked at when the turn ends.
+    #[must_use]
+    pub fn has_work(&self) -> bool {
+        self.unsent() > 0 || self.output.close || self.held
+    }
+
+    /// Whether every reply has been taken.
+    #[must_use]
+    pub fn is_drained(&self) -> bool {
+        self.unsent() == 0 || self.ending.is_some()
+    }
+
+    fn unsent(&self) -> usize {
+        self.output.replies.len() - self.sent
+    }
+
+    fn may_read(&self) -> bool {
+        self.session.wants_more() && self.unsent() < OUTPUT_PAUSE_BYTES && !self.output.close
+    }
+
+    /// Writes replies, as many as the socket takes; how many bytes it took.
+    pub fn flush(&mut self) -> usize {
+        let mut taken = 0;
+        while !self.blocked && self.unsent() > 0 && self.ending.is_none() {
+            match self.writer.try_write(&self.output.replies[self.sent..]) {
+                Ok(n) => taken += self.took(n),
+                Err(e) if e.kind() == io::ErrorKind::WouldBlock => self.blocked = true,
+                Err(_) => self.end(Ending::Plain),
+            }
+        }
+        self.judge_output();
+        let done = self.output.close && self.unsent() == 0;
+        if self.blocked || done || (self.held && self.may_read()) {
+            self.wake();
+        }
+        taken
+    }
+
+    fn took(&mut self, bytes: usize) -> usize {
+        self.sent += bytes;
+        self.stalled_since = None;
+        if self.unsent() == 0 {
+            self.output.replies.clear();
+            self.sent = 0;
+            if self.output.replies.capacity() > BUFFER_KEPT_BYTES_MAX {
+                self.output.replies = Vec::new();
+            }
+        }
+        bytes
+    }
+
+    fn judge_output(&mut self) {
+        if self.unsent() > 0 && self.stalled_since.is_none() {
+            self.stalled_since = Some(clock::mono());
+        }
+        if self.unsent() > OUTPUT_BYTES_MAX {
+            self.end(Ending::Full);
+        }
+    }
+
+    /// Goes on with what the socket did not take; ready when it took all.
+    fn poll_write(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<usize>> {
+        let mut taken = 0;
+        while self.unsent() > 0 {
+            let rest = &self.output.replies[self.sent..];
+            let n = ready!(Pin::new(&mut self.writer).poll_write(cx, rest))?;
+            taken += self.took(n);
+        }
+        self.blocked = false;
+        Poll::Ready(Ok(taken))
+    }
+
+    /// When it last sent something.
+    #[must_use]
+    pub const fn last_heard(&self) -> Instant {
+        self.last_heard
+    }
+
+    /// Once a second: ends it if it does not move.
+    pub fn look_around(&mut self, now: Instant, idle_max_s: u64) {
+        if self.stalled_since.is_some_and(|since| now.since(since) > OUTPUT_STALL_MAX) {
+            self.end(Ending::Stalled);
+        }
+        let idle = now.since(self.last_heard).as_secs();
+        if idle_max_s > 0 && idle >= idle_max_s && self.session.is_idle() {
+            self.end(Ending::Idle);
+        }
+    }
+
+    fn remember(&mut self, waker: &Waker) {
+        if !self.waker.as_ref().is_some_and(|w| w.will_wake(waker)) {
+            self.waker = Some(waker.clone());
+        }
+    }
+}
+
+/// The task of a connection: ends when the connection does.
+pub struct Task {
+    core: Rc<RefCell<Core>>,
+    key: Key,
+    reader: OwnedReadHalf,
+    decoder: Decoder,
+    /// The beginning of an incomplete command, or commands that the session could not take yet.
+    input: Vec<u8>,
+    /// `input` may hold whole commands.
+    unfed: bool,
+}
+
+impl Task {
+    /// The task of connection `key` of `core`.
+    #[must_use]
+    pub fn new(core: Rc<RefCell<Core>>, key: Key, reader: OwnedReadHalf) -> Self {
+        let decoder = Decoder::new(Limits::default());
+        Self { core, key, reader, decoder, input: Vec::new(), unfed: false }
+    }
+
+    /// Feeds whole commands of `bytes` to the session, until it wants no more; how many bytes were
+    /// taken.
+    fn feed(&mut self, core: &mut Core, bytes: &[u8]) -> usize {
+        let now = core.now();
+        let mut at = 0;
+        loop {
+            let Some(conn) = core.conns.get_mut(self.key) else { return bytes.len() };
+            if !conn.may_read() {
+                // What the session has asked so far may be answered on the spot.
+                core.after_session(self.key);
+                core.run();
+                let room = core.conns.get_mut(self.key).is_some_and(|conn| conn.may_read());
+                self.unfed = !room;
+                if room {
+                    continue;
+                }
+                return at;
+            }
+            self.decoder.set_authenticated(conn.session.is_authenticated());
+            match self.decoder.decode(&bytes[at..]) {
+                Ok(Some(decoded)) => {
+                    at += decoded.consumed;
+                    let args: SmallVec<[&[u8]; 8]> = decoded.command.args().collect();
+                    conn.session.on_command(now, &args, &mut core.host, &mut conn.output);
+                }
+                Ok(None) => {
+                    self.unfed = false;
+                    break;
+                }
+                Err(e) => {
+                    let why = e.to_string();
+                    conn.session.on_protocol_error(&why, &mut core.host, &mut conn.output);
+                    at = bytes.len();
+                    break;
+                }
+            }
+        }
+        core.after_session(self.key);
+        core.run();
+        at
+    }
+
+    /// Reads once and feeds what came; false at the end of the stream.
+    fn poll_read(&mut self, core: &mut Core, cx: &mut Context<'_>) -> Poll<io::Result<bool>> {
+        if self.input.is_empty() {
+            let mut scratch = std::mem::take(&mut core.scratch);
+            let mut buffer = ReadBuf::new(&mut scratch);
+            let polled = Pin::new(&mut self.reader).poll_read(cx, &mut buffer);
+            let length = buffer.filled().len();
+            if length > 0 {
+                core.report.bytes_in += length as u64;
+                let taken = self.feed(core, &scratch[..length]);
+                self.input.extend_from_slice(&scratch[taken..length]);
+            }
+            core.scratch = scratch;
+            ready!(polled)?;
+            return Poll::Ready(Ok(length > 0));
+        }
+        // The rest of a command: straight behind its beginning.
+        let start = self.input.len();
+        let room = self.decoder.reserve_hint(start).clamp(4 << 10, 1 << 20);
+        self.input.resize(start + room, 0);
+        let mut buffer = ReadBuf::new(&mut self.input[start..]);
+        let polled = Pin::new(&mut self.reader).poll_read(cx, &mut buffer);
+        let length = buffer.filled().len();
+        self.input.truncate(start + length);
+        ready!(polled)?;
+        core.report.bytes_in += length as u64;
+        self.unfed = true;
+        Poll::Ready(Ok(length > 0))
+    }
+
+    fn feed_input(&mut self, core: &mut Core) {
+        let mut input = std::mem::take(&mut self.input);
+        let taken = self.feed(core, &input);
+        if taken == input.len() && input.capacity() > BUFFER_KEPT_BYTES_MAX {
+            input = Vec::new();
+        } else {
+            input.drain(..taken);
+        }
+        if input.is_empty() {
+            // An idle connection holds no buffer.
+            input = Vec::new();
+        }
+        self.input = input;
+    }
+
+    /// Goes on as far as it can; ready with the reason when the connection is over.
+    fn go_on(&mut self, core: &mut Core, cx: &mut Context<'_>) -> Poll<Ending> {
+        loop {
+            let draining = core.draining;
+            let Some(conn) = core.conns.get_mut(self.key) else {
+                return Poll::Ready(Ending::Plain);
+            };
+            conn.remember(cx.waker());
+            if let Some(ending) = conn.ending {
+                return Poll::Ready(ending);
+            }
+            if conn.blocked {
+                match conn.poll_write(cx) {
+                    Poll::Ready(Ok(_)) => {}
+                    Poll::Ready(Err(_)) => return Poll::Ready(Ending::Plain),
+                    Poll::Pending => return Poll::Pending,
+                }
+            }
+            if conn.output.close && conn.unsent() == 0 {
+                return Poll::Ready(Ending::Plain);
+            }
+            conn.held = !conn.may_read() || draining;
+            if conn.held {
+                return Poll::Pending;
+            }
+            if self.unfed {
+                self.feed_input(core);
+                continue;
+            }
+            match self.poll_read(core, cx) {
+                Poll::Ready(Ok(true)) => {
+                    let now = core.now().mono;
+                    if let Some(conn) = core.conns.get_mut(self.key) {
+                        conn.last_heard = now;
+                    }
+                }
+                Poll::Ready(Ok(false) | Err(_)) => return Poll::Ready(Ending::Plain),
+                Poll::Pending => return Poll::Pending,
+            }
+        }
+    }
+}
+
+impl Future for Task {
+    type Output = ();
+
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
+        let task = self.get_mut();
+        let core = task.core.clone();
+        let core = &mut *core.borrow_mut();
+        let ending = ready!(task.go_on(core, cx));
+        let Some(mut conn) = core.conns.remove(task.key) else { return Poll::Ready(()) };
+        // What can still be told is told, unless the client would not hear it.
+        conn.flush();
+        core.shared.clients.remove(conn.id);
+        if !conn.session.is_idle() {
+            core.cancel(task.key);
+        }
+        match ending {
+            Ending::Plain => {}
+            why => info!(
+                client = conn.id,
+                address = %conn.address,
+                ?why,
+                unsent_bytes = conn.unsent(),
+                "closed a client's connection"
+            ),
+        }
+        Poll::Ready(())
+    }
+}

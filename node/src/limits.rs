@@ -1,0 +1,55 @@
+//! How big may anything in a node be? Bounds that depend on each other are checked here.
+
+use core::time::Duration;
+
+/// Clients of the Redis port at a time, unless configured otherwise.
+pub const MAXCLIENTS_DEFAULT: u32 = 10_000;
+
+/// Bytes read from one client at a time, into a buffer that a core's clients share.
+pub const READ_BYTES: usize = 64 << 10;
+
+/// Replies that a client has not taken: above this nothing more is read from it.
+pub const OUTPUT_PAUSE_BYTES: usize = 1 << 20;
+
+/// Replies that a client has not taken: above this it is disconnected.
+pub const OUTPUT_BYTES_MAX: usize = 256 << 20;
+
+/// How long a client may take nothing of its replies, while some wait.
+pub const OUTPUT_STALL_MAX: Duration = Duration::from_secs(60);
+
+/// A client's buffers above this size are given back when they are empty.
+pub const BUFFER_KEPT_BYTES_MAX: usize = 16 << 10;
+
+/// Messages of one frame to a peer stop here; the next go into another frame.
+pub const PEER_FRAME_BYTES: usize = 1 << 20;
+
+/// Deltas of one answer from the retained log.
+pub const LOG_FOUND_BYTES: usize = 256 << 10;
+
+/// How often the log is synced for writes that did not ask for it.
+pub const BACKGROUND_SYNC: Duration = Duration::from_millis(500);
+
+/// How long a drain may take before the process ends without it.
+pub const DRAIN_MAX: Duration = Duration::from_secs(5);
+
+/// How long a request may take unless its client says otherwise.
+pub const REQUEST_TIMEOUT: Duration = Duration::from_secs(2);
+
+/// How far beyond the wall clock the ceiling of the hybrid clock is put at a start.
+pub const CEILING_AHEAD_MS: u64 = 60_000;
+
+/// The most cores: groups of slots are not divided.
+pub const CORES_MAX: usize = ring::GROUPS as usize;
+
+/// The most connections of one core: 24 bits of a request's number name the connection's place.
+pub const CORE_CONNECTIONS_MAX: usize = 1 << 20;
+
+/// How long the demo waits for its nodes to become ready.
+pub const DEMO_READY_MAX: Duration = Duration::from_secs(30);
+
+/// The most nodes of a demo.
+pub const DEMO_NODES_MAX: u16 = 32;
+
+const _: () = assert!(OUTPUT_PAUSE_BYTES < OUTPUT_BYTES_MAX);
+const _: () = assert!(PEER_FRAME_BYTES < wire::limits::FRAME_BODY_BYTES_MAX as usize);
+const _: () = assert!(LOG_FOUND_BYTES < PEER_FRAME_BYTES);

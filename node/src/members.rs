@@ -1,0 +1,314 @@
+//! Members: core 0's dealings with the other nodes: the mesh, who is up, who has which layout.
+//!
+//! Peers hear from us four times a second; what they say of themselves decides who is up. A peer's
+//! link counts as up once frames can go both ways, and again whenever either direction was broken:
+//! then messages may have been lost.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+use replication::Event;
+use ring::keyspace::majority;
+use ring::liveness::{self, Liveness, NodeState};
+use ring::{Incarnation, Instant, Layout, NodeId, Now, Slot};
+use tracing::{error, info, warn};
+use wire::{FrameWriter, Header, Kind, codec};
+
+use crate::mesh::{Lane, Mesh};
+use crate::peers::{Heartbeat, LAYOUT, LAYOUT_WANTED};
+use crate::shared::{MemberView, MembersView, Shared};
+
+/// How the two directions to a peer stand.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+struct Link {
+    /// Counts our connections to it.
+    out: u64,
+    /// Frames can go there now.
+    out_up: bool,
+    /// The number that it gave to its connection to us; 0 before it said one.
+    heard: u64,
+    /// The pair for which the machines were told that the link is up.
+    told: (u64, u64),
+}
+
+/// What core 0 knows of the other nodes.
+pub struct Members {
+    shared: Arc<Shared>,
+    mesh: Option<Mesh>,
+    liveness: Liveness,
+    layout: Arc<Layout>,
+    /// Its fingerprint, which takes a while to compute.
+    layout_hash: u64,
+    links: BTreeMap<NodeId, Link>,
+    ready: Vec<bool>,
+    draining: bool,
+    effects: Vec<liveness::Effect>,
+    /// Peers whose different layout was already complained about.
+    strangers: Vec<NodeId>,
+}
+
+impl Members {
+    /// What is known at the start: nobody is up.
+    #[must_use]
+    pub fn new(shared: Arc<Shared>, now: Now) -> Self {
+        let layout = shared.layout();
+        let me = shared.config.node;
+        let mut liveness = Liveness::new(now.mono, me);
+        liveness.set_members(now.mono, layout.members.values().map(|m| (m.id, m.incarnation)));
+        let links = layout.peers_of(me).map(|m| (m.id, Link::default())).collect();
+        let ready = vec![false; shared.cores()];
+        let members = Self {
+            shared,
+            mesh: None,
+            liveness,
+            layout_hash: layout.hash(),
+            layout,
+            links,
+            ready,
+            draining: false,
+            effects: Vec::new(),
+            strangers: Vec::new(),
+        };
+        members.publish();
+        members
+    }
+
+    /// The mesh has begun.
+    pub fn set_mesh(&mut self, mesh: Mesh) {
+        self.mesh = Some(mesh);
+    }
+
+    /// The mesh, unless this node has no peers.
+    #[must_use]
+    pub fn mesh(&self) -> Option<Mesh> {
+        self.mesh.clone()
+    }
+
+    /// When the liveness of peers must hear of the time.
+    #[must_use]
+    pub fn next_deadline(&self) -> Instant {
+        if self.links.is_empty() { Instant(u64::MAX) } else { self.liveness.next_deadline() }
+    }
+
+    /// Time may have passed beyond a deadline.
+    pub fn tick(&mut self, now: Now, events: &mut Vec<Event>) {
+        if self.next_deadline() <= now.mono {
+            self.happens(now, liveness::Event::Tick, events);
+        }
+    }
+
+    /// Frames to the peer can be sent from now on.
+    pub fn connected(&mut self, peer: NodeId, events: &mut Vec<Event>) {
+        if let Some(link) = self.links.get_mut(&peer) {
+            link.out += 1;
+            link.out_up = true;
+            // At once, so that it need not wait for the next beat to know us.
+            self.send_heartbeat(peer);
+            self.tell_of_link(peer, events);
+        }
+    }
+
+    /// The connection to the peer is gone.
+    pub fn closed(&mut self, now: Now, peer: NodeId, events: &mut Vec<Event>) {
+        if let Some(link) = self.links.get_mut(&peer) {
+            link.out_up = false;
+            self.happens(now, liveness::Event::Closed { from: peer }, events);
+        }
+    }
+
+    /// A heartbeat came.
+    pub fn heard(
+        &mut self,
+        now: Now,
+        from: NodeId,
+        beat: &Heartbeat,
+        epoch: u64,
+        events: &mut Vec<Event>,
+    ) {
+        let Some(link) = self.links.get_mut(&from) else { return };
+        link.heard = beat.link;
+        let Heartbeat { incarnation, state, .. } = *beat;
+        self.happens(now, liveness::Event::Heard { from, incarnation, state }, events);
+        self.tell_of_link(from, events);
+        let differs = epoch == self.layout.epoch.0 && beat.layout_hash != self.layout_hash;
+        if differs && !self.strangers.contains(&from) {
+            self.strangers.push(from);
+            error!(
+                peer = %from, epoch,
+                "a peer has another list of members under the same epoch; correct cluster.members \
+                 on one of the two: it must be the same everywhere"
+            );
+        }
+    }
+
+    fn tell_of_link(&mut self, peer: NodeId, events: &mut Vec<Event>) {
+        let Some(link) = self.links.get_mut(&peer) else { return };
+        let pair = (link.out, link.heard);
+        if link.out_up && link.heard > 0 && link.told != pair {
+            link.told = pair;
+            info!(%peer, "the link is up");
+            events.push(Event::LinkUp(peer));
+        }
+    }
+
+    /// A core of this node is ready, or is not.
+    pub fn core_is(&mut self, now: Now, core: usize, ready: bool, events: &mut Vec<Event>) {
+        self.ready[core] = ready;
+        self.say_state(now, events);
+    }
+
+    /// This node is about to stop.
+    pub fn drain(&mut self, now: Now, events: &mut Vec<Event>) {
+        self.draining = true;
+        self.say_state(now, events);
+    }
+
+    fn say_state(&mut self, _now: Now, _events: &mut Vec<Event>) {
+        let ready = self.ready.iter().all(|r| *r);
+        let state = match (self.draining, ready) {
+            (true, _) => NodeState::Draining,
+            (false, true) => NodeState::Ready,
+            (false, false) => NodeState::CatchingUp,
+        };
+        if state == self.liveness.state() {
+            return;
+        }
+        info!(?state, "this node");
+        self.liveness.set_state(state);
+        self.shared.loading.store(!ready, Ordering::Relaxed);
+        let peers: Vec<NodeId> = self.links.keys().copied().collect();
+        for peer in peers {
+            self.send_heartbeat(peer);
+        }
+        self.publish();
+    }
+
+    fn happens(&mut self, now: Now, event: liveness::Event, events: &mut Vec<Event>) {
+        let mut effects = std::mem::take(&mut self.effects);
+        self.liveness.on_event(now.mono, event, &mut effects);
+        let mut changed = false;
+        for effect in effects.drain(..) {
+            match effect {
+                liveness::Effect::SendHeartbeat { to } => self.send_heartbeat(to),
+                liveness::Effect::Changed { peer, from, to } => {
+                    changed = true;
+                    let (up, ready) = (to.up, to.up && to.state == NodeState::Ready);
+                    info!(%peer, up, state = ?to.state, was_up = from.up, "a peer");
+                    let incarnation = to.incarnation;
+                    events.push(Event::PeerIs { node: peer, up, ready, incarnation });
+                }
+            }
+        }
+        self.effects = effects;
+        if changed {
+            self.publish();
+        }
+    }
+
+    fn send_heartbeat(&self, to: NodeId) {
+        let Some(link) = self.links.get(&to) else { return };
+        let beat = Heartbeat {
+            incarnation: self.shared.incarnation,
+            state: self.liveness.state(),
+            link: link.out,
+            layout_hash: self.layout_hash,
+        };
+        let mut body = Vec::new();
+        codec::encode_into(&beat, &mut body);
+        self.send_frame(to, Lane::Fast, Kind::HEARTBEAT, &body);
+    }
+
+    fn send_frame(&self, to: NodeId, lane: Lane, kind: Kind, body: &[u8]) {
+        let mut writer = FrameWriter::new();
+        let header = Header { epoch: self.layout.epoch.0, ..Header::new(kind) };
+        if let Err(e) = writer.frame(header, body) {
+            warn!(%to, error = %e, "a frame cannot be sent");
+            return;
+        }
+        self.send(to, lane, writer.bytes());
+        self.flush();
+    }
+
+    /// Gives frames to the mesh; false if it did not take them.
+    pub fn send(&self, to: NodeId, lane: Lane, frames: &[u8]) -> bool {
+        let Some(mesh) = &self.mesh else { return false };
+        mesh.send(to, lane, |buffer| buffer.extend_from_slice(frames)).is_ok()
+    }
+
+    /// What was given to the mesh leaves.
+    pub fn flush(&self) {
+        if let Some(mesh) = &self.mesh {
+            mesh.flush();
+        }
+    }
+
+    /// Exchanges layouts with a peer.
+    pub fn fetch_layout(&self, from: NodeId) {
+        self.send_frame(from, Lane::Bulk, LAYOUT_WANTED, &[]);
+        self.send_layout(from);
+    }
+
+    /// Sends our layout to a peer.
+    pub fn send_layout(&self, to: NodeId) {
+        let mut body = Vec::new();
+        codec::encode_into(&*self.layout, &mut body);
+        self.send_frame(to, Lane::Bulk, LAYOUT, &body);
+    }
+
+    /// A peer's layout came: a newer one of this cluster holds from now on.
+    pub fn layout_came(&mut self, now: Now, from: NodeId, layout: Layout, events: &mut Vec<Event>) {
+        if layout.cluster != self.layout.cluster || layout.epoch <= self.layout.epoch {
+            return;
+        }
+        if let Err(e) = layout.validate() {
+            warn!(%from, error = %e, "a peer's layout is refused");
+            return;
+        }
+        info!(%from, epoch = layout.epoch.0, "a newer layout");
+        self.layout_hash = layout.hash();
+        self.layout = Arc::new(layout);
+        self.shared.set_layout(self.layout.clone());
+        let members = self.layout.members.values().map(|m| (m.id, m.incarnation));
+        self.liveness.set_members(now.mono, members);
+        events.push(Event::LayoutIs(self.layout.clone()));
+        self.publish();
+    }
+
+    fn publish(&self) {
+        let me = self.shared.config.node;
+        let view_of = |node: NodeId| match self.liveness.status(node) {
+            Some(status) => MemberView {
+                up: status.up,
+                incarnation: status.incarnation,
+                state: status.state,
+                since: self.liveness.since(node).unwrap_or_default(),
+            },
+            None => MemberView {
+                up: node == me,
+                incarnation: if node == me { self.shared.incarnation } else { Incarnation(0) },
+                state: self.liveness.state(),
+                since: self.shared.started,
+            },
+        };
+        let members = self.layout.members.keys().map(|node| (*node, view_of(*node))).collect();
+        let served = |slot: Slot| {
+            let copies = self.layout.replicas_for(slot, self.shared.config.policy.n);
+            let ready = copies.iter().filter(|node| self.liveness.is_ready(**node)).count();
+            !copies.is_empty() && ready >= usize::from(majority(copies.len() as u8))
+        };
+        let (mut all, mut mine, mut mine_served) = (0_u32, 0_u32, 0_u32);
+        for slot in Slot::all() {
+            let served = u32::from(served(slot));
+            let is_mine = u32::from(self.layout.is_replica(me, slot));
+            all += served;
+            mine += is_mine;
+            mine_served += is_mine & served;
+        }
+        self.shared.set_members(MembersView {
+            members,
+            quorum: f64::from(all) / f64::from(ring::SLOTS),
+            quorum_of_mine: f64::from(mine_served) / f64::from(mine.max(1)),
+        });
+    }
+}

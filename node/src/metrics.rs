@@ -1,0 +1,300 @@
+//! Metrics: what a core counts, and all of it as Prometheus reads it.
+//!
+//! A core counts in plain numbers of its own and publishes a copy once a second. No label ever
+//! holds a key, a client or anything else without bound.
+
+use core::time::Duration;
+use std::fmt::Write as _;
+
+use commands::Stats;
+
+use crate::shared::Shared;
+
+/// Upper bounds of the duration histogram, in microseconds: 100 µs to 10 s.
+const BUCKETS_US: [u64; 16] = [
+    100, 200, 500, 1_000, 2_000, 5_000, 10_000, 20_000, 50_000, 100_000, 200_000, 500_000,
+    1_000_000, 2_000_000, 5_000_000, 10_000_000,
+];
+
+/// What a request does, as far as its duration is told apart.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Class {
+    /// It only reads.
+    Read,
+    /// It writes.
+    Write,
+    /// It concerns many keys.
+    Whole,
+}
+
+/// How often requests took how long.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Histogram {
+    counts: [u64; BUCKETS_US.len() + 1],
+    sum_us: u64,
+}
+
+impl Histogram {
+    /// One more request.
+    pub fn record(&mut self, took: Duration) {
+        let us = u64::try_from(took.as_micros()).unwrap_or(u64::MAX);
+        self.counts[BUCKETS_US.partition_point(|bound| *bound < us)] += 1;
+        self.sum_us = self.sum_us.saturating_add(us);
+    }
+
+    fn add(&mut self, other: &Self) {
+        for (mine, theirs) in self.counts.iter_mut().zip(other.counts) {
+            *mine += theirs;
+        }
+        self.sum_us += other.sum_us;
+    }
+
+    fn write(&self, out: &mut String, name: &str, label: &str) {
+        let mut sum = 0;
+        for (bound, count) in BUCKETS_US.iter().zip(self.counts) {
+            sum += count;
+            let seconds = *bound as f64 / 1e6;
+            line(out, name, &format!("_bucket{{{label},le=\"{seconds}\"}}"), sum);
+        }
+        sum += self.counts[BUCKETS_US.len()];
+        line(out, name, &format!("_bucket{{{label},le=\"+Inf\"}}"), sum);
+        let seconds = self.sum_us as f64 / 1e6;
+        put(out, format_args!("ringdb_{name}_sum{{{label}}} {seconds}\n"));
+        line(out, name, &format!("_count{{{label}}}"), sum);
+    }
+}
+
+/// What a core says of itself once a second.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct CoreReport {
+    /// By command.
+    pub stats: Stats,
+    /// How long reads took.
+    pub reads: Histogram,
+    /// How long writes took.
+    pub writes: Histogram,
+    /// How long requests about many keys took.
+    pub whole: Histogram,
+    /// Requests answered with an error, by kind.
+    pub unavailable: u64,
+    /// Writes that too few replicas confirmed in time.
+    pub unconfirmed: u64,
+    /// Requests refused because too much was in flight.
+    pub overloaded: u64,
+    /// Commits of the log.
+    pub commits: u64,
+    /// Turns that did something.
+    pub turns: u64,
+    /// Messages of peers.
+    pub messages_in: u64,
+    /// Messages to peers.
+    pub messages_out: u64,
+    /// Messages to peers that could not be sent.
+    pub messages_dropped: u64,
+    /// Bytes read from Redis clients.
+    pub bytes_in: u64,
+    /// Bytes written to Redis clients.
+    pub bytes_out: u64,
+    /// Connections of Redis clients since the start.
+    pub connections: u64,
+    /// Bytes in the memtable.
+    pub memtable_bytes: u64,
+    /// Commands a second, of late.
+    pub ops_per_second: u64,
+    /// Reads that repaired a replica.
+    pub read_repairs: u64,
+    /// Gaps in slot clocks: writes known to be missing here.
+    pub clock_gaps: u64,
+}
+
+impl CoreReport {
+    /// The histogram of a class.
+    pub fn histogram(&mut self, class: Class) -> &mut Histogram {
+        match class {
+            Class::Read => &mut self.reads,
+            Class::Write => &mut self.writes,
+            Class::Whole => &mut self.whole,
+        }
+    }
+
+    /// Adds what another core says.
+    pub fn add(&mut self, other: &Self) {
+        self.stats.add(&other.stats);
+        self.reads.add(&other.reads);
+        self.writes.add(&other.writes);
+        self.whole.add(&other.whole);
+        for (mine, theirs) in [
+            (&mut self.unavailable, other.unavailable),
+            (&mut self.unconfirmed, other.unconfirmed),
+            (&mut self.overloaded, other.overloaded),
+            (&mut self.commits, other.commits),
+            (&mut self.turns, other.turns),
+            (&mut self.messages_in, other.messages_in),
+            (&mut self.messages_out, other.messages_out),
+            (&mut self.messages_dropped, other.messages_dropped),
+            (&mut self.bytes_in, other.bytes_in),
+            (&mut self.bytes_out, other.bytes_out),
+            (&mut self.connections, other.connections),
+            (&mut self.memtable_bytes, other.memtable_bytes),
+            (&mut self.ops_per_second, other.ops_per_second),
+            (&mut self.read_repairs, other.read_repairs),
+            (&mut self.clock_gaps, other.clock_gaps),
+        ] {
+            *mine += theirs;
+        }
+    }
+}
+
+fn put(out: &mut String, text: std::fmt::Arguments<'_>) {
+    out.write_fmt(text).expect("a string takes any text");
+}
+
+fn line(out: &mut String, name: &str, labels: &str, value: u64) {
+    put(out, format_args!("ringdb_{name}{labels} {value}\n"));
+}
+
+fn head(out: &mut String, name: &str, kind: &str, help: &str) {
+    put(out, format_args!("# HELP ringdb_{name} {help}\n# TYPE ringdb_{name} {kind}\n"));
+}
+
+fn single(out: &mut String, name: &str, kind: &str, help: &str, value: u64) {
+    head(out, name, kind, help);
+    line(out, name, "", value);
+}
+
+/// All metrics of a node, as Prometheus reads them.
+#[must_use]
+pub fn text(shared: &Shared) -> String {
+    let mut out = String::with_capacity(8 << 10);
+    let report = shared.report();
+    let out = &mut out;
+    head(out, "build_info", "gauge", "The version of the program.");
+    line(out, "build_info", &format!("{{version=\"{}\"}}", env!("CARGO_PKG_VERSION")), 1);
+    head(out, "requests_total", "counter", "Commands carried out, by command.");
+    for (name, count) in report.stats.commands() {
+        line(
+            out,
+            "requests_total",
+            &format!("{{command=\"{name}\",result=\"ok\"}}"),
+            count.calls - count.failed.min(count.calls),
+        );
+        line(
+            out,
+            "requests_total",
+            &format!("{{command=\"{name}\",result=\"error\"}}"),
+            count.failed + count.rejected,
+        );
+    }
+    head(out, "request_duration_seconds", "histogram", "From a request to its answer.");
+    for (class, histogram) in
+        [("read", &report.reads), ("write", &report.writes), ("whole", &report.whole)]
+    {
+        histogram.write(out, "request_duration_seconds", &format!("class=\"{class}\""));
+    }
+    head(out, "unavailable_total", "counter", "Requests that were not done, by reason.");
+    for (reason, count) in [
+        ("unavailable", report.unavailable),
+        ("unconfirmed", report.unconfirmed),
+        ("overloaded", report.overloaded),
+    ] {
+        line(out, "unavailable_total", &format!("{{reason=\"{reason}\"}}"), count);
+    }
+    let clients = shared.clients.len() as u64;
+    single(out, "connections", "gauge", "Redis clients now.", clients);
+    single(
+        out,
+        "connections_total",
+        "counter",
+        "Redis clients since the start.",
+        report.connections,
+    );
+    let rejected = shared.rejected.load(std::sync::atomic::Ordering::Relaxed);
+    single(out, "connections_rejected_total", "counter", "Redis clients refused.", rejected);
+    single(
+        out,
+        "client_input_bytes_total",
+        "counter",
+        "Bytes from Redis clients.",
+        report.bytes_in,
+    );
+    single(
+        out,
+        "client_output_bytes_total",
+        "counter",
+        "Bytes to Redis clients.",
+        report.bytes_out,
+    );
+    single(
+        out,
+        "read_repairs_total",
+        "counter",
+        "Reads that repaired a replica.",
+        report.read_repairs,
+    );
+    single(out, "slot_clock_gaps", "gauge", "Writes known to be missing here.", report.clock_gaps);
+    single(out, "log_commits_total", "counter", "Writes of the log.", report.commits);
+    single(out, "turns_total", "counter", "Turns of all cores.", report.turns);
+    head(out, "peer_messages_total", "counter", "Messages between nodes, by direction.");
+    for (direction, count) in [
+        ("in", report.messages_in),
+        ("out", report.messages_out),
+        ("dropped", report.messages_dropped),
+    ] {
+        line(out, "peer_messages_total", &format!("{{direction=\"{direction}\"}}"), count);
+    }
+    engine(out, shared, report.memtable_bytes);
+    cluster(out, shared);
+    std::mem::take(out)
+}
+
+fn engine(out: &mut String, shared: &Shared, memtable_bytes: u64) {
+    let stats = shared.engine.stats();
+    head(out, "engine_bytes", "gauge", "Bytes that the engine holds, by place.");
+    for (place, bytes) in [
+        ("tables", stats.table_bytes.iter().sum()),
+        ("log", stats.log_bytes),
+        ("memtable", memtable_bytes),
+        ("cache", stats.cache_bytes as u64),
+    ] {
+        line(out, "engine_bytes", &format!("{{place=\"{place}\"}}"), bytes);
+    }
+    let tables = stats.tables.iter().sum::<usize>() as u64;
+    single(out, "engine_tables", "gauge", "Tables.", tables);
+    single(out, "engine_poisoned", "gauge", "1 if writes are refused.", u64::from(stats.poisoned));
+}
+
+fn cluster(out: &mut String, shared: &Shared) {
+    let (layout, view) = (shared.layout(), shared.members());
+    let up = view.members.values().filter(|m| m.up).count() as u64;
+    single(out, "up_peers", "gauge", "Members that seem to be up, this one included.", up);
+    single(out, "members", "gauge", "Members of the layout.", layout.members.len() as u64);
+    single(out, "ring_epoch", "gauge", "The version of the layout.", layout.epoch.0);
+    let incarnation = u64::from(shared.incarnation.0);
+    single(out, "incarnation", "gauge", "This node's life.", incarnation);
+    let ready = u64::from(!shared.is_loading());
+    single(out, "ready", "gauge", "1 if this node serves.", ready);
+    head(out, "peer_state", "gauge", "1 if the member is up and ready.");
+    for (node, member) in &view.members {
+        let Some(name) = layout.member(*node).map(|m| &m.name) else { continue };
+        let ready = member.up && member.state == ring::liveness::NodeState::Ready;
+        line(out, "peer_state", &format!("{{peer=\"{name}\"}}"), u64::from(ready));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_histogram_counts_upwards() {
+        let mut histogram = Histogram::default();
+        for us in [50, 100, 101, 20_000_000] {
+            histogram.record(Duration::from_micros(us));
+        }
+        let mut out = String::new();
+        histogram.write(&mut out, "x", "class=\"read\"");
+        assert!(out.starts_with("ringdb_x_bucket{class=\"read\",le=\"0.0001\"} 2\n"), "{out}");
+        assert!(out.contains("le=\"0.0002\"} 3\n") && out.contains("le=\"10\"} 3\n"), "{out}");
+        assert!(out.ends_with("le=\"+Inf\"} 4\nringdb_x_sum{class=\"read\"} 20.000251\nringdb_x_count{class=\"read\"} 4\n"), "{out}");
+    }
+}

@@ -1,0 +1,170 @@
+//! Peers: messages between nodes as frames, and back.
+//!
+//! One frame a peer, lane and turn; its body is messages one behind the other. The clock in its
+//! header is read when it is sealed, so it is no lower than any stamp in it. What cannot be decoded
+//! is dropped with a word in the log: its sender will ask again.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use replication::Message;
+use ring::liveness::NodeState;
+use ring::{Hlc, Incarnation, NodeId};
+use serde::{Deserialize, Serialize};
+use tracing::warn;
+use wire::{FrameWriter, Header, Kind, codec};
+
+use crate::limits::PEER_FRAME_BYTES;
+use crate::mesh::Lane;
+
+/// "Send me your layout": an empty body.
+pub const LAYOUT_WANTED: Kind = Kind(16);
+
+/// A layout.
+pub const LAYOUT: Kind = Kind(17);
+
+/// What a node says of itself four times a second.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Heartbeat {
+    /// Its life.
+    #[serde(rename = "i")]
+    pub incarnation: Incarnation,
+    /// How far it is.
+    #[serde(rename = "s", default)]
+    pub state: NodeState,
+    /// Counts its connections to the receiver: a new one means that messages may have been lost.
+    #[serde(rename = "l", default)]
+    pub link: u64,
+    /// The fingerprint of its layout.
+    #[serde(rename = "h", default)]
+    pub layout_hash: u64,
+}
+
+/// What goes to every peer when the turn ends.
+#[derive(Default)]
+pub struct Sends {
+    peers: BTreeMap<NodeId, Outgoing>,
+    /// Peers in `peers` with something in it.
+    waiting: Vec<NodeId>,
+    writer: FrameWriter,
+}
+
+#[derive(Default)]
+struct Outgoing {
+    fast: Vec<Message>,
+    bulk: Vec<Message>,
+}
+
+impl Sends {
+    /// Adds a message to what goes to `to`.
+    pub fn push(&mut self, to: NodeId, message: Message) {
+        let peer = self.peers.entry(to).or_default();
+        if peer.fast.is_empty() && peer.bulk.is_empty() {
+            self.waiting.push(to);
+        }
+        let lane = if message.is_bulk() { &mut peer.bulk } else { &mut peer.fast };
+        lane.push(message);
+    }
+
+    /// True if nothing waits.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.waiting.is_empty()
+    }
+
+    /// Seals all that waits into frames and calls `f` with each, ready to be sent.
+    pub fn seal(&mut self, epoch: u64, hlc: Hlc, mut f: impl FnMut(NodeId, Lane, &[u8])) {
+        let writer = &mut self.writer;
+        for to in self.waiting.drain(..) {
+            let Some(peer) = self.peers.get_mut(&to) else { continue };
+            for (lane, messages) in [(Lane::Fast, &mut peer.fast), (Lane::Bulk, &mut peer.bulk)] {
+                let left = time_left(messages);
+                let header = Header { epoch, hlc, ..Header::new(Kind::PEER_MESSAGES) };
+                let mut rest = messages.drain(..).peekable();
+                while rest.peek().is_some() {
+                    writer.begin(header.with_time_left(left));
+                    while writer.body_len() < PEER_FRAME_BYTES
+                        && let Some(message) = rest.next()
+                    {
+                        codec::encode_into(&message, writer.body());
+                    }
+                    match writer.finish() {
+                        Ok(()) => f(to, lane, writer.bytes()),
+                        Err(e) => warn!(%to, error = %e, "a message is too large to be sent"),
+                    }
+                    writer.clear();
+                }
+            }
+        }
+    }
+}
+
+/// How long the most patient of the askers waits; `None` if somebody waits for ever.
+fn time_left(messages: &[Message]) -> Option<Duration> {
+    let left = |m: &Message| match m {
+        Message::Forward { remaining_us, .. } => Some(*remaining_us),
+        _ => None,
+    };
+    let most = messages.iter().map(left).try_fold(0, |most, one| Some(one?.max(most)))?;
+    Some(Duration::from_micros(most))
+}
+
+/// The messages in a body, in order; stops at the first that is not understood.
+pub fn messages(from: NodeId, body: &[u8]) -> impl Iterator<Item = Message> + '_ {
+    let mut rest = body;
+    std::iter::from_fn(move || {
+        if rest.is_empty() {
+            return None;
+        }
+        match codec::decode_next::<Message>(rest) {
+            Ok((message, after)) => {
+                rest = after;
+                Some(message)
+            }
+            Err(e) => {
+                warn!(%from, error = %e, bytes = rest.len(), "messages of a peer are not understood");
+                None
+            }
+        }
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use replication::message::Refusal;
+    use ring::Slot;
+    use wire::FrameDecoder;
+
+    use super::*;
+
+    fn refused(token: u64) -> Message {
+        Message::Refused { token, slot: Slot(7), why: Refusal::NotMine, epoch: 1 }
+    }
+
+    #[test]
+    fn messages_of_a_turn_share_a_frame_and_come_back_in_order() {
+        let mut sends = Sends::default();
+        for token in 0..5 {
+            sends.push(NodeId(2), refused(token));
+        }
+        sends.push(NodeId(3), refused(9));
+        let mut frames = Vec::new();
+        sends.seal(4, Hlc(77), |to, lane, bytes| frames.push((to, lane, bytes.to_vec())));
+        assert!(sends.is_empty());
+        assert_eq!(frames.len(), 2);
+        let mut decoder = FrameDecoder::new();
+        let frame = decoder.decode(&frames[0].2).expect("sound").expect("whole");
+        assert_eq!((frame.header.epoch, frame.header.hlc), (4, Hlc(77)));
+        assert_eq!(frame.consumed, frames[0].2.len());
+        let back: Vec<_> = messages(NodeId(1), frame.body).collect();
+        assert_eq!(back, (0..5).map(refused).collect::<Vec<_>>());
+    }
+
+    #[test]
+    fn what_is_not_understood_ends_the_sequence() {
+        let mut body = Vec::new();
+        codec::encode_into(&refused(1), &mut body);
+        body.extend_from_slice(b"\xc1garbage");
+        assert_eq!(messages(NodeId(1), &body).count(), 1);
+    }
+}

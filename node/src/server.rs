@@ -1,0 +1,309 @@
+//! The server: one node, from opening its data to a clean end.
+//!
+//! Order of a start: whose data these are (and a new life on disk), the log replayed into the
+//! machines' recovery, listeners bound, cores started. Order of an end: no new requests, those in
+//! flight answered, everything on disk, and only then the mark that says so.
+
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+use bytes::Bytes;
+use replication::{Peer, Recovery, RowChange, row};
+use ring::{Actor, Layout, Slot};
+use storage::{Engine, FileDisk, Op, OpenError, Options};
+use tracing::{error, info, warn};
+use wire::frame::{WIRE_VERSION, WIRE_VERSION_MIN};
+
+use crate::background::{self, Threads};
+use crate::clock;
+use crate::config::Config;
+use crate::driver::{self, Beginning, Thread};
+use crate::error::Fault;
+use crate::front::listen;
+use crate::mailbox::Mailbox;
+use crate::mesh::{self, MeshConfig, Tuning, Versions};
+use crate::shared::{Parts, Shared};
+use crate::state::{Start, StateFile};
+use crate::store::{Folding, Store, splits};
+use crate::turn::Letter;
+
+/// A running node.
+pub struct Server {
+    shared: Arc<Shared>,
+    cores: Vec<Thread>,
+    threads: Threads,
+}
+
+impl Server {
+    /// Opens the data and serves.
+    ///
+    /// # Errors
+    /// A [`Fault`]: whatever keeps the node from starting.
+    pub fn start(config: Config) -> Result<Self, Fault> {
+        let credentials = config.tls.as_ref().map(certs::Credentials::load).transpose()?;
+        let listeners = listen::bind(config.redis.listen, config.cores)?;
+        let (state, start) = StateFile::begin(
+            &config.data_dir,
+            config.cluster,
+            config.node,
+            &config.name,
+            clock::wall(),
+        )?;
+        let cluster = start.state.cluster;
+        let layout = Arc::new(config.layout(cluster)?);
+        let opened = open(&config)?;
+        let Opened { engine, stores, mut recoveries, damaged } = opened;
+        for (core, store) in stores.iter().enumerate() {
+            learn_clocks(core, config.cores, store, &mut recoveries[core])?;
+        }
+        let boxes: Arc<Vec<Mailbox<Letter>>> =
+            Arc::new((0..config.cores).map(|_| Mailbox::default()).collect());
+        let handles = stores.iter().map(Store::sync_handle).collect();
+        let (background, threads) =
+            background::start(&engine, handles, state, &boxes).map_err(|e| {
+                Fault::new("cannot start a thread", e.to_string(), "raise this user's limits")
+            })?;
+        let amnesia = start.power_lost || damaged;
+        if amnesia {
+            warn!("acknowledged writes may be lost here; pulling from every other replica first");
+        }
+        let machines = machines(&config, &start, &layout, amnesia, recoveries);
+        let incarnation = start.state.incarnation;
+        let parts =
+            Parts { cluster, incarnation, engine, background, boxes, layout: layout.clone() };
+        info!(node = config.name, %incarnation, %cluster, cores = config.cores, "starting");
+        let shared = Arc::new(Shared::new(config, parts));
+        let mut mesh = mesh_config(&shared, credentials, &layout)?;
+        let mut server = Self { shared: shared.clone(), cores: Vec::new(), threads };
+        let begin = machines.into_iter().zip(stores).zip(listeners).enumerate();
+        for (index, ((peer, store), listener)) in begin {
+            let mesh = if index == 0 { mesh.take() } else { None };
+            let beginning = Beginning { index, peer, store, listener, mesh };
+            match driver::start(shared.clone(), beginning) {
+                Ok(thread) => server.cores.push(thread),
+                Err(fault) => {
+                    server.abandon();
+                    return Err(fault);
+                }
+            }
+        }
+        Ok(server)
+    }
+
+    /// What all threads share.
+    #[must_use]
+    pub fn shared(&self) -> Arc<Shared> {
+        self.shared.clone()
+    }
+
+    /// Drains and stops: in-flight requests are answered, everything is put on disk, and the state
+    /// says so. True if all of that worked.
+    pub async fn stop(mut self) -> bool {
+        info!("draining");
+        self.shared.draining.store(true, Ordering::Relaxed);
+        self.post(|| Letter::Drain);
+        for core in &mut self.cores {
+            core.drained().await;
+        }
+        self.end()
+    }
+
+    fn post(&self, letter: impl Fn() -> Letter) {
+        for mailbox in self.shared.boxes.iter() {
+            mailbox.post_one(letter());
+        }
+    }
+
+    /// Ends threads that began before one could not.
+    fn abandon(self) {
+        self.post(|| Letter::Stop);
+        for core in self.cores {
+            // The fault that is reported came first.
+            let _ = core.join();
+        }
+        drop(self.threads.end());
+    }
+
+    fn end(self) -> bool {
+        self.post(|| Letter::Stop);
+        let mut sound = true;
+        for core in self.cores {
+            sound &= core.join();
+        }
+        let state = self.threads.end();
+        let Some(mut state) = state.filter(|_| sound) else {
+            error!("not everything is on disk; the next start takes a new incarnation");
+            return false;
+        };
+        match state.end() {
+            Ok(()) => {
+                info!("stopped, everything is on disk");
+                true
+            }
+            Err(e) => {
+                error!(error = %e, "cannot write node.state");
+                false
+            }
+        }
+    }
+}
+
+struct Opened {
+    engine: Arc<Engine>,
+    stores: Vec<Store>,
+    recoveries: Vec<Recovery>,
+    damaged: bool,
+}
+
+/// Opens the engine and replays the log into the recovery of each core.
+fn open(config: &Config) -> Result<Opened, Fault> {
+    let dir = config.data_dir.join("engine");
+    let disk = FileDisk::new(&dir).map_err(|e| Fault::file(&dir, "open", &e))?;
+    let cores = config.cores;
+    let count = cores_u8(cores);
+    let mut recoveries: Vec<Recovery> = (0..count).map(|c| Recovery::new(c, count)).collect();
+    let mut replay = |batch: storage::LogBatch<'_>| {
+        for op in batch.ops() {
+            let change = match op {
+                Op::Merge { key, operand } => RowChange::Merge {
+                    row: Bytes::copy_from_slice(key),
+                    operand: Bytes::copy_from_slice(operand),
+                },
+                Op::Put { key, value } => RowChange::Put {
+                    row: Bytes::copy_from_slice(key),
+                    value: Bytes::copy_from_slice(value),
+                },
+                Op::Delete { .. } | Op::DeleteRange { .. } => continue,
+            };
+            let (RowChange::Merge { row, .. } | RowChange::Put { row, .. }) = &change;
+            if let Some(slot) = row::slot_of(row).filter(|s| s.0 < ring::SLOTS) {
+                recoveries[slot.core(cores)].learn(&change);
+            }
+        }
+    };
+    let options = Options {
+        splits: splits(cores),
+        memtable_bytes: config.engine.memtable_bytes,
+        log_segment_bytes: config.engine.log_segment_bytes,
+        log_retain_bytes: config.engine.log_retain_bytes,
+        block_cache_bytes: config.engine.block_cache_bytes,
+        tolerate_damage: true,
+        ..Options::default()
+    };
+    let (engine, shards) = Engine::open(Arc::new(disk), options, Arc::new(Folding), &mut replay)
+        .map_err(|e| refused(&dir, &e))?;
+    let damage = engine.damage();
+    for part in &damage {
+        warn!(%part, "a part of the store is damaged");
+    }
+    let stores = shards.into_iter().map(Store::new).collect();
+    Ok(Opened { engine, stores, recoveries, damaged: !damage.is_empty() })
+}
+
+fn refused(dir: &Path, error: &OpenError) -> Fault {
+    let what = format!("the store in {} cannot be opened", dir.display());
+    let fix = match error {
+        OpenError::Locked => "stop the other ringd that uses this data directory",
+        OpenError::Format { .. } => {
+            "start the ringd that wrote it, or choose another node.data_dir"
+        }
+        OpenError::Damaged { .. } | OpenError::Options { .. } | OpenError::Disk(_) => {
+            "look at the disk; or empty the directory and let the node fetch its data from its peers"
+        }
+    };
+    Fault::new(what, error.to_string(), fix)
+}
+
+/// Slot clocks that were put into rows when the log behind them went.
+fn learn_clocks(
+    core: usize,
+    cores: usize,
+    store: &Store,
+    recovery: &mut Recovery,
+) -> Result<(), Fault> {
+    let rows: Vec<Bytes> =
+        Slot::all().filter(|slot| slot.core(cores) == core).map(row::of_clock).collect();
+    let values = store.load(&rows).map_err(|e| {
+        Fault::new(
+            "the slot clocks cannot be read",
+            e.to_string(),
+            "empty the data directory and let the node fetch its data from its peers",
+        )
+    })?;
+    for (row, value) in rows.into_iter().zip(values).filter(|(_, value)| !value.is_empty()) {
+        recovery.learn(&RowChange::Put { row, value });
+    }
+    Ok(())
+}
+
+fn cores_u8(cores: usize) -> u8 {
+    u8::try_from(cores).expect("there are at most 64 cores")
+}
+
+fn machines(
+    config: &Config,
+    start: &Start,
+    layout: &Arc<Layout>,
+    amnesia: bool,
+    recoveries: Vec<Recovery>,
+) -> Vec<Peer> {
+    let machine = |(core, recovery): (usize, Recovery)| {
+        let config = replication::Config {
+            me: Actor { node: config.node, incarnation: start.state.incarnation },
+            core: cores_u8(core),
+            cores: cores_u8(config.cores),
+            layout: layout.clone(),
+            default_policy: config.policy.clone(),
+            policies: config.policies.clone(),
+            hlc_floor: start.hlc_floor,
+            hlc_ceiling: start.state.hlc_ceiling,
+            amnesia,
+            seed: clock::seed(),
+            bugs: Vec::new(),
+        };
+        Peer::new(config, recovery)
+    };
+    recoveries.into_iter().enumerate().map(machine).collect()
+}
+
+fn mesh_config(
+    shared: &Shared,
+    credentials: Option<certs::Credentials>,
+    layout: &Layout,
+) -> Result<Option<MeshConfig>, Fault> {
+    let Some(credentials) = credentials else {
+        info!("no certificates, so no peers and no native clients");
+        return Ok(None);
+    };
+    let config = &shared.config;
+    let mut peers = Vec::new();
+    for member in layout.peers_of(config.node) {
+        let address = resolve(&member.peer)?;
+        peers.push(mesh::Peer { id: member.id, name: member.name.clone(), address });
+    }
+    Ok(Some(MeshConfig {
+        me: config.node,
+        listen: config.peer_listen,
+        cluster: mesh::ClusterId(shared.cluster.0),
+        wire: Versions { min: WIRE_VERSION_MIN, max: WIRE_VERSION },
+        credentials,
+        peers,
+        tuning: Tuning::default(),
+    }))
+}
+
+fn resolve(address: &str) -> Result<std::net::SocketAddr, Fault> {
+    use std::net::ToSocketAddrs;
+    let found = address.to_socket_addrs().map(|mut all| all.next());
+    let why = match found {
+        Ok(Some(address)) => return Ok(address),
+        Ok(None) => "the name has no address".to_owned(),
+        Err(e) => e.to_string(),
+    };
+    Err(Fault::new(
+        format!("the peer address {address} cannot be resolved"),
+        why,
+        "correct it in cluster.members, or the name server",
+    ))
+}

@@ -1,0 +1,258 @@
+//! State: the few things that a node must remember about itself, in `node.state`.
+//!
+//! Written whole: a temporary file, fsync, rename, fsync of the directory. Promises: an incarnation
+//! is on disk before anything is minted under it, and is used by one life only, unless the life
+//! before ended with everything on disk and said so (`clean`).
+
+use std::fs::{self, File};
+use std::io::{self, Write};
+use std::path::{Path, PathBuf};
+
+use ring::{ClusterId, Incarnation, NodeId, WallMillis};
+use serde::{Deserialize, Serialize};
+
+use crate::error::Fault;
+
+/// The version of everything in a data directory.
+const FORMAT: u32 = 1;
+
+const NAME: &str = "node.state";
+
+/// What the file holds.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct NodeState {
+    /// The format of the data directory.
+    pub format: u32,
+    /// The cluster that the data belong to.
+    pub cluster: ClusterId,
+    /// The node that they belong to.
+    pub node: NodeId,
+    /// Its name.
+    pub name: String,
+    /// Its life: this one while it runs, the last one while it does not.
+    pub incarnation: Incarnation,
+    /// True if the last life ended with everything on disk.
+    pub clean: bool,
+    /// No stamp above this wall time was ever minted.
+    pub hlc_ceiling: WallMillis,
+    /// Which start of the machine the last life ran in.
+    pub boot_id: String,
+}
+
+/// What the state says about the start that begins now.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Start {
+    /// The state as it is on disk now.
+    pub state: NodeState,
+    /// The ceiling of the previous life.
+    pub hlc_floor: WallMillis,
+    /// True if the machine lost power under the previous life, so that acknowledged writes of
+    /// durability `os` may be gone.
+    pub power_lost: bool,
+    /// True if there was no previous life.
+    pub first: bool,
+}
+
+/// The file, as the one process that owns the directory sees it.
+#[derive(Debug)]
+pub struct StateFile {
+    dir: PathBuf,
+    state: NodeState,
+}
+
+impl StateFile {
+    /// The state without a start, for those who only look; `None` if there is none.
+    ///
+    /// # Errors
+    /// A [`Fault`] if it cannot be read.
+    pub fn peek(dir: &Path) -> Result<Option<NodeState>, Fault> {
+        let path = dir.join(NAME);
+        let text = match fs::read_to_string(&path) {
+            Ok(text) => text,
+            Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(None),
+            Err(e) => return Err(Fault::file(&path, "read", &e)),
+        };
+        match toml::from_str::<NodeState>(&text) {
+            Ok(state) if state.format == FORMAT => Ok(Some(state)),
+            Ok(state) => Err(Fault::new(
+                format!("the data directory {} has another format", dir.display()),
+                format!("it is of format {}, this ringd reads format {FORMAT}", state.format),
+                "start the version of ringd that wrote it, or choose another node.data_dir",
+            )),
+            Err(e) => Err(Fault::new(
+                format!("{} cannot be understood", path.display()),
+                e.message().to_owned(),
+                "restore the file, or empty the data directory and let the node fetch its data",
+            )),
+        }
+    }
+
+    /// Begins a life: checks whose data these are, takes a new incarnation unless the last life
+    /// ended cleanly, and puts it on disk.
+    ///
+    /// # Errors
+    /// A [`Fault`] if the data are another node's or cluster's, or the disk refuses. Without
+    /// `cluster` the directory decides, and a new one draws its own.
+    pub fn begin(
+        dir: &Path,
+        cluster: Option<ClusterId>,
+        node: NodeId,
+        name: &str,
+        now: WallMillis,
+    ) -> Result<(Self, Start), Fault> {
+        fs::create_dir_all(dir).map_err(|e| Fault::file(dir, "create", &e))?;
+        let boot_id = boot_id();
+        let old = Self::peek(dir)?;
+        if let Some(old) = &old {
+            belongs(dir, old, cluster, node, name)?;
+        }
+        let first = old.is_none();
+        let hlc_floor = old.as_ref().map_or(WallMillis(0), |o| o.hlc_ceiling);
+        let power_lost = old.as_ref().is_some_and(|o| !o.clean && o.boot_id != boot_id);
+        let incarnation = match &old {
+            None => Incarnation(1),
+            Some(o) if o.clean => o.incarnation,
+            Some(o) => Incarnation(o.incarnation.0 + 1),
+        };
+        let ahead = WallMillis(now.0 + crate::limits::CEILING_AHEAD_MS);
+        let state = NodeState {
+            format: FORMAT,
+            cluster: old
+                .map(|o| o.cluster)
+                .or(cluster)
+                .unwrap_or_else(|| ClusterId(rand::random())),
+            node,
+            name: name.to_owned(),
+            incarnation,
+            clean: false,
+            hlc_ceiling: ahead.max(hlc_floor),
+            boot_id,
+        };
+        let mut file = Self { dir: dir.to_owned(), state: state.clone() };
+        file.write().map_err(|e| Fault::file(&dir.join(NAME), "write", &e))?;
+        Ok((file, Start { state, hlc_floor, power_lost, first }))
+    }
+
+    /// Puts a higher ceiling on disk; returns the one that holds then.
+    ///
+    /// # Errors
+    /// The disk's; the ceiling on disk is then unknown but no lower than it was.
+    pub fn raise_ceiling(&mut self, to: WallMillis) -> io::Result<WallMillis> {
+        if to > self.state.hlc_ceiling {
+            self.state.hlc_ceiling = to;
+            self.write()?;
+        }
+        Ok(self.state.hlc_ceiling)
+    }
+
+    /// Marks the life as ended with everything on disk. The caller made sure that it is.
+    ///
+    /// # Errors
+    /// The disk's.
+    pub fn end(&mut self) -> io::Result<()> {
+        self.state.clean = true;
+        self.write()
+    }
+
+    fn write(&mut self) -> io::Result<()> {
+        let text = toml::to_string(&self.state).map_err(io::Error::other)?;
+        let (path, tmp) = (self.dir.join(NAME), self.dir.join(format!("{NAME}.tmp")));
+        let mut file = File::create(&tmp)?;
+        file.write_all(text.as_bytes())?;
+        file.sync_all()?;
+        fs::rename(&tmp, &path)?;
+        File::open(&self.dir)?.sync_all()
+    }
+}
+
+fn belongs(
+    dir: &Path,
+    old: &NodeState,
+    cluster: Option<ClusterId>,
+    node: NodeId,
+    name: &str,
+) -> Result<(), Fault> {
+    let fix = "point node.data_dir to this node's own directory, or to an empty one";
+    if let Some(cluster) = cluster.filter(|c| *c != old.cluster) {
+        return Err(Fault::new(
+            format!("the data directory {} belongs to another cluster", dir.display()),
+            format!("its data are of cluster {}, the configuration says {cluster}", old.cluster),
+            fix,
+        ));
+    }
+    if old.node != node || old.name != name {
+        let NodeState { node: number, name: other, .. } = old;
+        return Err(Fault::new(
+            format!("the data directory {} belongs to another node", dir.display()),
+            format!(
+                "its data are of {other} (node {number}), the configuration says {name} ({node})"
+            ),
+            fix,
+        ));
+    }
+    Ok(())
+}
+
+/// Names the current start of the machine; empty where the system does not tell.
+fn boot_id() -> String {
+    fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap_or_default().trim().to_owned()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn begin(dir: &Path) -> (StateFile, Start) {
+        let at = WallMillis(1_000);
+        StateFile::begin(dir, Some(ClusterId(7)), NodeId(1), "n1", at).expect("may begin")
+    }
+
+    #[test]
+    fn every_life_has_its_own_number_unless_the_last_one_ended_cleanly() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let (mut file, start) = begin(dir.path());
+        assert!(start.first && start.state.incarnation == Incarnation(1));
+        file.end().expect("written");
+        let (_, start) = begin(dir.path());
+        assert_eq!(start.state.incarnation, Incarnation(1));
+        // That life ends without a word.
+        let (_, start) = begin(dir.path());
+        assert_eq!(start.state.incarnation, Incarnation(2));
+        assert!(!start.power_lost, "the machine did not restart");
+    }
+
+    #[test]
+    fn the_ceiling_never_falls() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let (mut file, _) = begin(dir.path());
+        file.raise_ceiling(WallMillis(1_000_000)).expect("written");
+        file.raise_ceiling(WallMillis(5)).expect("written");
+        let (_, start) = begin(dir.path());
+        assert_eq!(start.hlc_floor, WallMillis(1_000_000));
+        assert_eq!(start.state.hlc_ceiling, WallMillis(1_000_000));
+    }
+
+    #[test]
+    fn a_restart_of_the_machine_is_noticed_only_if_the_life_was_not_ended() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let (mut file, _) = begin(dir.path());
+        file.state.boot_id = "another".into();
+        file.write().expect("written");
+        assert!(begin(dir.path()).1.power_lost);
+        file.end().expect("written");
+        assert!(!begin(dir.path()).1.power_lost);
+    }
+
+    #[test]
+    fn data_of_others_are_refused_in_three_lines() {
+        let dir = tempfile::tempdir().expect("a directory");
+        begin(dir.path());
+        let at = WallMillis(0);
+        let other = StateFile::begin(dir.path(), Some(ClusterId(8)), NodeId(1), "n1", at);
+        let text = other.expect_err("refused").to_string();
+        assert!(text.contains("another cluster") && text.lines().count() == 3, "{text}");
+        let other = StateFile::begin(dir.path(), Some(ClusterId(7)), NodeId(2), "n2", at);
+        let text = other.expect_err("refused").to_string();
+        assert!(text.contains("another node") && text.lines().count() == 3, "{text}");
+    }
+}

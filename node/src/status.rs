@@ -1,0 +1,83 @@
+//! Status: the cluster as this node sees it, in plain numbers.
+
+use std::sync::atomic::Ordering;
+
+use ring::NodeId;
+use ring::keyspace::Level;
+use ring::liveness::NodeState;
+use wire::admin::NodeState as MemberState;
+use wire::{ClusterStatus, NodeStatus};
+
+use crate::clock;
+use crate::shared::Shared;
+
+/// Why the node should get no traffic; empty if it should.
+#[must_use]
+pub fn not_ready(shared: &Shared) -> Vec<&'static str> {
+    let mut reasons = Vec::new();
+    if shared.draining.load(Ordering::Relaxed) {
+        reasons.push("draining");
+    }
+    if shared.is_loading() {
+        reasons.push("catching up with its peers");
+    }
+    if shared.members().quorum_of_mine < 1.0 {
+        reasons.push("no quorum for some of its slots");
+    }
+    if shared.engine.stats().poisoned {
+        reasons.push("the disk failed");
+    }
+    reasons
+}
+
+/// The cluster as this node sees it.
+#[must_use]
+pub fn of(shared: &Shared) -> ClusterStatus {
+    let (layout, view, config) = (shared.layout(), shared.members(), &shared.config);
+    let policy = &config.policy;
+    let copies = layout.table.width().min(policy.n);
+    let needed = |level: Level| level.needed(copies).unwrap_or(0);
+    let firsts = layout.table.firsts();
+    let now = clock::mono();
+    let node = |id: &NodeId, member: &ring::Member| {
+        let seen = view.members.get(id);
+        let up = seen.is_some_and(|m| m.up);
+        let state = seen.map_or(NodeState::Starting, |m| m.state);
+        let mine = *id == config.node;
+        let engine = mine.then(|| shared.engine.stats());
+        let since = seen.map_or(now, |m| m.since);
+        NodeStatus {
+            id: id.0,
+            name: member.name.clone(),
+            zone: member.zone.clone(),
+            address: member.peer.clone(),
+            state: match state {
+                NodeState::Draining => MemberState::Draining,
+                NodeState::Starting | NodeState::CatchingUp | NodeState::Ready => {
+                    MemberState::Normal
+                }
+            },
+            up,
+            ready: up && state == NodeState::Ready,
+            owns: f64::from(firsts.get(id).copied().unwrap_or(0)) / f64::from(ring::SLOTS),
+            load_bytes: engine.map_or(0, |e| e.table_bytes.iter().sum::<u64>() + e.log_bytes),
+            keys: 0,
+            last_seen_ms: if up { 0 } else { now.since(since).as_millis() as u64 },
+            incarnation: seen.map_or(0, |m| m.incarnation.0),
+            version: if mine { env!("CARGO_PKG_VERSION").to_owned() } else { String::new() },
+        }
+    };
+    ClusterStatus {
+        cluster: shared.cluster.to_string(),
+        name: config.cluster_name.clone(),
+        epoch: layout.epoch.0,
+        n: policy.n,
+        r: needed(policy.read),
+        w: needed(policy.write),
+        wire_version: wire::frame::WIRE_VERSION,
+        nodes: layout.members.iter().map(|(id, member)| node(id, member)).collect(),
+        slots_quorum_readable: view.quorum,
+        slots_quorum_writable: view.quorum,
+        reporter: config.name.clone(),
+    }
+}

@@ -1,0 +1,202 @@
+//! The store: carries out the storage effects of one core's machine on its shard of the engine.
+//!
+//! Everything here is synchronous. What is applied is visible at once and leaves memory with the
+//! next [`Store::commit`]; what cannot be read is never taken for absent.
+
+use bytes::Bytes;
+use replication::RowChange;
+use replication::fold;
+use replication::listing::{Listed, Listings, Rows};
+use replication::row::{self, Keyspace, Row};
+use ring::Slot;
+use storage::{Batch, Direction, Durability, Error, Folded, Merge, Shard, SyncHandle};
+
+/// What merge operands mean: replication says so, the engine only calls.
+#[derive(Clone, Copy, Debug)]
+pub struct Folding;
+
+impl Merge for Folding {
+    fn full(
+        &self,
+        _key: &[u8],
+        base: Option<&[u8]>,
+        operands: &[&[u8]],
+        out: &mut Vec<u8>,
+    ) -> Folded {
+        match fold::fold(base, operands.iter().copied(), out) {
+            fold::Folded::Record => Folded::Value,
+            fold::Folded::Nothing => Folded::Deleted,
+            fold::Folded::Unreadable => Folded::Carry,
+        }
+    }
+
+    fn partial(&self, _key: &[u8], operands: &[&[u8]], out: &mut Vec<u8>) -> bool {
+        fold::fold_partial(operands.iter().copied(), out)
+    }
+}
+
+/// The keys at which the rows of `cores` cores are split.
+#[must_use]
+pub fn splits(cores: usize) -> Vec<Vec<u8>> {
+    let first_of = |core: usize| Slot::all().find(|slot| slot.core(cores) == core);
+    (1..cores).filter_map(first_of).map(row::start_of).collect()
+}
+
+/// One core's part of the engine.
+pub struct Store {
+    shard: Shard,
+    batch: Batch,
+    listings: Listings,
+}
+
+impl Store {
+    /// The store over a shard.
+    #[must_use]
+    pub fn new(shard: Shard) -> Self {
+        Self { shard, batch: Batch::new(), listings: Listings::default() }
+    }
+
+    /// Applies all changes or none; visible at once.
+    ///
+    /// # Errors
+    /// What the engine says; nothing was applied.
+    pub fn apply(&mut self, changes: &[RowChange]) -> Result<(), Error> {
+        if changes.is_empty() {
+            return Ok(());
+        }
+        self.batch.clear();
+        for change in changes {
+            match change {
+                RowChange::Merge { row, operand } => self.batch.merge(row, operand),
+                RowChange::Put { row, value } => self.batch.put(row, value),
+            }
+        }
+        self.shard.apply(&self.batch, Durability::Buffered).map(|_| ())
+    }
+
+    /// Gives everything applied to the operating system, in one write.
+    ///
+    /// # Errors
+    /// What the engine says; nothing applied since the last commit may be acknowledged.
+    pub fn commit(&mut self) -> Result<(), Error> {
+        self.shard.commit().map(|_| ())
+    }
+
+    /// The encoded records of rows, empty where there is none.
+    ///
+    /// # Errors
+    /// What the engine says: the record of some row cannot be known.
+    pub fn load(&self, rows: &[Row]) -> Result<Vec<Bytes>, Error> {
+        let mut records = Vec::with_capacity(rows.len());
+        self.shard.get_many(rows, |_, value| {
+            records.push(value.map_or_else(Bytes::new, Bytes::copy_from_slice));
+        })?;
+        Ok(records)
+    }
+
+    /// Lists rows in the order of SCAN.
+    ///
+    /// # Errors
+    /// What the engine says.
+    pub fn list(
+        &mut self,
+        keyspace: Keyspace,
+        from: (Slot, u64),
+        last: Slot,
+        count: u32,
+    ) -> Result<Listed, String> {
+        self.listings.list(&Source(&self.shard), keyspace, from, last, count)
+    }
+
+    /// Rows of every keyspace of a slot from `from` on, about `bytes` of them; then where to go on,
+    /// empty if that was all.
+    ///
+    /// # Errors
+    /// What the engine says.
+    pub fn read_rows(
+        &self,
+        slot: Slot,
+        from: &[u8],
+        bytes: u32,
+    ) -> Result<(Vec<(Row, Bytes)>, Row), Error> {
+        let (first, end) = row::range_of_slot(slot);
+        let start = if from.is_empty() { &first[..] } else { from };
+        let mut scan = self.shard.scan(start, Some(&end), Direction::Forward, None)?;
+        let (mut rows, mut sum) = (Vec::new(), 0);
+        while let Some((key, value)) = scan.next_row()? {
+            if sum >= bytes as usize {
+                return Ok((rows, Bytes::copy_from_slice(key)));
+            }
+            sum += key.len() + value.len();
+            rows.push((Bytes::copy_from_slice(key), Bytes::copy_from_slice(&value)));
+        }
+        Ok((rows, Row::new()))
+    }
+
+    /// Whether the memtable should become a table.
+    #[must_use]
+    pub fn wants_rotation(&self) -> bool {
+        self.shard.wants_rotation()
+    }
+
+    /// Begins a new memtable and a new file of the log. Rows that carry what only the log told must
+    /// have been applied and committed just before.
+    pub fn rotate(&mut self) {
+        self.shard.rotate();
+    }
+
+    /// A handle that makes durable, from any thread, what was committed.
+    #[must_use]
+    pub fn sync_handle(&self) -> SyncHandle {
+        self.shard.sync_handle()
+    }
+
+    /// Bytes in the memtable that takes the writes.
+    #[must_use]
+    pub fn memtable_bytes(&self) -> usize {
+        self.shard.memtable_bytes()
+    }
+}
+
+/// A shard as listings read it.
+struct Source<'a>(&'a Shard);
+
+impl Rows for Source<'_> {
+    fn each(
+        &self,
+        slot: Slot,
+        keyspace: Keyspace,
+        f: &mut dyn FnMut(&[u8], &[u8]),
+    ) -> Result<(), String> {
+        let (start, end) = row::range_of(slot, keyspace);
+        let told = |e: Error| e.to_string();
+        let mut scan = self.0.scan(&start, Some(&end), Direction::Forward, None).map_err(told)?;
+        while let Some((key, value)) = scan.next_row().map_err(told)? {
+            f(key, &value);
+        }
+        Ok(())
+    }
+
+    fn get(&self, row: &[u8]) -> Result<Vec<u8>, String> {
+        let copy = |value: Option<&[u8]>| value.map(<[u8]>::to_vec).unwrap_or_default();
+        self.0.get_with(row, copy).map_err(|e| e.to_string())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_core_owns_the_rows_of_its_slots() {
+        for cores in [1, 2, 3, 7, 64] {
+            let splits = splits(cores);
+            assert_eq!(splits.len(), cores - 1);
+            for slot in Slot::all() {
+                let row = row::of_clock(slot);
+                let shard = splits.partition_point(|s| s[..] <= row[..]);
+                assert_eq!(shard, slot.core(cores), "{slot} of {cores} cores");
+            }
+        }
+    }
+}

@@ -1,0 +1,627 @@
+//! The turn: one core's machine, store and sessions, and the order in which a turn treats them.
+//!
+//! Whatever wakes the core (a socket, the mesh, a mailbox, a timer) hands its events in here and
+//! marks the turn as begun. When everybody who was ready has done so, [`Core::flush`] ends it:
+//! effects until there are none, one commit of the log, what becomes durable by it, and only then
+//! frames to peers and replies to clients. So nothing leaves the process that a killed process could
+//! forget, and one write of the log, one frame a peer and one write a socket serve the whole turn.
+//!
+//! The clocks are read once a turn.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::task::Waker;
+
+use replication::op::TaskError;
+use replication::{Answer, Effect, Event, Message, Outbox, Peer, Request};
+use ring::keyspace::Durability;
+use ring::{Hlc, NodeId, Now};
+use tracing::{error, warn};
+
+use crate::admin::NativeAsker;
+use crate::clock;
+use crate::front::conn::Conn;
+use crate::front::host::NodeHost;
+use crate::members::Members;
+use crate::mesh::Lane;
+use crate::metrics::{Class, CoreReport};
+use crate::peers::Sends;
+use crate::shared::Shared;
+use crate::slab::{Key, Slab};
+use crate::store::Store;
+
+/// What one core hands to another.
+#[derive(Debug)]
+pub enum Letter {
+    /// For the machine.
+    Event(Event),
+    /// What was applied is durable, or will never be.
+    Applied {
+        /// Of these effects.
+        tokens: Vec<u64>,
+        /// The reason, if the disk failed.
+        failed: Option<String>,
+    },
+    /// The answer to a request that the receiver submitted.
+    Answer {
+        /// The request.
+        id: u64,
+        /// Its answer.
+        answer: Answer,
+    },
+    /// For the mesh, which lives on core 0: whole frames.
+    Frames {
+        /// To this peer.
+        to: NodeId,
+        /// On this lane.
+        lane: Lane,
+        /// The frames.
+        bytes: Vec<u8>,
+    },
+    /// To core 0: that core is ready, or is not.
+    CoreReady {
+        /// The core.
+        core: usize,
+        /// Whether it is.
+        ready: bool,
+    },
+    /// To core 0: exchange layouts with this peer.
+    FetchLayout {
+        /// The peer.
+        from: NodeId,
+    },
+    /// Close this client's connection.
+    Kill(Key),
+    /// Take no more requests; go on serving peers.
+    Drain,
+    /// Everything is over.
+    Stop,
+}
+
+/// Who waits for an answer of the machine.
+#[derive(Debug)]
+pub enum Asker {
+    /// A Redis client: its connection, and the session's number of the request.
+    Conn {
+        /// The connection.
+        conn: Key,
+        /// The session's number.
+        id: u64,
+    },
+    /// A native client.
+    Native(NativeAsker),
+}
+
+/// A request that is not answered yet.
+struct Asked {
+    asker: Asker,
+    since: ring::Instant,
+    class: Class,
+}
+
+/// One core of a node.
+pub struct Core {
+    /// Which one.
+    pub index: usize,
+    /// What all threads share.
+    pub shared: Arc<Shared>,
+    /// What sessions ask of the node.
+    pub host: NodeHost,
+    /// Its Redis clients.
+    pub conns: Slab<Conn>,
+    /// Buffer for reads from clients.
+    pub scratch: Vec<u8>,
+    /// What it counts.
+    pub report: CoreReport,
+    /// Core 0: peers, their liveness, and the mesh.
+    pub members: Option<Members>,
+    /// True once it takes no more requests.
+    pub draining: bool,
+    /// True once everything is over.
+    pub stopped: bool,
+    peer: Peer,
+    store: Store,
+    now: Option<Now>,
+    begun: bool,
+    waker: Waker,
+    effects: VecDeque<Effect>,
+    outbox: Outbox,
+    /// Answers that a session's own follow-up waits behind.
+    submits: Vec<(Key, commands::Submit)>,
+    asked: Slab<Asked>,
+    /// Something was applied and not committed.
+    uncommitted: bool,
+    /// Effects to be told of by the commit, and by the sync after it.
+    on_commit: Vec<u64>,
+    on_sync: Vec<u64>,
+    refused: Vec<(u64, String)>,
+    sends: Sends,
+    mail: Vec<Vec<Letter>>,
+    letters: Vec<Letter>,
+    written: Vec<Key>,
+    ready: bool,
+}
+
+/// The bits of a request's number that name its core.
+const CORE_SHIFT: u32 = 56;
+
+impl Core {
+    /// A core with its machine and its store; nothing has happened yet.
+    #[must_use]
+    pub fn new(index: usize, shared: Arc<Shared>, peer: Peer, store: Store) -> Self {
+        let mail = shared.boxes.iter().map(|_| Vec::new()).collect();
+        Self {
+            index,
+            host: NodeHost::new(shared.clone(), index),
+            shared,
+            conns: Slab::default(),
+            scratch: vec![0; crate::limits::READ_BYTES],
+            report: CoreReport::default(),
+            members: None,
+            draining: false,
+            stopped: false,
+            peer,
+            store,
+            now: None,
+            begun: false,
+            waker: Waker::noop().clone(),
+            effects: VecDeque::new(),
+            outbox: Vec::new(),
+            submits: Vec::new(),
+            asked: Slab::default(),
+            uncommitted: false,
+            on_commit: Vec::new(),
+            on_sync: Vec::new(),
+            refused: Vec::new(),
+            sends: Sends::default(),
+            mail,
+            letters: Vec::new(),
+            written: Vec::new(),
+            ready: false,
+        }
+    }
+
+    /// The time of this turn.
+    pub fn now(&mut self) -> Now {
+        *self.now.get_or_insert_with(clock::now)
+    }
+
+    /// There is something to do: the turn will be ended.
+    pub fn begin(&mut self) {
+        if !self.begun {
+            self.begun = true;
+            self.waker.wake_by_ref();
+        }
+    }
+
+    /// Who ends turns: woken when one begins.
+    pub fn set_waker(&mut self, waker: &Waker) {
+        if !self.waker.will_wake(waker) {
+            self.waker = waker.clone();
+        }
+    }
+
+    /// Whether a turn has begun.
+    #[must_use]
+    pub fn has_begun(&self) -> bool {
+        self.begun
+    }
+
+    /// Whether others have handed something in.
+    #[must_use]
+    pub fn has_post(&self) -> bool {
+        !self.shared.boxes[self.index].is_empty()
+    }
+
+    /// When the machine must hear of the time.
+    #[must_use]
+    pub fn next_deadline(&self) -> Option<ring::Instant> {
+        let members = self.members.as_ref().map(Members::next_deadline);
+        match (self.peer.next_deadline(), members) {
+            (Some(a), Some(b)) => Some(a.min(b)),
+            (a, b) => a.or(b),
+        }
+    }
+
+    /// Requests that are not answered yet.
+    #[must_use]
+    pub fn in_flight(&self) -> usize {
+        self.asked.len()
+    }
+
+    /// Something happened; its effects follow with [`Core::run`].
+    pub fn feed(&mut self, event: Event) {
+        let now = self.now();
+        self.peer.on_event(now, event, &mut self.outbox);
+        self.effects.extend(self.outbox.drain(..));
+        self.begin();
+    }
+
+    /// Time may have passed beyond a deadline.
+    pub fn tick(&mut self) {
+        let now = self.now();
+        if self.peer.next_deadline().is_some_and(|at| at <= now.mono) {
+            self.feed(Event::Tick);
+        }
+        self.with_members(|members, now, letters| members.tick(now, letters));
+    }
+
+    /// A message came from a peer; only core 0 hears them.
+    pub fn receive(&mut self, from: NodeId, epoch: u64, hlc: Hlc, message: Message) {
+        let Some(slot) = message.slot() else {
+            warn!(%from, "a message without a slot");
+            return;
+        };
+        self.report.messages_in += 1;
+        let event = Event::Received { from, epoch, hlc, message };
+        self.hand(slot.core(self.mail.len()), Letter::Event(event));
+    }
+
+    /// Gives a letter to a core: at once if it is this one.
+    pub fn hand(&mut self, core: usize, letter: Letter) {
+        if core == self.index {
+            self.open(letter);
+        } else {
+            self.mail[core].push(letter);
+            self.begin();
+        }
+    }
+
+    /// Asks the machine of the slot's core.
+    pub fn submit(&mut self, asker: Asker, request: Request, timeout_us: u64) {
+        let class = match &request {
+            Request::Task(task) if task.is_read() => Class::Read,
+            Request::Task(_) => Class::Write,
+            Request::Scan { .. }
+            | Request::Count { .. }
+            | Request::Flush { .. }
+            | Request::AwaitAcks { .. } => Class::Whole,
+        };
+        let core = request.slot().core(self.mail.len());
+        let since = self.now().mono;
+        let key = self.asked.insert(Asked { asker, since, class });
+        let id = ((self.index as u64) << CORE_SHIFT) | key.to_bits();
+        self.hand(core, Letter::Event(Event::Submit { id, request, timeout_us }));
+    }
+
+    /// The client is gone: nobody waits for its answers any more.
+    pub fn cancel(&mut self, conn: Key) {
+        let gone = |(key, asked): (Key, &mut Asked)| match asked.asker {
+            Asker::Conn { conn: c, .. } if c == conn => Some(key),
+            Asker::Conn { .. } | Asker::Native(_) => None,
+        };
+        let gone: Vec<Key> = self.asked.iter_mut().filter_map(gone).collect();
+        for key in gone {
+            self.asked.remove(key);
+            let id = ((self.index as u64) << CORE_SHIFT) | key.to_bits();
+            // The core that works on it is not remembered; each one passes over what is not its.
+            for core in 0..self.mail.len() {
+                self.hand(core, Letter::Event(Event::Cancel(id)));
+            }
+        }
+    }
+
+    fn open(&mut self, letter: Letter) {
+        self.begin();
+        match letter {
+            Letter::Event(event) => self.feed(event),
+            Letter::Applied { tokens, failed } => {
+                for token in tokens {
+                    self.feed(Event::Applied { token, failed: failed.clone() });
+                }
+            }
+            Letter::Answer { id, answer } => self.answer(id, answer),
+            Letter::Frames { to, lane, bytes } => {
+                if let Some(members) = &self.members {
+                    let sent = members.send(to, lane, &bytes);
+                    self.report.messages_dropped += u64::from(!sent);
+                }
+            }
+            Letter::CoreReady { core, ready } => {
+                self.with_members(|members, now, letters| {
+                    members.core_is(now, core, ready, letters);
+                });
+            }
+            Letter::FetchLayout { from } => {
+                if let Some(members) = &self.members {
+                    members.fetch_layout(from);
+                }
+            }
+            Letter::Kill(key) => {
+                if let Some(conn) = self.conns.get_mut(key) {
+                    conn.kill();
+                }
+            }
+            Letter::Drain => {
+                self.draining = true;
+                for (_, conn) in self.conns.iter_mut() {
+                    conn.wake();
+                }
+                self.with_members(|members, now, letters| members.drain(now, letters));
+            }
+            Letter::Stop => self.stopped = true,
+        }
+    }
+
+    /// Lets core 0's view of the members act; what follows goes to every core.
+    pub fn with_members(&mut self, act: impl FnOnce(&mut Members, Now, &mut Vec<Event>)) {
+        let now = self.now();
+        let Some(members) = &mut self.members else { return };
+        let mut events = Vec::new();
+        act(members, now, &mut events);
+        self.begin();
+        for event in events {
+            for core in 0..self.mail.len() {
+                self.hand(core, Letter::Event(event.clone()));
+            }
+        }
+    }
+
+    /// Carries out effects until there are none.
+    pub fn run(&mut self) {
+        loop {
+            while let Some(effect) = self.effects.pop_front() {
+                self.carry_out(effect);
+            }
+            if self.submits.is_empty() {
+                return;
+            }
+            for (conn, submit) in std::mem::take(&mut self.submits) {
+                let commands::Submit { id, request, timeout_us } = submit;
+                self.submit(Asker::Conn { conn, id }, request, timeout_us);
+            }
+        }
+    }
+
+    fn carry_out(&mut self, effect: Effect) {
+        match effect {
+            Effect::Answer { id, answer } => {
+                let core = (id >> CORE_SHIFT) as usize;
+                if core == self.index {
+                    self.answer(id, answer);
+                } else {
+                    self.hand(core, Letter::Answer { id, answer });
+                }
+            }
+            Effect::Send { to, message } => {
+                self.report.messages_out += 1;
+                self.sends.push(to, message);
+            }
+            Effect::Load { token, rows } => match self.store.load(&rows) {
+                Ok(records) => self.feed(Event::Loaded { token, records }),
+                // Damage is not absence: whoever asked gets no answer, and asks another replica.
+                Err(e) => error!(error = %e, "rows cannot be read"),
+            },
+            Effect::Apply { token, changes, durability } => match self.store.apply(&changes) {
+                Ok(()) => {
+                    self.uncommitted |= !changes.is_empty();
+                    let waiting = match durability {
+                        Durability::Os => &mut self.on_commit,
+                        Durability::Sync => &mut self.on_sync,
+                    };
+                    waiting.push(token);
+                }
+                Err(e) => self.refused.push((token, e.to_string())),
+            },
+            Effect::List { token, keyspace, from, from_hash, last, count } => {
+                match self.store.list(keyspace, (from, from_hash), last, count) {
+                    Ok(listed) => {
+                        let (rows, next) = (listed.rows, listed.next);
+                        self.feed(Event::Listed { token, rows, next });
+                    }
+                    Err(e) => error!(error = e, "rows cannot be listed"),
+                }
+            }
+            Effect::ReadRows { token, slot, from, bytes } => {
+                match self.store.read_rows(slot, &from, bytes) {
+                    Ok((rows, next)) => self.feed(Event::RowsRead { token, rows, next }),
+                    Err(e) => error!(error = %e, "rows of a slot cannot be read"),
+                }
+            }
+            Effect::ScanLog { token, wanted } => {
+                self.shared.background.search_log(self.index, token, wanted);
+            }
+            Effect::RaiseCeiling(to) => self.shared.background.raise_ceiling(to),
+            Effect::Ready(ready) => {
+                if self.ready != ready {
+                    self.ready = ready;
+                    self.hand(0, Letter::CoreReady { core: self.index, ready });
+                }
+            }
+            Effect::FetchLayout { from } => self.hand(0, Letter::FetchLayout { from }),
+            Effect::Fatal(why) => self.shared.fail(why),
+        }
+    }
+
+    fn answer(&mut self, id: u64, answer: Answer) {
+        let now = self.now();
+        let key = Key::from_bits(id & ((1 << CORE_SHIFT) - 1));
+        let Some(asked) = self.asked.remove(key) else { return };
+        self.report.histogram(asked.class).record(now.mono.since(asked.since));
+        if let Answer::Failed(error) = &answer {
+            match error {
+                TaskError::Unavailable { .. } => self.report.unavailable += 1,
+                TaskError::Unconfirmed { .. } => self.report.unconfirmed += 1,
+                TaskError::Overloaded { .. } => self.report.overloaded += 1,
+                _ => {}
+            }
+        }
+        match asked.asker {
+            Asker::Conn { conn: key, id } => {
+                let Some(conn) = self.conns.get_mut(key) else { return };
+                conn.session.on_answer(now, id, answer, &mut self.host, &mut conn.output);
+                self.after_session(key);
+            }
+            Asker::Native(asker) => asker.answer(&self.shared, answer),
+        }
+    }
+
+    /// A session has done something: takes its requests, remembers that it has replies.
+    pub fn after_session(&mut self, key: Key) {
+        let Some(conn) = self.conns.get_mut(key) else { return };
+        for submit in conn.output.submits.drain(..) {
+            self.submits.push((key, submit));
+        }
+        if !conn.listed && conn.has_work() {
+            conn.listed = true;
+            self.written.push(key);
+        }
+        self.begin();
+    }
+
+    /// Ends the turn; see the head of this file.
+    pub fn flush(&mut self) {
+        // What happens meanwhile belongs to this turn and begins none.
+        self.begun = true;
+        self.report.turns += 1;
+        self.read_mail();
+        loop {
+            self.run();
+            if !self.settle() {
+                break;
+            }
+        }
+        if self.store.wants_rotation() {
+            self.rotate();
+        }
+        self.send_frames();
+        self.write_replies();
+        self.post_mail();
+        self.now = None;
+        self.begun = false;
+    }
+
+    fn read_mail(&mut self) {
+        let mut letters = std::mem::take(&mut self.letters);
+        self.shared.boxes[self.index].take(&mut letters, &self.waker);
+        for letter in letters.drain(..) {
+            self.open(letter);
+        }
+        self.letters = letters;
+    }
+
+    /// Commits what was applied and tells the machine what is durable; false if there was nothing.
+    fn settle(&mut self) -> bool {
+        let quiet = self.on_commit.is_empty() && self.on_sync.is_empty() && self.refused.is_empty();
+        if quiet && !self.uncommitted {
+            return false;
+        }
+        let failed = match self.uncommitted.then(|| self.store.commit()) {
+            Some(Ok(())) => {
+                self.report.commits += 1;
+                self.shared.background.committed(self.index);
+                None
+            }
+            Some(Err(e)) => {
+                error!(error = %e, "the log cannot be written; nothing of this turn is confirmed");
+                Some(e.to_string())
+            }
+            None => None,
+        };
+        self.uncommitted = false;
+        for (token, why) in std::mem::take(&mut self.refused) {
+            self.feed(Event::Applied { token, failed: Some(why) });
+        }
+        let mut tokens = std::mem::take(&mut self.on_commit);
+        let on_sync = std::mem::take(&mut self.on_sync);
+        if failed.is_some() {
+            tokens.extend(on_sync);
+        } else if !on_sync.is_empty() {
+            self.shared.background.sync_log(self.index, on_sync);
+        }
+        for token in tokens.drain(..) {
+            self.feed(Event::Applied { token, failed: failed.clone() });
+        }
+        if self.on_commit.is_empty() {
+            self.on_commit = tokens;
+        }
+        true
+    }
+
+    /// Puts what only the log told into rows, then begins a new memtable.
+    fn rotate(&mut self) {
+        let changes = self.peer.checkpoint();
+        let done = self.store.apply(&changes).and_then(|()| self.store.commit());
+        match done {
+            Ok(()) => {
+                self.store.rotate();
+                self.shared.background.look_for_jobs();
+            }
+            Err(e) => error!(error = %e, "the memtable cannot be rotated"),
+        }
+    }
+
+    fn send_frames(&mut self) {
+        if !self.sends.is_empty() {
+            let now = self.now();
+            let (epoch, hlc) = (self.shared.layout().epoch.0, self.peer.hlc(now));
+            let (members, mail, dropped) =
+                (&self.members, &mut self.mail, &mut self.report.messages_dropped);
+            self.sends.seal(epoch, hlc, |to, lane, bytes| match members {
+                Some(members) => *dropped += u64::from(!members.send(to, lane, bytes)),
+                None => mail[0].push(Letter::Frames { to, lane, bytes: bytes.to_vec() }),
+            });
+        }
+        if let Some(members) = &self.members {
+            members.flush();
+        }
+    }
+
+    fn write_replies(&mut self) {
+        let mut written = std::mem::take(&mut self.written);
+        for key in written.drain(..) {
+            if let Some(conn) = self.conns.get_mut(key) {
+                conn.listed = false;
+                self.report.bytes_out += conn.flush() as u64;
+            }
+        }
+        self.written = written;
+    }
+
+    fn post_mail(&mut self) {
+        for (core, letters) in self.mail.iter_mut().enumerate() {
+            if !letters.is_empty() {
+                self.shared.boxes[core].post(letters);
+            }
+        }
+    }
+
+    /// Once a second: says how it is, and looks after clients that do not move.
+    pub fn look_around(&mut self) {
+        let calls = self.report.stats.calls();
+        self.report.stats = self.host.own_stats().clone();
+        self.report.ops_per_second = self.report.stats.calls().saturating_sub(calls);
+        self.report.memtable_bytes = self.store.memtable_bytes() as u64;
+        self.host.follow_reset();
+        self.shared.set_report(self.index, self.report.clone());
+        let now = clock::mono();
+        let idle_max = u64::from(self.shared.config.redis.idle_timeout_s);
+        for (_, conn) in self.conns.iter_mut() {
+            conn.look_around(now, idle_max);
+        }
+        let heard = self.conns.iter_mut().map(|(_, conn)| (conn.id, conn.last_heard()));
+        self.shared.clients.heard(heard);
+    }
+
+    /// True once nobody waits for an answer and every reply has been taken.
+    pub fn is_drained(&mut self) -> bool {
+        self.draining
+            && self.asked.is_empty()
+            && self.conns.iter_mut().all(|(_, conn)| conn.is_drained())
+    }
+
+    /// Draining is far enough, or took too long: a last commit, then nothing more.
+    pub fn close(&mut self) {
+        self.flush();
+        if let Err(e) = self.store.commit() {
+            error!(error = %e, "the last commit failed");
+        }
+    }
+
+    /// Whether the node as a whole is draining.
+    #[must_use]
+    pub fn node_drains(&self) -> bool {
+        self.shared.draining.load(Ordering::Relaxed)
+    }
+}
