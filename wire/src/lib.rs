@@ -13,9 +13,10 @@
 //! 2. [`resp`]: [`resp::Decoder`] (requests, zero-copy), [`resp::Reply`] and its encoder, and
 //!    [`resp::ReplyDecoder`] for the client's side;
 //! 3. [`frame`]: [`FrameWriter`] builds frames in place, [`FrameDecoder`] reads them in place;
-//! 4. [`codec`]: the only call to the MessagePack library;
-//! 5. [`request`], [`reply`], [`admin`]: the native client's vocabulary;
-//! 6. [`fuzz`]: the properties that must hold for any bytes whatever.
+//! 4. [`hello`]: what both ends of a connection say first;
+//! 5. [`codec`]: the only call to the MessagePack library;
+//! 6. [`request`], [`reply`], [`admin`]: the native client's vocabulary;
+//! 7. [`fuzz`]: the properties that must hold for any bytes whatever.
 //!
 //! Every incremental decoder keeps one contract: it is called with all bytes since the last one it
 //! consumed, remembers how far it has looked, and so does work in proportion to the bytes that
@@ -26,6 +27,8 @@ pub mod limits;
 pub mod resp;
 
 pub mod frame;
+
+pub mod hello;
 
 pub mod codec;
 
@@ -38,5 +41,6 @@ pub mod fuzz;
 pub use admin::{ClusterStatus, NodeStatus};
 pub use codec::CodecError;
 pub use frame::{Frame, FrameDecoder, FrameError, FrameWriter, Header, Kind};
+pub use hello::{Hello, Purpose, Versions};
 pub use reply::{ClientReply, ErrorCode, ErrorReply};
 pub use request::{ClientRequest, Durability, Level};

@@ -6,6 +6,7 @@
 use core::fmt;
 
 use quinn::{ConnectionError, VarInt};
+use wire::hello::close;
 
 use super::limits::REASON_BYTES_MAX;
 
@@ -14,25 +15,25 @@ use super::limits::REASON_BYTES_MAX;
 #[repr(u32)]
 pub enum Refusal {
     /// The process ends, or this peer is no longer wanted.
-    Closing = 1,
+    Closing = close::CLOSING,
     /// A newer connection of the same peer took its place.
-    Replaced = 2,
+    Replaced = close::REPLACED,
     /// Not a hello, or not in time.
-    BadHello = 3,
+    BadHello = close::BAD_HELLO,
     /// A member of another cluster.
-    WrongCluster = 4,
+    WrongCluster = close::WRONG_CLUSTER,
     /// The certificate's role does not allow what was tried.
-    WrongRole = 5,
+    WrongRole = close::WRONG_ROLE,
     /// A node that is no member, or that gives another number than the layout.
-    UnknownNode = 6,
+    UnknownNode = close::UNKNOWN_NODE,
     /// No version of the frames that both sides know.
-    WireVersion = 7,
+    WireVersion = close::WIRE_VERSION,
     /// A length beyond the largest frame.
-    Oversized = 8,
+    Oversized = close::OVERSIZED,
     /// The layer above found the content wrong.
-    Content = 9,
+    Content = close::CONTENT,
     /// Too many connections.
-    Busy = 10,
+    Busy = close::BUSY,
 }
 
 /// How a connection ended.
