@@ -15,7 +15,7 @@ use std::time::Duration;
 use ring::{ClusterId, Layout, Member, NodeId};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
-use tokio::process::{Child, Command};
+use tokio::process::{Child, ChildStdin, Command};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::time::{sleep, timeout};
 
@@ -290,6 +290,8 @@ fn in_use(demo: &Demo, node: u16, address: SocketAddr, error: &std::io::Error) -
 struct Running {
     node: u16,
     child: Child,
+    /// While it is open the node runs; waiting for a child would close one that it owns.
+    stdin: Option<ChildStdin>,
     /// Where the node's log ended before it started.
     log_from: u64,
 }
@@ -302,7 +304,7 @@ fn spawn(demo: &Demo, node: u16) -> Result<Running, Fault> {
     let program = std::env::current_exe().map_err(|e| {
         Fault::new("cannot find the ringd program", e.to_string(), "start it by its full path")
     })?;
-    let child = Command::new(program)
+    let mut child = Command::new(program)
         .arg("start")
         .arg("--config")
         .arg(demo.config_of(node))
@@ -316,7 +318,8 @@ fn spawn(demo: &Demo, node: u16) -> Result<Running, Fault> {
         .map_err(|e| {
             Fault::new(format!("cannot start node n{node}"), e.to_string(), "try again")
         })?;
-    Ok(Running { node, child, log_from })
+    let stdin = child.stdin.take();
+    Ok(Running { node, child, stdin, log_from })
 }
 
 /// What a node wrote to its log since it was started.
@@ -468,7 +471,7 @@ async fn stop(demo: &Demo, children: Vec<Running>) -> Result<(), Fault> {
 async fn drop_all(mut children: Vec<Running>) -> usize {
     for running in &mut children {
         // The end of its standard input tells it to drain.
-        drop(running.child.stdin.take());
+        drop(running.stdin.take());
     }
     let mut killed = 0;
     for mut running in children {
