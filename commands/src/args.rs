@@ -7,7 +7,7 @@ use crate::errors::Fault;
 use crate::turn::Ask;
 
 /// Whether an argument is this word, in any case.
-pub(crate) const fn is(arg: &[u8], word: &str) -> bool {
+pub(crate) fn is(arg: &[u8], word: &str) -> bool {
     arg.eq_ignore_ascii_case(word.as_bytes())
 }
 

@@ -21,7 +21,7 @@ pub(crate) enum Moment {
 
 impl Moment {
     /// The option of SET and GETEX that this word is.
-    pub(crate) const fn option(word: &[u8]) -> Option<Self> {
+    pub(crate) fn option(word: &[u8]) -> Option<Self> {
         if args::is(word, "ex") {
             Some(Self::InSeconds)
         } else if args::is(word, "px") {

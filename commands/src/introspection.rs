@@ -70,7 +70,7 @@ fn info(turn: &mut Turn<'_>, names: &[&[u8]]) {
     for name in names {
         match table::find(name) {
             Some(place) => describe(turn, &TABLE[place]),
-            None => encode::write_null_array(turn.reply, turn.state.protocol),
+            None => turn.null(),
         }
     }
 }
@@ -119,6 +119,9 @@ fn list(turn: &mut Turn<'_>, filter: &[&[u8]]) {
 }
 
 fn get_keys(turn: &mut Turn<'_>, command: &[&[u8]]) {
+    if command.len() < 2 {
+        return turn.fail(&Fault::Arity { command: "command|getkeys".to_owned() });
+    }
     let Some(place) = command.first().and_then(|name| table::find(name)) else {
         return turn.fail(&Fault::Fixed("ERR Invalid command specified"));
     };

@@ -39,7 +39,10 @@ pub(crate) fn object(ask: &Ask, args: &[&[u8]]) -> Result<Asked, Fault> {
                              tracked. Please note that when switching between policies at runtime \
                              LRU and LFU data will take some time to adjust.";
     let about = args[1];
-    if args::is(about, "help") && args.len() == 2 {
+    if args::is(about, "help") {
+        if args.len() > 2 {
+            return Err(Fault::Arity { command: "object|help".to_owned() });
+        }
         return Ok(help(&[
             "OBJECT <subcommand> [<arg> ...]. Subcommands are:",
             "ENCODING <key>",

@@ -26,6 +26,9 @@ const HASH_BITS: u32 = 48;
 
 type Position = (Slot, u64);
 
+/// Keys, and where to go on.
+type Page = (Vec<Bytes>, Option<Position>);
+
 /// What a walk is for.
 #[derive(Debug)]
 enum Purpose {
@@ -44,7 +47,7 @@ pub(crate) struct ScanJob {
     window: u32,
     keys: Vec<Bytes>,
     /// Requests of this wave, in the order of their groups.
-    wave: BTreeMap<u32, Option<(Vec<Bytes>, Option<Position>)>>,
+    wave: BTreeMap<u32, Option<Page>>,
     left: usize,
 }
 

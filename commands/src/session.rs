@@ -306,11 +306,17 @@ impl Session {
         host: &mut dyn Host,
         out: &mut Output,
     ) {
-        if let Some(queue) = &mut self.state.queue {
-            queue.spoil();
-        }
         if let Some(place) = place {
             host.stats_mut().rejected(place);
+            if matches!(TABLE[place].run, Run::Control(Control::Exec)) {
+                transactions::forget(&mut self.state);
+                let aborted = transactions::abort_because(fault);
+                self.reply_now(place, now, host, out, |turn| turn.fail(&aborted));
+                return;
+            }
+        }
+        if let Some(queue) = &mut self.state.queue {
+            queue.spoil();
         }
         self.reply_now(place.unwrap_or(0), now, host, out, |turn| turn.fail(fault));
     }

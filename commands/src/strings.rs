@@ -28,31 +28,55 @@ fn plain_set(value: &[u8], expiry: SetExpiry) -> Op {
     }
 }
 
+/// What the options of SET and GETEX say of the expiry.
+#[derive(Clone, Copy, Debug)]
+enum ExpiryOption<'a> {
+    /// KEEPTTL.
+    Keep,
+    /// PERSIST.
+    Persist,
+    /// EX and its kin, with the amount.
+    At(Moment, &'a [u8]),
+}
+
+impl<'a> ExpiryOption<'a> {
+    /// Takes EX and its kin off `rest`. Only the same option may be repeated; the last one counts.
+    fn moment(
+        word: &[u8],
+        before: Option<Self>,
+        rest: &mut core::slice::Iter<'_, &'a [u8]>,
+    ) -> Result<Option<Self>, Fault> {
+        let form = Moment::option(word).ok_or(Fault::Syntax)?;
+        match before {
+            None => {}
+            Some(Self::At(earlier, _)) if earlier == form => {}
+            Some(_) => return Err(Fault::Syntax),
+        }
+        let amount = rest.next().ok_or(Fault::Syntax)?;
+        Ok(Some(Self::At(form, amount)))
+    }
+}
+
 pub(crate) fn set(ask: &Ask, args: &[&[u8]]) -> Result<Asked, Fault> {
     let (mut expiry, mut condition, mut get) = (None, SetCondition::Always, false);
     let mut rest = args[3..].iter();
-    while let Some(option) = rest.next() {
-        if args::is(option, "nx") && condition != SetCondition::IfPresent {
+    while let Some(word) = rest.next() {
+        if args::is(word, "nx") && condition != SetCondition::IfPresent {
             condition = SetCondition::IfAbsent;
-        } else if args::is(option, "xx") && condition != SetCondition::IfAbsent {
+        } else if args::is(word, "xx") && condition != SetCondition::IfAbsent {
             condition = SetCondition::IfPresent;
-        } else if args::is(option, "get") {
+        } else if args::is(word, "get") {
             get = true;
-        } else if args::is(option, "keepttl") && matches!(expiry, None | Some(None)) {
-            expiry = Some(None);
-        } else if let (Some(form), None, Some(amount)) =
-            (Moment::option(option), expiry, rest.clone().next())
-        {
-            rest.next();
-            expiry = Some(Some((form, *amount)));
+        } else if args::is(word, "keepttl") && matches!(expiry, None | Some(ExpiryOption::Keep)) {
+            expiry = Some(ExpiryOption::Keep);
         } else {
-            return Err(Fault::Syntax);
+            expiry = ExpiryOption::moment(word, expiry, &mut rest)?;
         }
     }
     let expiry = match expiry {
-        None => SetExpiry::Clear,
-        Some(None) => SetExpiry::Keep,
-        Some(Some((form, amount))) => SetExpiry::At(form.read(ask, "set", amount)?),
+        None | Some(ExpiryOption::Persist) => SetExpiry::Clear,
+        Some(ExpiryOption::Keep) => SetExpiry::Keep,
+        Some(ExpiryOption::At(form, amount)) => SetExpiry::At(form.read(ask, "set", amount)?),
     };
     let shape = if get { Shape::Previous } else { Shape::SetOk };
     let value = Bytes::copy_from_slice(args[2]);
@@ -94,14 +118,20 @@ pub(crate) fn getdel(ask: &Ask, args: &[&[u8]]) -> Result<Asked, Fault> {
 }
 
 pub(crate) fn getex(ask: &Ask, args: &[&[u8]]) -> Result<Asked, Fault> {
-    let expiry = match args[2..] {
-        [] => GetExpiry::Keep,
-        [word] if args::is(word, "persist") => GetExpiry::Persist,
-        [word, amount] => {
-            let form = Moment::option(word).ok_or(Fault::Syntax)?;
-            GetExpiry::At(form.read(ask, "getex", amount)?)
+    let mut expiry = None;
+    let mut rest = args[2..].iter();
+    while let Some(word) = rest.next() {
+        let before_fits = matches!(expiry, None | Some(ExpiryOption::Persist));
+        if args::is(word, "persist") && before_fits {
+            expiry = Some(ExpiryOption::Persist);
+        } else {
+            expiry = ExpiryOption::moment(word, expiry, &mut rest)?;
         }
-        _ => return Err(Fault::Syntax),
+    }
+    let expiry = match expiry {
+        None | Some(ExpiryOption::Keep) => GetExpiry::Keep,
+        Some(ExpiryOption::Persist) => GetExpiry::Persist,
+        Some(ExpiryOption::At(form, amount)) => GetExpiry::At(form.read(ask, "getex", amount)?),
     };
     Ok(Asked::one(row_of(ask, args[1])?, Op::GetExpire(expiry), Shape::Value))
 }

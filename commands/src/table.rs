@@ -51,6 +51,9 @@ const FLAG_NAMES: [(u16, &str); 8] = [
     (NO_AUTH, "no_auth"),
 ];
 
+/// Makes the job of a command from its arguments.
+type Plan = fn(&mut State, &Ask, &[&[u8]]) -> Result<Job, Fault>;
+
 /// How a command is carried out.
 #[derive(Clone, Copy)]
 pub(crate) enum Run {
@@ -59,7 +62,7 @@ pub(crate) enum Run {
     /// Ops on keys that need a look before.
     SetAll(fn(&Ask, &[&[u8]]) -> Result<Asked, Fault>),
     /// A job that waits for everything before it, and that everything after it waits for.
-    Whole(fn(&mut State, &Ask, &[&[u8]]) -> Result<Job, Fault>),
+    Whole(Plan),
     /// Answered on the spot.
     Local(fn(&mut Turn<'_>, &[&[u8]])),
     /// Steers the session, also inside MULTI.

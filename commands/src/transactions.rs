@@ -92,6 +92,19 @@ pub(crate) fn discard(turn: &mut Turn<'_>, _args: &[&[u8]]) {
     turn.ok();
 }
 
+/// An EXEC that is refused ends the transaction all the same.
+pub(crate) fn forget(state: &mut State) {
+    state.queue = None;
+    state.watch_generation += 1;
+}
+
+/// What a refused EXEC says.
+pub(crate) fn abort_because(fault: &Fault) -> Fault {
+    let why = fault.to_string();
+    let why = why.strip_prefix("ERR ").unwrap_or(&why);
+    Fault::Line(format!("EXECABORT Transaction discarded because of: {why}"))
+}
+
 /// UNWATCH. What was watched so far belongs to a generation that no later EXEC looks at.
 pub(crate) fn unwatch(turn: &mut Turn<'_>, _args: &[&[u8]]) {
     turn.state.watch_generation += 1;

@@ -42,7 +42,10 @@ impl CountJob {
     }
 
     pub(crate) fn on_answer(&mut self, _part: u32, answer: Answer, flow: &mut Flow<'_>) -> Step {
-        let Answer::Count(count) = answer else { return end_with_failure(&answer, flow) };
+        let count = match answer {
+            Answer::Count(count) => count,
+            failed => return end_with_failure(&failed, flow),
+        };
         self.sum += count;
         self.left -= 1;
         if self.left > 0 {
@@ -184,7 +187,10 @@ impl WaitJob {
     }
 
     pub(crate) fn on_answer(&mut self, _part: u32, answer: Answer, flow: &mut Flow<'_>) -> Step {
-        let Answer::Acks(acks) = answer else { return end_with_failure(&answer, flow) };
+        let acks = match answer {
+            Answer::Acks(acks) => acks,
+            failed => return end_with_failure(&failed, flow),
+        };
         self.least = self.least.min(acks);
         self.left -= 1;
         if self.left > 0 {

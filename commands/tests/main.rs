@@ -1,1 +1,11 @@
-//! Stories told to a session.
+//! Stories told to a session: what goes in, and every byte that comes out.
+
+extern crate ringdb_commands as commands;
+
+mod differential;
+mod model;
+mod order;
+mod redis_face;
+mod ring_face;
+mod story;
+mod transactions;

@@ -1,0 +1,158 @@
+//! Transactions: what becomes one task, what becomes several, and what a watch prevents.
+
+use commands::{CrossSlot, SessionDefaults};
+use replication::op::TaskError;
+use replication::{Answer, Request, Task};
+
+use crate::story::Story;
+
+fn tasks(story: &mut Story) -> Vec<(u64, Task)> {
+    story
+        .takes_submits()
+        .into_iter()
+        .map(|submit| match submit.request {
+            Request::Task(task) => (submit.id, task),
+            other => panic!("a task, not {other:?}"),
+        })
+        .collect()
+}
+
+fn queue(story: &mut Story, lines: &[&str]) {
+    assert_eq!(story.says("MULTI"), "+OK");
+    for line in lines {
+        assert_eq!(story.says(line), "+QUEUED", "{line}");
+    }
+}
+
+#[test]
+fn keys_of_one_slot_are_one_atomic_task_with_its_watches() {
+    let mut story = Story::new();
+    story.goes(&[("SET {u}n 5", "+OK"), ("WATCH {u}n {u}m", "+OK")]);
+    queue(&mut story, &["INCR {u}n", "SET {u}m x", "PING", "GET {u}m", "SET {u}m x BOGUS"]);
+    story.sends_line("WITH ALL EXEC");
+    let [(id, task)]: [_; 1] = tasks(&mut story).try_into().expect("one task");
+    assert!(task.atomic && task.ops.len() == 3 && task.watches.len() == 2, "{task:?}");
+    assert_eq!(task.write, Some(ring::keyspace::Level::All));
+    let answer = story.model.answer(story.now.wall, Request::Task(task));
+    story.answers(id, answer);
+    assert_eq!(story.hears_text(), "*5 :6 +OK +PONG $1 x -ERR syntax error");
+    assert_eq!(story.host.stats.cross_slot_tx, 0);
+}
+
+#[test]
+fn a_watched_key_that_changed_stops_the_transaction() {
+    let mut story = Story::new();
+    story.goes(&[("SET k 1", "+OK"), ("WATCH k", "+OK"), ("SET k 2", "+OK")]);
+    queue(&mut story, &["SET k 3"]);
+    story.goes(&[("EXEC", "*-1"), ("GET k", "$1 2")]);
+    // Watched in one slot, written in another.
+    story.goes(&[("WATCH k", "+OK"), ("SET k 4", "+OK")]);
+    queue(&mut story, &["SET other 1"]);
+    story.goes(&[("EXEC", "*-1"), ("GET other", "$-1")]);
+    // Watched in another slot and unchanged.
+    story.goes(&[("WATCH k", "+OK")]);
+    queue(&mut story, &["SET other 1"]);
+    story.goes(&[("EXEC", "*1 +OK"), ("GET other", "$1 1")]);
+    // Nothing but a watch.
+    story.goes(&[("WATCH k", "+OK"), ("SET k 5", "+OK")]);
+    queue(&mut story, &["PING"]);
+    story.goes(&[("EXEC", "*-1")]);
+}
+
+#[test]
+fn a_pipelined_watch_guards_the_exec_behind_it_and_no_other() {
+    let mut story = Story::new();
+    for line in ["WATCH k", "UNWATCH", "SET k 1", "MULTI", "GET k", "EXEC"] {
+        story.sends_line(line);
+    }
+    for line in
+        ["WATCH k", "SET k 2", "MULTI", "GET k", "EXEC", "UNWATCH", "MULTI", "GET k", "EXEC"]
+    {
+        story.sends_line(line);
+    }
+    story.settles();
+    assert_eq!(
+        story.hears_text(),
+        "+OK +OK +OK +OK +QUEUED *1 $1 1 +OK +OK +OK +QUEUED *-1 +OK +OK +QUEUED *1 $1 2"
+    );
+}
+
+#[test]
+fn keys_of_several_slots_are_a_task_each_counted_and_refusable() {
+    let mut story = Story::new();
+    queue(&mut story, &["SET a 1", "SET b 2", "INCR a"]);
+    story.sends_line("EXEC");
+    let sent = tasks(&mut story);
+    assert_eq!(sent.iter().map(|(_, t)| t.ops.len()).sum::<usize>(), 3);
+    assert!(sent.len() == 2 && sent.iter().all(|(_, t)| t.atomic));
+    for (id, task) in sent.into_iter().rev() {
+        let answer = story.model.answer(story.now.wall, Request::Task(task));
+        story.answers(id, answer);
+    }
+    assert_eq!(story.hears_text(), "*3 +OK +OK :2");
+    assert_eq!(story.host.stats.cross_slot_tx, 1);
+
+    let cross_slot = CrossSlot::Error;
+    let mut story = Story::with(SessionDefaults { cross_slot, ..SessionDefaults::default() });
+    queue(&mut story, &["SET a 1", "SET b 2"]);
+    assert!(story.says("EXEC").starts_with("-CROSSSLOT EXEC has keys in several slots. fix: "));
+    queue(&mut story, &["SET {t}a 1", "SET {t}b 2"]);
+    assert_eq!(story.says("EXEC"), "*2 +OK +OK");
+}
+
+#[test]
+fn a_slot_that_fails_is_told_by_its_own_commands() {
+    let mut story = Story::new();
+    queue(&mut story, &["SET a 1", "SET b 2"]);
+    story.sends_line("EXEC");
+    let sent = tasks(&mut story);
+    for (n, (id, task)) in sent.into_iter().enumerate() {
+        let answer = match n {
+            0 => Answer::Failed(TaskError::Overloaded { retry_after_ms: 5 }),
+            _ => story.model.answer(story.now.wall, Request::Task(task)),
+        };
+        story.answers(id, answer);
+    }
+    let heard = story.hears_text();
+    assert!(heard.starts_with("*2 ") && heard.contains("+OK"), "{heard}");
+    assert!(heard.contains("-OVERLOADED retry_after_ms=5"), "{heard}");
+
+    queue(&mut story, &["SET {t}a 1", "SET {t}b 2"]);
+    story.sends_line("EXEC");
+    for (id, _) in tasks(&mut story) {
+        story.answers(id, Answer::Failed(TaskError::NotReady));
+    }
+    assert_eq!(story.hears_text(), "-LOADING RingDB is fetching what it missed from its peers");
+}
+
+#[test]
+fn what_cannot_be_queued_is_refused_and_spoils_the_transaction() {
+    let mut story = Story::new();
+    story.says("MULTI");
+    for line in ["DBSIZE", "KEYS *", "FLUSHDB", "SCAN 0", "WAIT 1 0"] {
+        let heard = story.says(line);
+        assert!(heard.contains(" cannot be part of a transaction here"), "{line}: {heard}");
+    }
+    assert!(story.says("WITH ONE GET a").starts_with("-ERR WITH inside MULTI is not allowed"));
+    assert!(story.says("EXEC").starts_with("-EXECABORT "));
+    story.says("MULTI");
+    assert_eq!(story.says("RESET"), "+RESET");
+    assert_eq!(story.says("EXEC"), "-ERR EXEC without MULTI");
+}
+
+#[test]
+fn msetnx_starts_again_when_a_key_changes_under_it() {
+    let mut story = Story::new();
+    story.sends_line("MSETNX {t}a 1 {t}b 2");
+    let [(look, task)]: [_; 1] = tasks(&mut story).try_into().expect("a look");
+    assert!(task.is_read());
+    let answer = story.model.answer(story.now.wall, Request::Task(task));
+    story.answers(look, answer);
+    let [(write, task)]: [_; 1] = tasks(&mut story).try_into().expect("a write");
+    assert!(task.atomic && task.watches.len() == 2);
+    story.answers(write, Answer::Failed(TaskError::Aborted));
+    story.settles();
+    assert_eq!(story.hears_text(), ":1");
+    assert_eq!(story.says("MSETNX {t}b 3 {t}c 4"), ":0");
+    assert!(story.says("MSETNX x 3 y 4").starts_with("-CROSSSLOT MSETNX"));
+}
