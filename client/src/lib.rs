@@ -1,1 +1,58 @@
-//! client: see the crate description in Cargo.toml.
+//! client: how a program talks to a cluster.
+//!
+//! ```no_run
+//! # async fn hello() -> Result<(), Box<dyn std::error::Error>> {
+//! use ringdb_client::{Client, Level, Tls, TlsFiles};
+//!
+//! let tls = Tls::load(&TlsFiles {
+//!     ca: "ringdb-demo/certs/ca.pem".into(),
+//!     cert: "ringdb-demo/certs/client.pem".into(),
+//!     key: "ringdb-demo/certs/client.key".into(),
+//! })?;
+//! let ring = Client::connect(["127.0.0.1:7101", "127.0.0.1:7102"], tls).await?;
+//! let read = ring.get("cart:42").consistency(Level::Quorum).await?;
+//! ring.put("cart:42", "two apples").context(read.context()).await?;
+//! ring.close().await;
+//! # Ok(())
+//! # }
+//! ```
+//!
+//! One connection carries all requests of a client and its clones; it goes to one node, which asks
+//! the others, and moves to another node when that one is gone. Dropping a future cancels its
+//! request. The context of a read is opaque: hand it to the write that replaces what was read, and
+//! concurrent writes show as several values instead of being lost.
+//!
+//! Absent on purpose, for now: choosing the node by the key, asking two nodes at once.
+//!
+//! Reading order: [`Client`]; [`request`] (what may be said of one request); [`Tls`];
+//! [`ClientError`]; [`context`](mod@context), the file in which `ringctl` finds its clusters.
+
+mod client;
+
+pub mod request;
+
+mod causal;
+
+mod tls;
+
+mod error;
+
+mod dial;
+mod link;
+
+pub mod context;
+
+pub mod limits;
+
+pub use causal::{Context, Read};
+pub use client::{Client, Contact, Owners, Patience};
+pub use error::{Attempt, ClientError, Told};
+pub use tls::Tls;
+
+pub use certs::{CertError, Identity, Role, TlsFiles};
+pub use ring::slot::hash_tag;
+pub use ring::{NodeId, Slot};
+pub use wire::admin::{ClusterStatus, NodeState, NodeStatus};
+pub use wire::frame::{WIRE_VERSION, WIRE_VERSION_MIN};
+pub use wire::reply::Owner;
+pub use wire::{Durability, Level, Versions};

@@ -1,0 +1,47 @@
+//! Limits of the client: how long it waits, how much it holds.
+
+use core::time::Duration;
+
+/// How long a request may take unless it says otherwise.
+pub const REQUEST_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// How long one address may take to accept a connection and answer the hello.
+pub const DIAL_TIMEOUT: Duration = Duration::from_secs(2);
+
+/// The next address is tried after so long without an answer; the earlier ones are waited for on.
+pub const DIAL_STAGGER: Duration = Duration::from_millis(200);
+
+/// The addresses of one client.
+pub const ADDRESSES_MAX: usize = 64;
+
+/// Requests of one connection that wait for their answers; more are refused as overload.
+pub const PENDING_MAX: usize = 16_384;
+
+/// Frames that wait to be written; a request that finds no room waits for it.
+pub const QUEUE_FRAMES_MAX: usize = 256;
+
+/// What to wait after a refusal of our own for too many pending requests.
+pub const PENDING_RETRY_AFTER: Duration = Duration::from_millis(20);
+
+/// How much is read at once.
+pub const READ_BYTES: usize = 64 << 10;
+
+/// A node hears of a deadline this much earlier than the caller set it, or a tenth of it if that is
+/// less, so that its own account of a failure still arrives in time.
+pub const ANSWER_MARGIN_MAX: Duration = Duration::from_millis(100);
+
+/// How often a quiet connection proves that it lives.
+pub const KEEP_ALIVE: Duration = Duration::from_millis(500);
+
+/// How long nothing may be heard; a node's own limit counts if it is shorter.
+pub const IDLE_TIMEOUT: Duration = Duration::from_secs(2);
+
+/// The round trip to assume before one was measured: a lost first datagram is repeated after three.
+pub const INITIAL_RTT: Duration = Duration::from_millis(100);
+
+/// How long a farewell may take.
+pub const CLOSE_TIMEOUT: Duration = Duration::from_millis(500);
+
+const _: () = assert!(DIAL_STAGGER.as_millis() < DIAL_TIMEOUT.as_millis());
+const _: () = assert!(IDLE_TIMEOUT.as_millis() >= 2 * KEEP_ALIVE.as_millis());
+const _: () = assert!(READ_BYTES > wire::hello::LENGTH_BYTES);

@@ -1,0 +1,181 @@
+//! A node that is only a face: real QUIC, real certificates, and answers as the story wants them.
+
+#![allow(dead_code, reason = "two test binaries share it, each uses its part")]
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::mpsc::{Sender, channel};
+use std::thread::JoinHandle;
+
+use certs::{CaPair, CertPair, Credentials, Role, Subject, Validity, ca_init, issue};
+use quinn::crypto::rustls::QuicServerConfig;
+use quinn::{Endpoint, RecvStream, SendStream};
+use ring::{ClusterId, Hlc, NodeId};
+use tokio::sync::oneshot;
+use wire::hello::HELLO_BYTES;
+use wire::{
+    ClientReply, ClientRequest, ErrorCode, ErrorReply, FrameDecoder, FrameWriter, Header, Hello,
+    Kind, Purpose, Versions, codec,
+};
+
+/// What the node does about a request.
+pub(crate) enum Answer {
+    /// Answers.
+    Say(ClientReply),
+    /// Answers now the requests that it kept waiting, the latest first, and then this one.
+    SayLast(ClientReply),
+    /// Keeps this answer until some request is answered with `SayLast`.
+    Keep(ClientReply),
+    /// Says nothing.
+    Silence,
+    /// Closes the connection under this code.
+    HangUp(u32, &'static str),
+}
+
+pub(crate) type Script = dyn Fn(&Header, &ClientRequest<'_>) -> Answer + Send + Sync;
+
+/// A node that listens; gone when it is dropped.
+pub(crate) struct FakeNode {
+    pub(crate) address: SocketAddr,
+    stop: Option<oneshot::Sender<()>>,
+    thread: Option<JoinHandle<()>>,
+}
+
+/// The clock that the node says with every answer.
+pub(crate) const HLC: Hlc = Hlc(77 << 16);
+
+impl FakeNode {
+    /// Node `id` under `pair`, which answers as `script` says.
+    pub(crate) fn start(
+        pair: &CertPair,
+        id: u32,
+        script: impl Fn(&Header, &ClientRequest<'_>) -> Answer + Send + Sync + 'static,
+    ) -> Self {
+        let (started, address) = channel();
+        let (stop, stopped) = oneshot::channel();
+        let credentials = Credentials::from_pair(pair).unwrap();
+        let thread = std::thread::spawn(move || {
+            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+            runtime.unwrap().block_on(serve(credentials, id, Arc::new(script), started, stopped));
+        });
+        Self { address: address.recv().unwrap(), stop: Some(stop), thread: Some(thread) }
+    }
+
+    pub(crate) fn address(&self) -> String {
+        self.address.to_string()
+    }
+}
+
+impl Drop for FakeNode {
+    fn drop(&mut self) {
+        drop(self.stop.take());
+        self.thread.take().unwrap().join().unwrap();
+    }
+}
+
+async fn serve(
+    credentials: Credentials,
+    id: u32,
+    script: Arc<Script>,
+    started: Sender<SocketAddr>,
+    stopped: oneshot::Receiver<()>,
+) {
+    let tls = certs::server_config(&credentials).unwrap();
+    let crypto = Arc::new(QuicServerConfig::try_from(tls).unwrap());
+    let server = quinn::ServerConfig::with_crypto(crypto);
+    let endpoint = Endpoint::server(server, ([127, 0, 0, 1], 0).into()).unwrap();
+    started.send(endpoint.local_addr().unwrap()).unwrap();
+    let accept = async {
+        while let Some(incoming) = endpoint.accept().await {
+            let script = script.clone();
+            tokio::spawn(async move {
+                // A client that refuses us is part of some stories.
+                let Ok(connection) = incoming.await else { return };
+                if let Ok((send, recv)) = connection.accept_bi().await {
+                    talk(&connection, id, send, recv, &*script).await;
+                }
+                connection.closed().await;
+            });
+        }
+    };
+    tokio::select! {
+        () = accept => {}
+        _ = stopped => {}
+    }
+    endpoint.close(1_u8.into(), b"the process ends");
+    endpoint.wait_idle().await;
+}
+
+async fn talk(
+    connection: &quinn::Connection,
+    id: u32,
+    mut send: SendStream,
+    mut recv: RecvStream,
+    script: &Script,
+) {
+    let mut hello = [0; HELLO_BYTES];
+    recv.read_exact(&mut hello).await.unwrap();
+    let hello = Hello::decode(&hello).unwrap();
+    assert_eq!((hello.purpose, hello.node), (Purpose::Client, NodeId(0)));
+    let node = NodeId(id);
+    let answer = Hello { node, wire: Versions::OURS, boot: 9, cluster: ClusterId(5), ..hello };
+    send.write_all(&answer.encode()).await.unwrap();
+    let mut decoder = FrameDecoder::new();
+    let mut kept: Vec<(u64, ClientReply)> = Vec::new();
+    let mut length = [0; 4];
+    while recv.read_exact(&mut length).await.is_ok() {
+        let mut piece = vec![0; u32::from_le_bytes(length) as usize];
+        if recv.read_exact(&mut piece).await.is_err() {
+            return;
+        }
+        let frame = decoder.decode(&piece).unwrap().unwrap();
+        assert_eq!((frame.header.kind, frame.consumed), (Kind::CLIENT_REQUEST, piece.len()));
+        let request = codec::decode(frame.body).unwrap();
+        let id = frame.header.request_id;
+        match script(&frame.header, &request) {
+            Answer::Say(reply) => say(&mut send, [(id, reply)]).await,
+            Answer::SayLast(reply) => {
+                say(&mut send, kept.drain(..).rev().chain([(id, reply)])).await;
+            }
+            Answer::Keep(reply) => kept.push((id, reply)),
+            Answer::Silence => {}
+            Answer::HangUp(code, text) => return connection.close(code.into(), text.as_bytes()),
+        }
+    }
+}
+
+/// All replies in one piece, as a node may send them.
+async fn say(send: &mut SendStream, replies: impl IntoIterator<Item = (u64, ClientReply)>) {
+    let mut writer = FrameWriter::new();
+    for (request_id, reply) in replies {
+        writer.begin(Header { request_id, hlc: HLC, ..Header::new(Kind::CLIENT_REPLY) });
+        codec::encode_into(&reply, writer.body());
+        writer.finish().unwrap();
+    }
+    let length = u32::try_from(writer.bytes().len()).unwrap();
+    // The client may be gone.
+    drop(send.write_all(&[&length.to_le_bytes(), writer.bytes()].concat()).await);
+}
+
+pub(crate) fn authority() -> CaPair {
+    ca_init("demo").unwrap()
+}
+
+pub(crate) fn node(ca: &CaPair, id: u32) -> CertPair {
+    issue(ca, &Subject::node(format!("n{id}"), NodeId(id)), Validity::days(1)).unwrap()
+}
+
+pub(crate) fn visitor(ca: &CaPair, role: Role) -> CertPair {
+    issue(ca, &Subject::of_role(role.to_string(), role), Validity::days(1)).unwrap()
+}
+
+pub(crate) fn error(code: ErrorCode) -> ClientReply {
+    let (what, why, fix) = ("it failed".into(), "of this".into(), "do that".into());
+    ClientReply::Error(ErrorReply { code, what, why, fix })
+}
+
+/// An address at which nobody listens.
+pub(crate) fn nobody() -> String {
+    let socket = std::net::UdpSocket::bind(("127.0.0.1", 0)).unwrap();
+    socket.local_addr().unwrap().to_string()
+}

@@ -1,0 +1,228 @@
+//! What can go wrong, and that the caller learns what to do about it.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
+
+use bytes::Bytes;
+use certs::{CertError, Role};
+use ringdb_client::{Client, ClientError, Patience, Tls, Told};
+use wire::hello::close;
+use wire::{ClientReply, ClientRequest, ErrorCode};
+
+use crate::fake::*;
+use crate::requests::client_of;
+
+/// Does not wait long for what will not come.
+const HASTY: Patience =
+    Patience { dial: Duration::from_millis(400), request: Duration::from_secs(5) };
+
+fn told() -> Told {
+    Told::new("it failed", "of this", "do that")
+}
+
+#[tokio::test]
+async fn every_code_becomes_the_variant_that_says_what_to_do() {
+    let ca = authority();
+    let codes = [
+        (ErrorCode::Unavailable { needed: 2, alive: 1 }, true),
+        (ErrorCode::Unconfirmed { acked: 1, needed: 2 }, false),
+        (ErrorCode::Overloaded { retry_after_ms: 30 }, true),
+        (ErrorCode::NotReady, true),
+        (ErrorCode::Conflict, true),
+        (ErrorCode::Invalid, true),
+        (ErrorCode::Unauthorised, true),
+        (ErrorCode::Internal, false),
+    ];
+    let expected = [
+        ClientError::Unavailable { needed: 2, alive: 1, told: told() },
+        ClientError::Unconfirmed { acked: 1, needed: 2, told: told() },
+        ClientError::Overloaded { retry_after: Duration::from_millis(30), told: told() },
+        ClientError::NotReady { told: told() },
+        ClientError::Conflict { told: told() },
+        ClientError::Invalid { told: told() },
+        ClientError::Unauthorised { told: told() },
+        ClientError::Internal { told: told() },
+    ];
+    let n1 = FakeNode::start(&node(&ca, 1), 1, move |_, request| {
+        let ClientRequest::Put { key, .. } = request else { panic!("{request:?}") };
+        Answer::Say(error(codes[usize::from(key[0])].0))
+    });
+    let ring = client_of(&ca, &[&n1]).await;
+    for (place, expected) in expected.into_iter().enumerate() {
+        let key = vec![u8::try_from(place).unwrap()];
+        let error = ring.put(key, "v").await.unwrap_err();
+        assert_eq!(error, expected);
+        assert_eq!(error.had_no_effect(), codes[place].1, "{error:?}");
+        assert_eq!(error.to_string(), "it failed\n  why: of this\n  fix: do that");
+    }
+}
+
+#[test]
+fn an_error_without_words_of_the_node_has_three_lines_of_its_own() {
+    let error = ClientError::Unavailable { needed: 2, alive: 1, told: Told::default() };
+    assert_eq!(
+        error.to_string(),
+        "too few replicas are up\n  why: the level needs 2, 1 are up; nothing was sent\n  \
+         fix: retry, ask for a lower level, or bring a replica back"
+    );
+}
+
+#[tokio::test]
+async fn a_dead_address_costs_a_moment_and_the_next_one_answers() {
+    let ca = authority();
+    let n2 = FakeNode::start(&node(&ca, 2), 2, |_, _| Answer::Say(ClientReply::Pong));
+    let tls = Tls::from_pair(&visitor(&ca, Role::Client)).unwrap();
+    let ring = Client::connect([nobody(), n2.address()], tls).await.unwrap();
+    ring.ping().await.unwrap();
+    assert_eq!(ring.contact().await.address, n2.address());
+}
+
+#[tokio::test]
+async fn if_nobody_answers_all_addresses_are_named() {
+    let ca = authority();
+    let tls = Tls::from_pair(&visitor(&ca, Role::Client)).unwrap();
+    let (one, two) = (nobody(), nobody());
+    let error = Client::connect_with([&one, &two], tls.clone(), HASTY).await.unwrap_err();
+    assert_eq!(
+        error.to_string(),
+        format!(
+            "cannot reach any node: tried {one}, {two}\n  why: nothing answers there\n  \
+             fix: start ringd there, or name a node that runs; QUIC needs UDP to pass"
+        )
+    );
+    assert!(matches!(error, ClientError::Unreachable { attempts } if attempts.len() == 2));
+    let error = Client::connect_with(["nonsense"], tls, HASTY).await.unwrap_err();
+    let ClientError::Unreachable { attempts } = error else { panic!("{error}") };
+    assert!(attempts[0].reason.starts_with("not an address: "), "{attempts:?}");
+}
+
+#[tokio::test]
+async fn a_node_of_another_authority_is_not_believed() {
+    let (ours, theirs) = (authority(), authority());
+    let n1 = FakeNode::start(&node(&theirs, 1), 1, |_, _| Answer::Say(ClientReply::Pong));
+    let pair = visitor(&ours, Role::Admin);
+    let error = Client::connect([n1.address()], Tls::from_pair(&pair).unwrap()).await.unwrap_err();
+    let ClientError::Unauthorised { told } = &error else { panic!("{error}") };
+    assert_eq!(
+        told.what,
+        format!("no connection to {}: its certificate is signed by another CA", n1.address())
+    );
+    assert!(told.why.contains(&format!("trusts CA {:#}", ours.fingerprint())), "{error}");
+    assert!(told.why.contains("node n1 of demo presented SHA256:"), "{error}");
+}
+
+#[tokio::test]
+async fn a_client_cannot_pose_as_a_node() {
+    let ca = authority();
+    let thief = visitor(&ca, Role::Client);
+    let n1 = FakeNode::start(&thief, 1, |_, _| Answer::Say(ClientReply::Pong));
+    let tls = Tls::from_pair(&visitor(&ca, Role::Admin)).unwrap();
+    let error = Client::connect([n1.address()], tls).await.unwrap_err();
+    let ClientError::Unauthorised { told } = error else { panic!("{error}") };
+    assert!(told.what.ends_with("it is no node of demo"), "{told}");
+}
+
+#[test]
+fn a_node_certificate_is_not_for_clients() {
+    let error = Tls::from_pair(&node(&authority(), 1)).unwrap_err();
+    assert!(matches!(error, CertError::WrongRole { needs: Role::Client, .. }), "{error}");
+}
+
+#[tokio::test]
+async fn a_role_that_the_node_refuses_is_told_in_its_words() {
+    let ca = authority();
+    let n1 = FakeNode::start(&node(&ca, 1), 1, |_, _| {
+        Answer::HangUp(close::CONTENT, "that was no request")
+    });
+    let ring = client_of(&ca, &[&n1]).await;
+    let error = ring.put("k", "v").await.unwrap_err();
+    let reason = "the node closed it: that was no request".to_owned();
+    assert_eq!(error, ClientError::Interrupted { address: n1.address(), reason });
+    assert!(!error.had_no_effect());
+}
+
+#[tokio::test]
+async fn a_read_moves_on_when_its_node_goes_and_a_write_says_that_it_may_have_happened() {
+    let ca = authority();
+    let n1 = FakeNode::start(&node(&ca, 1), 1, |_, _| Answer::HangUp(close::CLOSING, "gone"));
+    let n2 = FakeNode::start(&node(&ca, 2), 2, |_, request| {
+        Answer::Say(match request {
+            ClientRequest::Get { .. } => {
+                ClientReply::Value { values: vec!["v".into()], context: Bytes::new() }
+            }
+            _ => ClientReply::Done { context: Bytes::new() },
+        })
+    });
+    let ring = client_of(&ca, &[&n1, &n2]).await;
+    assert_eq!(ring.contact().await.node.0, 1);
+    let error = ring.put("k", "v").await.unwrap_err();
+    assert!(matches!(error, ClientError::Interrupted { .. }), "{error}");
+    assert_eq!(ring.get("k").await.unwrap().values(), ["v"]);
+    // From now on the node that answers is asked.
+    ring.put("k", "w").await.unwrap();
+    assert_eq!(ring.contact().await.node.0, 2);
+
+    let ring = client_of(&ca, &[&n1, &n2]).await;
+    assert_eq!(ring.get("k").await.unwrap().values(), ["v"], "the read that meets it moves on");
+}
+
+#[tokio::test]
+async fn a_node_that_is_not_ready_is_left_for_another_even_by_a_write() {
+    let ca = authority();
+    let asked = Arc::new(AtomicUsize::new(0));
+    let n1 = FakeNode::start(&node(&ca, 1), 1, {
+        let asked = asked.clone();
+        move |_, _| {
+            asked.fetch_add(1, Ordering::Relaxed);
+            Answer::Say(error(ErrorCode::NotReady))
+        }
+    });
+    let n2 = FakeNode::start(&node(&ca, 2), 2, |_, _| {
+        Answer::Say(ClientReply::Done { context: Bytes::new() })
+    });
+    let ring = client_of(&ca, &[&n1, &n2]).await;
+    ring.put("k", "v").await.unwrap();
+    assert_eq!(asked.load(Ordering::Relaxed), 1);
+    drop(n2);
+    let error = ring.delete("k").timeout(Duration::from_secs(8)).await.unwrap_err();
+    assert!(
+        matches!(error, ClientError::NotReady { .. } | ClientError::Interrupted { .. }),
+        "{error}"
+    );
+}
+
+#[tokio::test]
+async fn a_silent_node_costs_the_time_given_and_no_more() {
+    let ca = authority();
+    let n1 = FakeNode::start(&node(&ca, 1), 1, |_, _| Answer::Silence);
+    let ring = client_of(&ca, &[&n1]).await;
+    let after = Duration::from_millis(50);
+    let error = ring.put("k", "v").timeout(after).await.unwrap_err();
+    assert_eq!(error, ClientError::TimedOut { after });
+    assert_eq!(
+        error.to_string(),
+        "no answer in 50 ms\n  why: the node, or the way to it, is slower than the time given; \
+         a write may have taken effect\n  fix: give more time, or ask another node"
+    );
+    assert_eq!(ring.pending().await, 0);
+}
+
+#[tokio::test]
+async fn a_request_that_fits_no_frame_is_refused_here() {
+    let ca = authority();
+    let n1 = FakeNode::start(&node(&ca, 1), 1, |_, _| Answer::Say(ClientReply::Pong));
+    let ring = client_of(&ca, &[&n1]).await;
+    let error = ring.put("k", vec![0; 17 << 20]).await.unwrap_err();
+    assert!(matches!(error, ClientError::Invalid { .. }), "{error}");
+    ring.ping().await.unwrap();
+}
+
+#[tokio::test]
+async fn an_answer_to_another_question_is_an_error() {
+    let ca = authority();
+    let n1 = FakeNode::start(&node(&ca, 1), 1, |_, _| Answer::Say(ClientReply::Pong));
+    let ring = client_of(&ca, &[&n1]).await;
+    let error = ring.get("k").await.unwrap_err();
+    assert!(error.to_string().starts_with("the node answered another question\n"), "{error}");
+}

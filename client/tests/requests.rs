@@ -1,0 +1,182 @@
+//! What is asked arrives as it was meant, and what is answered comes back to whoever asked.
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use bytes::Bytes;
+use certs::Role;
+use ring::Hlc;
+use ringdb_client::{Client, Context, Durability, Level, Owner, Slot, Tls};
+use wire::{ClientReply, ClientRequest, ClusterStatus};
+
+use crate::fake::*;
+
+pub(crate) async fn client_of(ca: &certs::CaPair, nodes: &[&FakeNode]) -> Client {
+    let tls = Tls::from_pair(&visitor(ca, Role::Client)).unwrap();
+    Client::connect(nodes.iter().map(|node| node.address()), tls).await.unwrap()
+}
+
+#[tokio::test]
+async fn what_was_put_is_read_and_what_was_deleted_is_gone() {
+    let ca = authority();
+    let store: Mutex<BTreeMap<Vec<u8>, Bytes>> = Mutex::default();
+    let n1 = FakeNode::start(&node(&ca, 1), 1, move |_, request| {
+        let mut store = store.lock().unwrap();
+        let context = Bytes::from_static(b"seen");
+        Answer::Say(match request {
+            ClientRequest::Get { key, .. } => ClientReply::Value {
+                values: store.get(*key).cloned().into_iter().collect(),
+                context,
+            },
+            ClientRequest::Put { key, value, .. } => {
+                store.insert(key.to_vec(), Bytes::copy_from_slice(value));
+                ClientReply::Done { context }
+            }
+            ClientRequest::Delete { key, context: seen, .. } => {
+                assert_eq!(*seen, Some(&b"seen"[..]));
+                store.remove(*key);
+                ClientReply::Done { context }
+            }
+            other => panic!("{other:?}"),
+        })
+    });
+    let ring = client_of(&ca, &[&n1]).await;
+    let seen = ring.put("k", "v").await.unwrap();
+    let read = ring.get("k").await.unwrap();
+    assert_eq!((read.values(), read.context()), (&[Bytes::from("v")][..], seen.clone()));
+    ring.delete("k").context(Context::from_bytes(seen.as_bytes().to_vec())).await.unwrap();
+    assert!(ring.get("k").await.unwrap().into_values().is_empty());
+    // Far more than a window, and of bytes that do not compress to nothing.
+    let large: Vec<u8> =
+        (0..5_000_000_u32).map(|i| (i.wrapping_mul(2_654_435_761) >> 13) as u8).collect();
+    ring.put("large", large.clone()).await.unwrap();
+    assert_eq!(ring.get("large").await.unwrap().values(), [Bytes::from(large)]);
+    ring.close().await;
+}
+
+#[tokio::test]
+async fn levels_deadlines_and_clocks_travel_with_the_request() {
+    let ca = authority();
+    let heard = Arc::new(Mutex::new(Vec::new()));
+    let n1 = FakeNode::start(&node(&ca, 1), 1, {
+        let heard = heard.clone();
+        move |header, request| {
+            let text = format!("{request:?}");
+            heard.lock().unwrap().push((text, header.time_left(), header.hlc));
+            Answer::Say(match request {
+                ClientRequest::Get { .. } => {
+                    ClientReply::Value { values: vec![], context: Bytes::new() }
+                }
+                _ => ClientReply::Done { context: Bytes::new() },
+            })
+        }
+    });
+    let ring = client_of(&ca, &[&n1]).await;
+    let second = Duration::from_secs(1);
+    ring.get("a").consistency(Level::Quorum).timeout(2 * second).await.unwrap();
+    ring.put("b", "c")
+        .consistency(Level::Count(2))
+        .durability(Durability::Sync)
+        .ttl(second)
+        .context(Context::from_bytes(&b"x"[..]))
+        .await
+        .unwrap();
+    ring.delete("d").consistency(Level::All).await.unwrap();
+    let heard = heard.lock().unwrap();
+    let texts: Vec<_> = heard.iter().map(|(text, ..)| text.as_str()).collect();
+    assert_eq!(
+        texts,
+        [
+            "Get { key: [97], level: Some(Quorum) }",
+            "Put { key: [98], value: [99], context: Some([120]), level: Some(Count(2)), \
+             durability: Some(Sync), ttl_ms: Some(1000) }",
+            "Delete { key: [100], context: None, level: Some(All) }",
+        ]
+    );
+    // The node hears of a little less than the caller waits, and of the default if he says nothing.
+    let left: Vec<_> = heard.iter().map(|(_, left, _)| left.unwrap()).collect();
+    assert!(left[0] > second && left[0] <= Duration::from_millis(1_900), "{left:?}");
+    assert!(left[1] > 4 * second && left[1] <= Duration::from_millis(4_900), "{left:?}");
+    // What it said of its clock is said back to it.
+    assert_eq!(heard.iter().map(|(.., hlc)| *hlc).collect::<Vec<_>>(), [Hlc(0), HLC, HLC]);
+}
+
+#[tokio::test]
+async fn status_owners_and_ping_are_answered() {
+    let ca = authority();
+    let owner = Owner { id: 2, name: "n2".into(), up: true, ..owner_blank() };
+    let n7 = FakeNode::start(&node(&ca, 7), 7, {
+        let owner = owner.clone();
+        move |_, request| {
+            Answer::Say(match request {
+                ClientRequest::Status => ClientReply::Status(ClusterStatus {
+                    name: "demo".into(),
+                    ..ClusterStatus::default()
+                }),
+                ClientRequest::Owners { key: b"foo" } => {
+                    ClientReply::Owners { slot: 12_182, nodes: vec![owner.clone()] }
+                }
+                ClientRequest::Ping => ClientReply::Pong,
+                other => panic!("{other:?}"),
+            })
+        }
+    });
+    let ring = client_of(&ca, &[&n7]).await;
+    assert_eq!(ring.status().await.unwrap().name, "demo");
+    let owners = ring.owners("foo").await.unwrap();
+    assert_eq!((owners.slot, owners.nodes), (Slot::of_key(b"foo"), vec![owner]));
+    ring.ping().await.unwrap();
+    let contact = ring.contact().await;
+    assert_eq!((contact.node.0, contact.address), (7, n7.address()));
+}
+
+fn owner_blank() -> Owner {
+    Owner { id: 0, name: String::new(), address: String::new(), zone: String::new(), up: false }
+}
+
+#[tokio::test]
+async fn answers_find_their_requests_whatever_their_order() {
+    let ca = authority();
+    let n1 = FakeNode::start(&node(&ca, 1), 1, |_, request| {
+        let ClientRequest::Get { key, .. } = request else { panic!("{request:?}") };
+        let values = vec![Bytes::copy_from_slice(key)];
+        let reply = ClientReply::Value { values, context: Bytes::new() };
+        if key == b"last" { Answer::SayLast(reply) } else { Answer::Keep(reply) }
+    });
+    let ring = client_of(&ca, &[&n1]).await;
+    let asked: Vec<_> =
+        (0..200).map(|i| (i, tokio::spawn(ring.get(format!("k{i}")).into_future()))).collect();
+    // All of them wait before the one that releases them is asked.
+    while ring.pending().await < 200 {
+        tokio::task::yield_now().await;
+    }
+    tokio::task::yield_now().await;
+    assert_eq!(ring.get("last").await.unwrap().values(), [Bytes::from("last")]);
+    for (i, asked) in asked {
+        assert_eq!(asked.await.unwrap().unwrap().values(), [Bytes::from(format!("k{i}"))]);
+    }
+    assert_eq!(ring.pending().await, 0);
+}
+
+#[tokio::test]
+async fn a_dropped_future_leaves_nothing_behind_and_its_late_answer_is_ignored() {
+    let ca = authority();
+    let n1 = FakeNode::start(&node(&ca, 1), 1, |_, request| match request {
+        ClientRequest::Get { .. } => {
+            Answer::Keep(ClientReply::Value { values: vec![], context: Bytes::new() })
+        }
+        ClientRequest::Ping => Answer::SayLast(ClientReply::Pong),
+        other => panic!("{other:?}"),
+    });
+    let ring = client_of(&ca, &[&n1]).await;
+    let asked = tokio::spawn(ring.get("slow").into_future());
+    while ring.pending().await == 0 {
+        tokio::task::yield_now().await;
+    }
+    asked.abort();
+    assert!(asked.await.unwrap_err().is_cancelled());
+    assert_eq!(ring.pending().await, 0);
+    // The late answer and the pong come in one piece; only the pong finds somebody.
+    ring.ping().await.unwrap();
+}
