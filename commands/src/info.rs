@@ -11,8 +11,15 @@ use crate::turn::Turn;
 /// A section's lines, each `name:value`.
 type Lines = Vec<(String, String)>;
 
+/// What INFO tells about.
+struct Scene {
+    facts: NodeFacts,
+    stats: Stats,
+    loading: bool,
+}
+
 /// A section: its name in lower case, its title, whether it is shown unasked, and its lines.
-type Section = (&'static str, &'static str, bool, fn(&NodeFacts, &Stats) -> Lines);
+type Section = (&'static str, &'static str, bool, fn(&Scene) -> Lines);
 
 const SECTIONS: [Section; 14] = [
     ("server", "Server", true, server),
@@ -22,17 +29,18 @@ const SECTIONS: [Section; 14] = [
     ("stats", "Stats", true, stats),
     ("replication", "Replication", true, replication),
     ("cpu", "CPU", true, cpu),
-    ("modules", "Modules", true, |_, _| Vec::new()),
+    ("modules", "Modules", true, |_| Vec::new()),
     ("commandstats", "Commandstats", false, commandstats),
     ("errorstats", "Errorstats", true, errorstats),
     ("cluster", "Cluster", true, cluster),
     ("keyspace", "Keyspace", true, keyspace),
     ("ring", "Ring", true, ring),
-    ("crdt", "Crdt", true, |facts, _| facts.crdt.clone()),
+    ("crdt", "Crdt", true, |scene| scene.facts.crdt.clone()),
 ];
 
 pub(crate) fn info(turn: &mut Turn<'_>, args: &[&[u8]]) {
     let (facts, stats) = (turn.host.node(), turn.host.stats());
+    let scene = Scene { facts, stats, loading: turn.host.is_loading() };
     let mut text = String::new();
     for (name, title, unasked, lines) in SECTIONS {
         let asked = |word: &&[u8]| {
@@ -46,7 +54,7 @@ pub(crate) fn info(turn: &mut Turn<'_>, args: &[&[u8]]) {
                 text.push_str("\r\n");
             }
             write!(text, "# {title}\r\n").expect("a string takes any text");
-            for (name, value) in lines(&facts, &stats) {
+            for (name, value) in lines(&scene) {
                 write!(text, "{name}:{value}\r\n").expect("a string takes any text");
             }
         }
@@ -70,7 +78,7 @@ fn human(bytes: u64) -> String {
     format!("{amount:.2}T")
 }
 
-fn server(f: &NodeFacts, _: &Stats) -> Lines {
+fn server(Scene { facts: f, .. }: &Scene) -> Lines {
     lines([
         ("redis_version", REDIS_VERSION.to_owned()),
         ("redis_git_sha1", "00000000".to_owned()),
@@ -93,7 +101,7 @@ fn server(f: &NodeFacts, _: &Stats) -> Lines {
     ])
 }
 
-fn clients(f: &NodeFacts, _: &Stats) -> Lines {
+fn clients(Scene { facts: f, .. }: &Scene) -> Lines {
     lines([
         ("connected_clients", f.connected_clients.to_string()),
         ("cluster_connections", "0".to_owned()),
@@ -103,7 +111,7 @@ fn clients(f: &NodeFacts, _: &Stats) -> Lines {
     ])
 }
 
-fn memory(f: &NodeFacts, _: &Stats) -> Lines {
+fn memory(Scene { facts: f, .. }: &Scene) -> Lines {
     lines([
         ("used_memory", f.used_memory_bytes.to_string()),
         ("used_memory_human", human(f.used_memory_bytes)),
@@ -125,9 +133,9 @@ fn memory(f: &NodeFacts, _: &Stats) -> Lines {
     ])
 }
 
-fn persistence(f: &NodeFacts, _: &Stats) -> Lines {
+fn persistence(Scene { facts: f, loading, .. }: &Scene) -> Lines {
     lines([
-        ("loading", "0".to_owned()),
+        ("loading", u8::from(*loading).to_string()),
         ("async_loading", "0".to_owned()),
         ("rdb_changes_since_last_save", "0".to_owned()),
         ("rdb_bgsave_in_progress", "0".to_owned()),
@@ -141,7 +149,7 @@ fn persistence(f: &NodeFacts, _: &Stats) -> Lines {
     ])
 }
 
-fn stats(f: &NodeFacts, s: &Stats) -> Lines {
+fn stats(Scene { facts: f, stats: s, .. }: &Scene) -> Lines {
     lines([
         ("total_connections_received", f.connections_received.to_string()),
         ("total_commands_processed", s.calls().to_string()),
@@ -162,7 +170,7 @@ fn stats(f: &NodeFacts, s: &Stats) -> Lines {
     ])
 }
 
-fn replication(f: &NodeFacts, _: &Stats) -> Lines {
+fn replication(Scene { facts: f, .. }: &Scene) -> Lines {
     lines([
         ("role", "master".to_owned()),
         ("connected_slaves", "0".to_owned()),
@@ -174,7 +182,7 @@ fn replication(f: &NodeFacts, _: &Stats) -> Lines {
     ])
 }
 
-fn cpu(f: &NodeFacts, _: &Stats) -> Lines {
+fn cpu(Scene { facts: f, .. }: &Scene) -> Lines {
     lines([
         ("used_cpu_sys", format!("{:.6}", f.cpu_system_s)),
         ("used_cpu_user", format!("{:.6}", f.cpu_user_s)),
@@ -183,7 +191,7 @@ fn cpu(f: &NodeFacts, _: &Stats) -> Lines {
     ])
 }
 
-fn commandstats(_: &NodeFacts, s: &Stats) -> Lines {
+fn commandstats(Scene { stats: s, .. }: &Scene) -> Lines {
     s.commands()
         .map(|(name, c)| {
             let each = c.micros as f64 / c.calls.max(1) as f64;
@@ -196,24 +204,24 @@ fn commandstats(_: &NodeFacts, s: &Stats) -> Lines {
         .collect()
 }
 
-fn errorstats(_: &NodeFacts, s: &Stats) -> Lines {
+fn errorstats(Scene { stats: s, .. }: &Scene) -> Lines {
     let line =
         |(code, count): (&String, &u64)| (format!("errorstat_{code}"), format!("count={count}"));
     s.errors().iter().map(line).collect()
 }
 
-fn cluster(_: &NodeFacts, _: &Stats) -> Lines {
+fn cluster(_: &Scene) -> Lines {
     lines([("cluster_enabled", "0".to_owned())])
 }
 
-fn keyspace(f: &NodeFacts, _: &Stats) -> Lines {
+fn keyspace(Scene { facts: f, .. }: &Scene) -> Lines {
     let line = |(keyspace, keys, expires): &(u16, u64, u64)| {
         (format!("db{keyspace}"), format!("keys={keys},expires={expires},avg_ttl=0"))
     };
     f.keyspaces.iter().filter(|(_, keys, _)| *keys > 0).map(line).collect()
 }
 
-fn ring(f: &NodeFacts, _: &Stats) -> Lines {
+fn ring(Scene { facts: f, .. }: &Scene) -> Lines {
     let mut all = lines([
         ("cluster", f.cluster.clone()),
         ("node", f.name.clone()),

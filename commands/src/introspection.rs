@@ -136,6 +136,9 @@ fn get_keys(turn: &mut Turn<'_>, command: &[&[u8]]) {
     let last = if last < 0 { command.len() as i16 + last } else { last };
     let places: Vec<usize> =
         (first..=last).step_by(step.max(1) as usize).map(|at| at as usize).collect();
+    if places.iter().any(|at| *at >= command.len()) {
+        return turn.fail(&Fault::Fixed("ERR Invalid number of arguments specified for command"));
+    }
     encode::write_array(turn.reply, places.len());
     for at in places {
         turn.bulk(command[at]);

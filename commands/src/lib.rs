@@ -6,15 +6,15 @@
 //! of a [`Host`].
 //!
 //! Reading order:
-//! 1. [`session`]: the machine; [`pending`] (who waits for whom, and in which order replies leave);
-//! 2. [`table`]: every command there is, with the function that understands it;
-//! 3. [`job`]: what a command does once it runs; [`ops`], the ordinary case (ops on keys), and
-//!    [`shape`], how their outcomes become a reply;
-//! 4. one file a family of commands: [`strings`], [`counters`], [`expiry`], [`keys`], [`ring_face`],
-//!    [`scan`], [`whole`], [`transactions`], [`connection`], [`client`], [`server`], [`info`],
-//!    [`introspection`];
-//! 5. [`host`], [`config`], [`stats`]: the surroundings; [`errors`], [`token`], [`glob`],
-//!    [`args`], [`limits`].
+//! 1. [`session`]: the machine; `pending` (who waits for whom, and in which order replies leave);
+//! 2. `table`: every command there is, with the function that understands it;
+//! 3. `job`: what a command does once it runs; `ops`, the ordinary case (ops on keys), and
+//!    `shape`, how their outcomes become a reply;
+//! 4. one file a family of commands: `strings`, `counters`, `expiry`, `keys`, `ring_face`,
+//!    `scan`, `whole`, `transactions`, `connection`, `client`, `server`, `info`,
+//!    `introspection`;
+//! 5. [`host`], [`config`], [`stats`]: the surroundings; [`errors`], `token`, [`glob`],
+//!    `args`, [`limits`].
 
 mod args;
 mod client;

@@ -12,6 +12,9 @@ pub const IN_FLIGHT_MAX: usize = 256;
 /// Groups of slots that a sweep over the whole keyspace asks at the same time.
 pub const SWEEP_WINDOW_MAX: u32 = 16;
 
+/// Bytes of values that one command collects from several slots before it refuses.
+pub const GATHERED_BYTES_MAX: usize = 256 << 20;
+
 /// Commands that MULTI may queue.
 pub const QUEUED_MAX: usize = 65_536;
 

@@ -10,7 +10,7 @@ use smallvec::SmallVec;
 use wire::resp::encode;
 
 use crate::job::{Step, end_with_failure, line_of_failure};
-use crate::limits::IN_FLIGHT_MAX;
+use crate::limits::{GATHERED_BYTES_MAX, IN_FLIGHT_MAX};
 use crate::pending::Touch;
 use crate::shape::Shape;
 use crate::turn::{Ask, Flow};
@@ -125,6 +125,14 @@ impl OpsJob {
     }
 }
 
+fn bytes_of(outcome: &Outcome) -> usize {
+    match outcome {
+        Outcome::Read { found: Some(found), .. } => found.value.len(),
+        Outcome::Set { previous: Some(value), .. } => value.len(),
+        _ => 0,
+    }
+}
+
 /// How an op that was scattered has fared.
 #[derive(Clone, Debug)]
 enum Fate {
@@ -141,6 +149,8 @@ pub(crate) struct Scatter {
     waiting: VecDeque<(Task, Vec<usize>)>,
     running: BTreeMap<u32, Vec<usize>>,
     fates: Vec<Fate>,
+    /// Bytes of the outcomes so far, about.
+    bytes: usize,
     /// Whether a task found a watched key changed.
     pub(crate) aborted: bool,
     /// Whether a task did what it was asked.
@@ -195,7 +205,11 @@ impl Scatter {
                 flow.wrote(write);
                 self.any_done = true;
                 for (place, outcome) in places.into_iter().zip(outcomes) {
+                    self.bytes += bytes_of(&outcome);
                     self.fates[place] = Fate::Known(outcome);
+                }
+                if self.bytes > GATHERED_BYTES_MAX {
+                    self.give_up();
                 }
             }
             failed => {
@@ -208,6 +222,18 @@ impl Scatter {
         }
         self.refill(flow);
         self.step()
+    }
+
+    /// Too much has come: what is not asked yet is not asked any more, and all of it fails.
+    fn give_up(&mut self) {
+        self.waiting.clear();
+        let line: Arc<str> = format!(
+            "ERR the reply would have more than {GATHERED_BYTES_MAX} bytes. fix: ask for fewer keys \
+             at once"
+        )
+        .into();
+        self.fates.fill(Fate::Failed(line));
+        self.bytes = 0;
     }
 
     fn step(&self) -> Step {

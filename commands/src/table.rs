@@ -179,7 +179,7 @@ const OFFICE: u16 = LOADING | ADMIN | NOSCRIPT | DANGEROUS;
 pub(crate) const TABLE: &[Spec] = &[
     spec("acl", -2, LOADING | NOSCRIPT, NONE, ("server", "6.0.0"), "Tells who the client is.", Local(server::acl)),
     spec("append", 3, WDF, ONE, ("string", "2.0.0"), "Appends to a value; creates it if there is none.", Keys(strings::append)),
-    spec("auth", -2, HANDSHAKE, NONE, ("connection", "1.0.0"), "Says who the client is.", Steer(Control::Turn(connection::auth))),
+    spec("auth", -2, HANDSHAKE, NONE, ("connection", "1.0.0"), "Says who the client is.", Local(connection::auth)),
     never("bgrewriteaof", ALWAYS_SAVED),
     never("bgsave", ALWAYS_SAVED),
     spec("client", -2, LOADING | NOSCRIPT, NONE, ("connection", "2.4.0"), "Names, lists and ends connections.", Local(client::client)),
@@ -207,7 +207,7 @@ pub(crate) const TABLE: &[Spec] = &[
     spec("getex", -2, WF, ONE, ("string", "6.2.0"), "Reads a value and changes its expiry.", Keys(strings::getex)),
     spec("getrange", 4, R, ONE, ("string", "2.4.0"), "Reads a part of a value.", Keys(strings::getrange)),
     spec("getset", 3, WDF, ONE, ("string", "1.0.0"), "Sets a value and tells the one before.", Keys(strings::getset)),
-    spec("hello", -1, HANDSHAKE, NONE, ("connection", "6.0.0"), "Chooses the version of the protocol, and says who the client is.", Steer(Control::Turn(connection::hello))),
+    spec("hello", -1, HANDSHAKE, NONE, ("connection", "6.0.0"), "Chooses the version of the protocol, and says who the client is.", Local(connection::hello)),
     spec("incr", 2, WDF, ONE, ("string", "1.0.0"), "Adds one to a counter.", Keys(counters::incr)),
     spec("incrby", 3, WDF, ONE, ("string", "1.0.0"), "Adds to a counter.", Keys(counters::incrby)),
     spec("incrbyfloat", 3, WDF, ONE, ("string", "2.6.0"), "Adds a decimal number to a counter.", Keys(counters::incrbyfloat)),

@@ -142,6 +142,66 @@ fn a_client_that_wants_no_replies_gets_none_and_its_commands_still_work() {
 }
 
 #[test]
+fn any_arguments_whatever_get_exactly_one_reply() {
+    const ARGUMENTS: [&[u8]; 24] = [
+        b"",
+        b"a",
+        b"{t}b",
+        b"0",
+        b"-1",
+        b"9223372036854775807",
+        b"EX",
+        b"GET",
+        b"USAGE",
+        b"ENCODING",
+        b"CTX",
+        b"WITHCTX",
+        b"MATCH",
+        b"COUNT",
+        b"r=1",
+        b"QUORUM",
+        b"SET",
+        b"LIST",
+        b"KILL",
+        b"ID",
+        b"GETKEYS",
+        b"\xff\x00\r\n",
+        b"AUTH",
+        b"MULTI",
+    ];
+    let mut state = 7;
+    let mut story = Story::new();
+    let names = String::from_utf8(story.says_args(&[b"COMMAND", b"LIST"])).expect("names are text");
+    let names: Vec<&[u8]> =
+        names.lines().skip(1).filter(|l| !l.starts_with('$')).map(str::as_bytes).collect();
+    assert!(names.len() > 80);
+    for round in 0..60_000 {
+        if round % 50 == 0 || !story.session.wants_more() {
+            story = Story::new();
+        }
+        let mut args = vec![names[chance(&mut state) as usize % names.len()]];
+        for _ in 0..chance(&mut state) % 6 {
+            args.push(ARGUMENTS[chance(&mut state) as usize % ARGUMENTS.len()]);
+        }
+        if args.iter().any(|arg| arg.eq_ignore_ascii_case(b"wait")) {
+            story.says_args(&[b"SET", b"a", b"1"]);
+        }
+        let heard = story.says_args(&args);
+        let read = wire::resp::ReplyDecoder::new().decode(&heard);
+        let consumed = read.as_ref().ok().and_then(|r| r.as_ref()).map(|r| r.consumed);
+        let show = || args.iter().map(|a| a.escape_ascii().to_string()).collect::<Vec<_>>();
+        assert_eq!(consumed, Some(heard.len()), "{:?}: {}", show(), heard.escape_ascii());
+        assert!(story.session.is_idle(), "{:?}", show());
+    }
+}
+
+#[test]
+fn a_session_may_move_between_threads() {
+    fn moves<T: Send>(_: &T) {}
+    moves(&Story::new().session);
+}
+
+#[test]
 fn quit_closes_only_after_every_reply() {
     let mut story = Story::new();
     story.sends_line("GET a");
