@@ -1,6 +1,7 @@
 //! Levels: how many replicas, and how durable, where a request or a connection says so itself.
 
 use ring::keyspace::{Durability, Level};
+use ring::limits::COPIES_MAX;
 
 /// What was asked for; `None` leaves it to the next wider scope: request, connection, keyspace.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -33,13 +34,16 @@ impl Levels {
     pub fn take(&mut self, word: &[u8]) -> Result<bool, String> {
         let Ok(word) = core::str::from_utf8(word) else { return Ok(false) };
         let Some((name, value)) = word.split_once('=') else {
-            let Ok(level) = word.parse::<Level>() else { return Ok(false) };
+            if word.parse::<Level>().is_err() {
+                return Ok(false);
+            }
+            let level = level(word)?;
             (self.read, self.write) = (Some(level), Some(level));
             return Ok(true);
         };
         match name {
-            "r" | "R" => self.read = Some(value.parse::<Level>().map_err(|e| e.to_string())?),
-            "w" | "W" => self.write = Some(value.parse::<Level>().map_err(|e| e.to_string())?),
+            "r" | "R" => self.read = Some(level(value)?),
+            "w" | "W" => self.write = Some(level(value)?),
             "d" | "D" => {
                 self.durability = Some(value.parse::<Durability>().map_err(|e| e.to_string())?);
             }
@@ -47,6 +51,13 @@ impl Levels {
         }
         Ok(true)
     }
+}
+
+/// The level that a text names, if this version can serve it for any number of copies.
+fn level(text: &str) -> Result<Level, String> {
+    let level = text.parse::<Level>().map_err(|why| why.to_string())?;
+    level.needed(COPIES_MAX).map_err(|why| why.to_string())?;
+    Ok(level)
 }
 
 #[cfg(test)]
@@ -69,6 +80,7 @@ mod tests {
         );
         assert_eq!(levels.take(b"get"), Ok(false));
         assert!(levels.take(b"w=nine").is_err());
+        assert!(levels.take(b"any").is_err() && levels.take(b"r=serial").is_err());
         assert!(levels.take(b"d=never").is_err());
     }
 }

@@ -42,20 +42,14 @@ pub(crate) fn consistency(turn: &mut Turn<'_>, args: &[&[u8]]) {
         return turn.fail(&Fault::Fixed(USAGE));
     }
     for pair in args[1..].chunks_exact(2) {
-        let value = args::text(pair[1]);
-        let parsed = match () {
-            () if args::is(pair[0], "read") => {
-                value.parse().map(|l| levels.read = Some(l)).map_err(|e| e.to_string())
-            }
-            () if args::is(pair[0], "write") => {
-                value.parse().map(|l| levels.write = Some(l)).map_err(|e| e.to_string())
-            }
-            () if args::is(pair[0], "durability") => {
-                value.parse().map(|d| levels.durability = Some(d)).map_err(|e| e.to_string())
-            }
+        let option = match () {
+            () if args::is(pair[0], "read") => "r",
+            () if args::is(pair[0], "write") => "w",
+            () if args::is(pair[0], "durability") => "d",
             () => return turn.fail(&Fault::Fixed(USAGE)),
         };
-        if let Err(why) = parsed {
+        let word = format!("{option}={}", args::text(pair[1]));
+        if let Err(why) = levels.take(word.as_bytes()) {
             return turn.fail(&Fault::Line(format!("ERR CONSISTENCY: {why}")));
         }
     }

@@ -100,6 +100,8 @@ fn levels_hold_for_the_connection_or_for_one_command() {
         ("WITH SOON GET a", "-ERR WITH: 'SOON' is no consistency level. fix: "),
         ("WITH w=many GET a", "-ERR WITH: unknown consistency level \"many\": use ONE,"),
         ("WITH ONE WITH TWO GET a", "-ERR WITH inside WITH is not allowed. fix: "),
+        ("WITH ANY SET a 1", "-ERR WITH: ANY is not available: "),
+        ("CONSISTENCY WRITE SERIAL", "-ERR CONSISTENCY: SERIAL is not available: "),
         ("WITH ONE NOSUCH", "-ERR unknown command 'NOSUCH'"),
         ("WITH ONE GET", "-ERR wrong number of arguments for 'get' command"),
         ("WITH ONE PING", "+PONG"),
