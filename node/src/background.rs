@@ -83,6 +83,8 @@ enum SyncWork {
     Log { core: usize, tokens: Vec<u64> },
     /// Put this ceiling on disk, then tell every core.
     Ceiling(WallMillis),
+    /// Note that nothing is missing here any more.
+    Recovered,
 }
 
 struct Search {
@@ -121,6 +123,11 @@ impl Background {
     /// Puts a ceiling of the hybrid clock on disk; [`Event::CeilingRaised`] follows on every core.
     pub fn raise_ceiling(&self, to: WallMillis) {
         self.sync.push(SyncWork::Ceiling(to));
+    }
+
+    /// Everything that may have been missing here was pulled from the other replicas.
+    pub fn recovered(&self) {
+        self.sync.push(SyncWork::Recovered);
     }
 
     /// A memtable waits for its flush.
@@ -199,6 +206,11 @@ fn sync_all(
             match work {
                 SyncWork::Log { core, tokens: more } => tokens[core].extend(more),
                 SyncWork::Ceiling(to) => ceiling = ceiling.max(Some(to)),
+                SyncWork::Recovered => {
+                    if let Err(e) = state.recovered() {
+                        warn!(error = %e, "cannot write node.state; the next start pulls again");
+                    }
+                }
             }
         }
         if let Some(to) = ceiling {

@@ -113,7 +113,9 @@ fn with_settings(command: Command) -> Command {
         .env("RINGDB_CONFIG")
         .value_parser(value_parser!(PathBuf))
         .help("The configuration file");
-    KEYS.iter().fold(command.arg(config), |command, key| {
+    // Of a flag that is given twice the last one counts.
+    let command = command.args_override_self(true).arg(config);
+    KEYS.iter().fold(command, |command, key| {
         let arg = Arg::new(key.path).long(key.flag()).value_name("VALUE").help(key.help);
         command.arg(arg.help_heading("Settings").hide_default_value(true))
     })

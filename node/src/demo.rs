@@ -111,7 +111,7 @@ pub async fn run(demo: Demo) -> Result<(), Fault> {
         drop_all(children).await;
         return Err(fault);
     }
-    println!("{}", welcome(&demo, found)?);
+    println!("{}", welcome(&demo, found, &children)?);
     std::io::stdout().flush().map_err(|e| Fault::new("cannot print", e.to_string(), "-"))?;
     loop {
         tokio::select! {
@@ -400,7 +400,7 @@ async fn next_death(children: &mut [Running]) -> (usize, ExitStatus) {
     .await
 }
 
-fn welcome(demo: &Demo, found: bool) -> Result<String, Fault> {
+fn welcome(demo: &Demo, found: bool, children: &[Running]) -> Result<String, Fault> {
     let members = demo.members();
     let layout =
         Layout::genesis(ClusterId(0), ring::limits::COPIES_DEFAULT, members).map_err(|e| {
@@ -425,25 +425,23 @@ fn welcome(demo: &Demo, found: bool) -> Result<String, Fault> {
         ));
     }
     let last = demo.nodes;
-    let log = demo.node_dir(last).join("ringd.log");
-    let pid = format!("$(pgrep -f {})", demo.config_of(last).display());
+    let pid = children.last().and_then(|c| c.child.id()).unwrap_or_default();
     out.push_str(&format!(
         "\ntry:\n  \
          redis-cli -p {p1} SET greeting hello        # any node takes it\n  \
          redis-cli -p {p2} GET greeting              # any node answers\n  \
          redis-cli -p {p1} WITH ALL GET greeting     # the level of one request\n  \
-         kill -9 {pid}\n  \
-         {restart}   # brings n{last} back\n  \
+         kill -9 {pid:<7}                            # n{last} dies, the others go on\n  \
+         {restart}\n  \
          curl http://{http}/status              # also /metrics, /readyz\n  \
          ringctl --config {ctl} status\n\
-         \ndata and logs: {dir} ({log}); Ctrl-C stops all nodes and keeps the data",
+         \ndata and logs are in {dir}; Ctrl-C stops all nodes and keeps the data",
         p1 = demo.redis(1).port(),
         p2 = demo.redis(demo.nodes.min(2)).port(),
         restart = demo.restart(last),
         http = demo.http(1),
         ctl = demo.dir.join("ringctl.toml").display(),
         dir = demo.dir.display(),
-        log = log.file_name().map(|n| n.to_string_lossy().into_owned()).unwrap_or_default(),
     ));
     Ok(out)
 }

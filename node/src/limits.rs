@@ -35,8 +35,9 @@ pub const DRAIN_MAX: Duration = Duration::from_secs(5);
 /// How long a request may take unless its client says otherwise.
 pub const REQUEST_TIMEOUT: Duration = Duration::from_secs(2);
 
-/// How far beyond the wall clock the ceiling of the hybrid clock is put at a start.
-pub const CEILING_AHEAD_MS: u64 = 60_000;
+/// How far beyond the wall clock the ceiling of the hybrid clock is put at a start; as far as the
+/// machines put it later.
+pub const CEILING_AHEAD_MS: u64 = 20_000;
 
 /// The most cores: groups of slots are not divided.
 pub const CORES_MAX: usize = ring::GROUPS as usize;

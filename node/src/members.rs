@@ -153,18 +153,18 @@ impl Members {
     }
 
     /// A core of this node is ready, or is not.
-    pub fn core_is(&mut self, now: Now, core: usize, ready: bool, events: &mut Vec<Event>) {
+    pub fn core_is(&mut self, core: usize, ready: bool) {
         self.ready[core] = ready;
-        self.say_state(now, events);
+        self.say_state();
     }
 
     /// This node is about to stop.
-    pub fn drain(&mut self, now: Now, events: &mut Vec<Event>) {
+    pub fn drain(&mut self) {
         self.draining = true;
-        self.say_state(now, events);
+        self.say_state();
     }
 
-    fn say_state(&mut self, _now: Now, _events: &mut Vec<Event>) {
+    fn say_state(&mut self) {
         let ready = self.ready.iter().all(|r| *r);
         let state = match (self.draining, ready) {
             (true, _) => NodeState::Draining,
@@ -177,6 +177,9 @@ impl Members {
         info!(?state, "this node");
         self.liveness.set_state(state);
         self.shared.loading.store(!ready, Ordering::Relaxed);
+        if state == NodeState::Ready {
+            self.shared.background.recovered();
+        }
         let peers: Vec<NodeId> = self.links.keys().copied().collect();
         for peer in peers {
             self.send_heartbeat(peer);

@@ -10,7 +10,7 @@ use std::sync::atomic::Ordering;
 
 use bytes::Bytes;
 use replication::{Peer, Recovery, RowChange, row};
-use ring::{Actor, Layout, Slot};
+use ring::{Actor, Hlc, Layout, Slot, WallMillis};
 use storage::{Engine, FileDisk, Op, OpenError, Options};
 use tracing::{error, info, warn};
 use wire::frame::{WIRE_VERSION, WIRE_VERSION_MIN};
@@ -24,7 +24,7 @@ use crate::front::listen;
 use crate::mailbox::Mailbox;
 use crate::mesh::{self, MeshConfig, Tuning, Versions};
 use crate::shared::{Parts, Shared};
-use crate::state::{Start, StateFile};
+use crate::state::{Owner, Start, StateFile};
 use crate::store::{Folding, Store, splits};
 use crate::turn::Letter;
 
@@ -43,17 +43,13 @@ impl Server {
     pub fn start(config: Config) -> Result<Self, Fault> {
         let credentials = config.tls.as_ref().map(certs::Credentials::load).transpose()?;
         let listeners = listen::bind(config.redis.listen, config.cores)?;
-        let (state, start) = StateFile::begin(
-            &config.data_dir,
-            config.cluster,
-            config.node,
-            &config.name,
-            clock::wall(),
-        )?;
+        let owner = Owner { cluster: config.cluster, node: config.node, name: &config.name };
+        StateFile::check(&config.data_dir, &owner)?;
+        // The engine's lock also guards the state of the node.
+        let Opened { engine, stores, mut recoveries, damaged } = open(&config)?;
+        let (state, start) = StateFile::begin(&config.data_dir, &owner, damaged, clock::wall())?;
         let cluster = start.state.cluster;
         let layout = Arc::new(config.layout(cluster)?);
-        let opened = open(&config)?;
-        let Opened { engine, stores, mut recoveries, damaged } = opened;
         for (core, store) in stores.iter().enumerate() {
             learn_clocks(core, config.cores, store, &mut recoveries[core])?;
         }
@@ -64,11 +60,10 @@ impl Server {
             background::start(&engine, handles, state, &boxes).map_err(|e| {
                 Fault::new("cannot start a thread", e.to_string(), "raise this user's limits")
             })?;
-        let amnesia = start.power_lost || damaged;
-        if amnesia {
+        if start.state.amnesia {
             warn!("acknowledged writes may be lost here; pulling from every other replica first");
         }
-        let machines = machines(&config, &start, &layout, amnesia, recoveries);
+        let machines = machines(&config, &start, &layout, recoveries);
         let incarnation = start.state.incarnation;
         let parts =
             Parts { cluster, incarnation, engine, background, boxes, layout: layout.clone() };
@@ -136,7 +131,8 @@ impl Server {
             error!("not everything is on disk; the next start takes a new incarnation");
             return false;
         };
-        match state.end() {
+        let last = Hlc(self.shared.last_stamp.load(Ordering::Acquire)).wall();
+        match state.end(WallMillis(last.0 + 1)) {
             Ok(()) => {
                 info!("stopped, everything is on disk");
                 true
@@ -245,7 +241,6 @@ fn machines(
     config: &Config,
     start: &Start,
     layout: &Arc<Layout>,
-    amnesia: bool,
     recoveries: Vec<Recovery>,
 ) -> Vec<Peer> {
     let machine = |(core, recovery): (usize, Recovery)| {
@@ -258,7 +253,7 @@ fn machines(
             policies: config.policies.clone(),
             hlc_floor: start.hlc_floor,
             hlc_ceiling: start.state.hlc_ceiling,
-            amnesia,
+            amnesia: start.state.amnesia,
             seed: clock::seed(),
             bugs: Vec::new(),
         };

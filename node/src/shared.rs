@@ -70,6 +70,8 @@ pub struct Shared {
     pub loading: AtomicBool,
     /// True once the node is stopping.
     pub draining: AtomicBool,
+    /// The highest stamp that the cores have minted or heard, once they have closed.
+    pub last_stamp: AtomicU64,
     /// Rises with every CONFIG RESETSTAT.
     pub stats_epoch: AtomicU64,
     layout: Mutex<Arc<Layout>>,
@@ -119,6 +121,7 @@ impl Shared {
             rejected: AtomicU64::new(0),
             loading: AtomicBool::new(true),
             draining: AtomicBool::new(false),
+            last_stamp: AtomicU64::new(0),
             stats_epoch: AtomicU64::new(0),
             layout: Mutex::new(layout),
             members: Mutex::default(),

@@ -33,10 +33,26 @@ pub struct NodeState {
     pub incarnation: Incarnation,
     /// True if the last life ended with everything on disk.
     pub clean: bool,
+    /// True while acknowledged writes may be missing here: from a loss of power or damage on until
+    /// everything was pulled from the other replicas.
+    #[serde(default)]
+    pub amnesia: bool,
     /// No stamp above this wall time was ever minted.
     pub hlc_ceiling: WallMillis,
     /// Which start of the machine the last life ran in.
     pub boot_id: String,
+}
+
+/// Whose data a directory should hold. Without `cluster` the directory decides, and a new one draws
+/// its own.
+#[derive(Clone, Copy, Debug)]
+pub struct Owner<'a> {
+    /// The cluster.
+    pub cluster: Option<ClusterId>,
+    /// The node.
+    pub node: NodeId,
+    /// Its name.
+    pub name: &'a str,
 }
 
 /// What the state says about the start that begins now.
@@ -44,11 +60,8 @@ pub struct NodeState {
 pub struct Start {
     /// The state as it is on disk now.
     pub state: NodeState,
-    /// The ceiling of the previous life.
+    /// No stamp may be minted below this.
     pub hlc_floor: WallMillis,
-    /// True if the machine lost power under the previous life, so that acknowledged writes of
-    /// durability `os` may be gone.
-    pub power_lost: bool,
     /// True if there was no previous life.
     pub first: bool,
 }
@@ -87,28 +100,34 @@ impl StateFile {
         }
     }
 
-    /// Begins a life: checks whose data these are, takes a new incarnation unless the last life
-    /// ended cleanly, and puts it on disk.
+    /// Checks whose data these are, before anything is opened, and makes the directory.
     ///
     /// # Errors
-    /// A [`Fault`] if the data are another node's or cluster's, or the disk refuses. Without
-    /// `cluster` the directory decides, and a new one draws its own.
+    /// A [`Fault`] if the data are another node's or cluster's, or of another format.
+    pub fn check(dir: &Path, owner: &Owner<'_>) -> Result<(), Fault> {
+        fs::create_dir_all(dir).map_err(|e| Fault::file(dir, "create", &e))?;
+        Self::peek(dir)?.map_or(Ok(()), |old| belongs(dir, &old, owner))
+    }
+
+    /// Begins a life: takes a new incarnation unless the last life ended cleanly, and puts it on
+    /// disk. The caller holds the lock of the data. `damaged` says that the store has lost some.
+    ///
+    /// # Errors
+    /// As [`StateFile::check`], or the disk refuses.
     pub fn begin(
         dir: &Path,
-        cluster: Option<ClusterId>,
-        node: NodeId,
-        name: &str,
+        owner: &Owner<'_>,
+        damaged: bool,
         now: WallMillis,
     ) -> Result<(Self, Start), Fault> {
-        fs::create_dir_all(dir).map_err(|e| Fault::file(dir, "create", &e))?;
+        Self::check(dir, owner)?;
         let boot_id = boot_id();
         let old = Self::peek(dir)?;
-        if let Some(old) = &old {
-            belongs(dir, old, cluster, node, name)?;
-        }
+        let Owner { cluster, node, name } = *owner;
         let first = old.is_none();
-        let hlc_floor = old.as_ref().map_or(WallMillis(0), |o| o.hlc_ceiling);
-        let power_lost = old.as_ref().is_some_and(|o| !o.clean && o.boot_id != boot_id);
+        let hlc_floor = old.as_ref().map_or(WallMillis(0), |o| floor(o, now));
+        let forgot = |o: &NodeState| o.amnesia || (!o.clean && o.boot_id != boot_id);
+        let amnesia = damaged || old.as_ref().is_some_and(forgot);
         let incarnation = match &old {
             None => Incarnation(1),
             Some(o) if o.clean => o.incarnation,
@@ -125,12 +144,13 @@ impl StateFile {
             name: name.to_owned(),
             incarnation,
             clean: false,
+            amnesia,
             hlc_ceiling: ahead.max(hlc_floor),
             boot_id,
         };
         let mut file = Self { dir: dir.to_owned(), state: state.clone() };
         file.write().map_err(|e| Fault::file(&dir.join(NAME), "write", &e))?;
-        Ok((file, Start { state, hlc_floor, power_lost, first }))
+        Ok((file, Start { state, hlc_floor, first }))
     }
 
     /// Puts a higher ceiling on disk; returns the one that holds then.
@@ -145,12 +165,26 @@ impl StateFile {
         Ok(self.state.hlc_ceiling)
     }
 
-    /// Marks the life as ended with everything on disk. The caller made sure that it is.
+    /// Everything that may have been missing here was pulled from the other replicas.
+    ///
+    /// # Errors
+    /// The disk's; the next start pulls again.
+    pub fn recovered(&mut self) -> io::Result<()> {
+        if self.state.amnesia {
+            self.state.amnesia = false;
+            self.write()?;
+        }
+        Ok(())
+    }
+
+    /// Marks the life as ended with everything on disk, and `last` as the highest stamp that it
+    /// minted. The caller made sure of both.
     ///
     /// # Errors
     /// The disk's.
-    pub fn end(&mut self) -> io::Result<()> {
+    pub fn end(&mut self, last: WallMillis) -> io::Result<()> {
         self.state.clean = true;
+        self.state.hlc_ceiling = last;
         self.write()
     }
 
@@ -165,13 +199,20 @@ impl StateFile {
     }
 }
 
-fn belongs(
-    dir: &Path,
-    old: &NodeState,
-    cluster: Option<ClusterId>,
-    node: NodeId,
-    name: &str,
-) -> Result<(), Fault> {
+/// Where the stamps of the life that begins now start.
+///
+/// A clean end says how far its stamps went. After any other end only the ceiling is known, which
+/// was kept some seconds ahead of the clock: as long as the clock stands within these seconds it
+/// has gone on honestly, and starting at the ceiling would only make peers refuse stamps from the
+/// future (what the log holds is known besides). A ceiling further ahead means that the clock was
+/// set back; then no stamp may be minted below it.
+fn floor(old: &NodeState, now: WallMillis) -> WallMillis {
+    let honest = old.hlc_ceiling.0 <= now.0 + crate::limits::CEILING_AHEAD_MS;
+    if !old.clean && honest { old.hlc_ceiling.min(now) } else { old.hlc_ceiling }
+}
+
+fn belongs(dir: &Path, old: &NodeState, owner: &Owner<'_>) -> Result<(), Fault> {
+    let Owner { cluster, node, name } = *owner;
     let fix = "point node.data_dir to this node's own directory, or to an empty one";
     if let Some(cluster) = cluster.filter(|c| *c != old.cluster) {
         return Err(Fault::new(
@@ -202,9 +243,10 @@ fn boot_id() -> String {
 mod tests {
     use super::*;
 
+    const OWNER: Owner<'_> = Owner { cluster: Some(ClusterId(7)), node: NodeId(1), name: "n1" };
+
     fn begin(dir: &Path) -> (StateFile, Start) {
-        let at = WallMillis(1_000);
-        StateFile::begin(dir, Some(ClusterId(7)), NodeId(1), "n1", at).expect("may begin")
+        StateFile::begin(dir, &OWNER, false, WallMillis(1_000)).expect("may begin")
     }
 
     #[test]
@@ -212,13 +254,13 @@ mod tests {
         let dir = tempfile::tempdir().expect("a directory");
         let (mut file, start) = begin(dir.path());
         assert!(start.first && start.state.incarnation == Incarnation(1));
-        file.end().expect("written");
+        file.end(WallMillis(900)).expect("written");
         let (_, start) = begin(dir.path());
         assert_eq!(start.state.incarnation, Incarnation(1));
         // That life ends without a word.
         let (_, start) = begin(dir.path());
         assert_eq!(start.state.incarnation, Incarnation(2));
-        assert!(!start.power_lost, "the machine did not restart");
+        assert!(!start.state.amnesia, "the machine did not restart");
     }
 
     #[test]
@@ -228,8 +270,18 @@ mod tests {
         file.raise_ceiling(WallMillis(1_000_000)).expect("written");
         file.raise_ceiling(WallMillis(5)).expect("written");
         let (_, start) = begin(dir.path());
-        assert_eq!(start.hlc_floor, WallMillis(1_000_000));
+        assert_eq!(start.hlc_floor, WallMillis(1_000_000), "the clock was set back");
         assert_eq!(start.state.hlc_ceiling, WallMillis(1_000_000));
+    }
+
+    #[test]
+    fn a_killed_node_goes_on_at_its_clock_and_a_stopped_one_where_it_was() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let (mut file, start) = begin(dir.path());
+        assert!(start.state.hlc_ceiling > WallMillis(1_000));
+        assert_eq!(begin(dir.path()).1.hlc_floor, WallMillis(1_000));
+        file.end(WallMillis(1_200)).expect("written");
+        assert_eq!(begin(dir.path()).1.hlc_floor, WallMillis(1_200));
     }
 
     #[test]
@@ -238,21 +290,25 @@ mod tests {
         let (mut file, _) = begin(dir.path());
         file.state.boot_id = "another".into();
         file.write().expect("written");
-        assert!(begin(dir.path()).1.power_lost);
-        file.end().expect("written");
-        assert!(!begin(dir.path()).1.power_lost);
+        assert!(begin(dir.path()).1.state.amnesia);
+        // Killed before it had pulled everything: it still may lack some.
+        let (mut file, start) = begin(dir.path());
+        assert!(start.state.amnesia);
+        file.recovered().expect("written");
+        assert!(!begin(dir.path()).1.state.amnesia);
+        file.end(WallMillis(900)).expect("written");
+        assert!(!begin(dir.path()).1.state.amnesia);
     }
 
     #[test]
     fn data_of_others_are_refused_in_three_lines() {
         let dir = tempfile::tempdir().expect("a directory");
         begin(dir.path());
-        let at = WallMillis(0);
-        let other = StateFile::begin(dir.path(), Some(ClusterId(8)), NodeId(1), "n1", at);
-        let text = other.expect_err("refused").to_string();
+        let other = Owner { cluster: Some(ClusterId(8)), ..OWNER };
+        let text = StateFile::check(dir.path(), &other).expect_err("refused").to_string();
         assert!(text.contains("another cluster") && text.lines().count() == 3, "{text}");
-        let other = StateFile::begin(dir.path(), Some(ClusterId(7)), NodeId(2), "n2", at);
-        let text = other.expect_err("refused").to_string();
+        let other = Owner { node: NodeId(2), name: "n2", ..OWNER };
+        let text = StateFile::check(dir.path(), &other).expect_err("refused").to_string();
         assert!(text.contains("another node") && text.lines().count() == 3, "{text}");
     }
 }

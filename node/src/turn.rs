@@ -319,9 +319,7 @@ impl Core {
                 }
             }
             Letter::CoreReady { core, ready } => {
-                self.with_members(|members, now, letters| {
-                    members.core_is(now, core, ready, letters);
-                });
+                self.with_members(|members, _, _| members.core_is(core, ready));
             }
             Letter::FetchLayout { from } => {
                 if let Some(members) = &self.members {
@@ -338,7 +336,7 @@ impl Core {
                 for (_, conn) in self.conns.iter_mut() {
                     conn.wake();
                 }
-                self.with_members(|members, now, letters| members.drain(now, letters));
+                self.with_members(|members, _, _| members.drain());
             }
             Letter::Stop => self.stopped = true,
         }
@@ -593,6 +591,9 @@ impl Core {
         self.report.stats = self.host.own_stats().clone();
         self.report.ops_per_second = self.report.stats.calls().saturating_sub(calls);
         self.report.memtable_bytes = self.store.memtable_bytes() as u64;
+        let machine = self.peer.stats();
+        self.report.read_repairs = machine.repairs;
+        self.report.clock_gaps = machine.clock_gaps;
         self.host.follow_reset();
         self.shared.set_report(self.index, self.report.clone());
         let now = clock::mono();
@@ -617,6 +618,8 @@ impl Core {
         if let Err(e) = self.store.commit() {
             error!(error = %e, "the last commit failed");
         }
+        let last = self.peer.hlc(clock::now());
+        self.shared.last_stamp.fetch_max(last.0, Ordering::AcqRel);
     }
 
     /// Whether the node as a whole is draining.

@@ -46,6 +46,8 @@ pub struct Conn {
     blocked: bool,
     /// The task has stopped reading until there is room again.
     held: bool,
+    /// The client sends no more; it may still hear what it asked for.
+    half_closed: bool,
     /// Since when replies wait without one byte being taken.
     stalled_since: Option<Instant>,
     ending: Option<Ending>,
@@ -82,6 +84,7 @@ impl Conn {
             sent: 0,
             blocked: false,
             held: false,
+            half_closed: false,
             stalled_since: None,
             ending: None,
             last_heard: clock::mono(),
@@ -109,7 +112,7 @@ impl Conn {
     /// Whether it has to be looked at when the turn ends.
     #[must_use]
     pub fn has_work(&self) -> bool {
-        self.unsent() > 0 || self.output.close || self.held
+        self.unsent() > 0 || self.output.close || self.held || self.half_closed
     }
 
     /// Whether every reply has been taken.
@@ -122,8 +125,17 @@ impl Conn {
         self.output.replies.len() - self.sent
     }
 
+    /// Whether nothing more will come and everything has been said.
+    fn is_over(&self) -> bool {
+        let said_all = self.output.close || (self.half_closed && self.session.is_idle());
+        said_all && self.unsent() == 0
+    }
+
     fn may_read(&self) -> bool {
-        self.session.wants_more() && self.unsent() < OUTPUT_PAUSE_BYTES && !self.output.close
+        self.session.wants_more()
+            && !self.half_closed
+            && self.unsent() < OUTPUT_PAUSE_BYTES
+            && !self.output.close
     }
 
     /// Writes replies, as many as the socket takes; how many bytes it took.
@@ -137,8 +149,7 @@ impl Conn {
             }
         }
         self.judge_output();
-        let done = self.output.close && self.unsent() == 0;
-        if self.blocked || done || (self.held && self.may_read()) {
+        if self.blocked || self.is_over() || (self.held && self.may_read()) {
             self.wake();
         }
         taken
@@ -327,7 +338,7 @@ impl Task {
                     Poll::Pending => return Poll::Pending,
                 }
             }
-            if conn.output.close && conn.unsent() == 0 {
+            if conn.is_over() {
                 return Poll::Ready(Ending::Plain);
             }
             conn.held = !conn.may_read() || draining;
@@ -345,7 +356,12 @@ impl Task {
                         conn.last_heard = now;
                     }
                 }
-                Poll::Ready(Ok(false) | Err(_)) => return Poll::Ready(Ending::Plain),
+                Poll::Ready(Ok(false)) => {
+                    if let Some(conn) = core.conns.get_mut(self.key) {
+                        conn.half_closed = true;
+                    }
+                }
+                Poll::Ready(Err(_)) => return Poll::Ready(Ending::Plain),
                 Poll::Pending => return Poll::Pending,
             }
         }

@@ -1,0 +1,13 @@
+//! ringd over real sockets, files and processes.
+
+#![allow(clippy::unwrap_used)]
+
+mod support;
+
+mod single;
+
+mod clients;
+
+mod refusals;
+
+mod demo;
