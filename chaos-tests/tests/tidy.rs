@@ -9,6 +9,7 @@ use std::path::{Path, PathBuf};
 
 const LINES_MAX: usize = 900;
 const HEADER_WORDS_MIN: usize = 4;
+const UNBOUNDED: [&str; 2] = [concat!("unbounded_", "channel("), concat!("mpsc::", "channel()")];
 const SKIPPED: [&str; 4] = ["target", "ringdb-demo", "node_modules", "venv"];
 
 // ---------------------------------------------------------------------------------------------
@@ -50,7 +51,7 @@ fn source_files_keep_the_house_rules() {
         found.extend(layers.clocks(&path, &text));
         found.extend(layers.sleeps(&path, &text));
         found.extend(layers.purity(&path, &text));
-        found.extend(channels(&path, &text));
+        found.extend(layers.queues(&path, &text));
     }
     found.extend(layers.idle_exceptions(&files("rs"), read));
     report(found);
@@ -180,7 +181,7 @@ struct Layer {
 struct Layers {
     crates: BTreeMap<String, Layer>,
     apart: BTreeMap<String, Vec<String>>,
-    /// By what is excepted (clock, sleep, files): the file and why.
+    /// By what is excepted (clock, sleep, queue, files): the file and why.
     exceptions: BTreeMap<String, BTreeMap<String, String>>,
     unknown: Vec<String>,
 }
@@ -204,7 +205,7 @@ impl Layers {
             }
             match section.as_str() {
                 "apart" => drop(layers.apart.insert(key, strings(&value))),
-                "clock" | "sleep" | "files" => {
+                "clock" | "sleep" | "queue" | "files" => {
                     let reasons = layers.exceptions.entry(section).or_default();
                     reasons.insert(key, strings(&value).concat());
                 }
@@ -274,11 +275,9 @@ impl Layers {
             lints |= section == "lints" && key == "workspace" && value == "true";
             let Some((kind, import)) = dependency(&section, &key) else { continue };
             let tests = kind == "dev-dependencies";
-            let allowed = if self.crates.contains_key(import) {
-                layer.own.contains(import)
-            } else {
-                layer.theirs.contains(import) || tests && layer.tests.contains(import)
-            };
+            let allowed = layer.own.contains(import)
+                || layer.theirs.contains(import)
+                || tests && layer.tests.contains(import);
             if !allowed {
                 let who = if tests { "the tests of " } else { "" };
                 found.push(format!(
@@ -321,7 +320,10 @@ impl Layers {
 
     fn clocks(&self, path: &str, text: &str) -> Vec<String> {
         let patterns = [concat!("Instant::", "now"), concat!("SystemTime::", "now")];
-        if self.excepted("clock", path) || path.contains("/examples/") {
+        let name = path.split('/').next().unwrap_or_default();
+        let pure = self.crates.get(name).is_some_and(|layer| layer.pure);
+        let outside = path.contains("/examples/") || path.contains("/tests/") && !pure;
+        if outside || self.excepted("clock", path) {
             return Vec::new();
         }
         lines_with(path, text, &patterns, "only node/src/clock.rs asks what time it is")
@@ -334,6 +336,13 @@ impl Layers {
             return Vec::new();
         }
         lines_with(path, text, &patterns, "wait for a condition, never for time to pass")
+    }
+
+    fn queues(&self, path: &str, text: &str) -> Vec<String> {
+        if !path.contains("/src/") || self.excepted("queue", path) {
+            return Vec::new();
+        }
+        lines_with(path, before_tests(text), &UNBOUNDED, "no queue is without a bound")
     }
 
     /// What a pure crate may not name, and what storage may name in one file only.
@@ -367,6 +376,7 @@ impl Layers {
             let needed = match what {
                 "clock" => read(path).contains(concat!("::", "now")),
                 "sleep" => read(path).contains(concat!("sl", "eep(")),
+                "queue" => UNBOUNDED.iter().any(|made| read(path).contains(made)),
                 _ => true,
             };
             match (needed, why.is_empty()) {
@@ -426,14 +436,6 @@ fn unfinished(path: &str, text: &str) -> Vec<String> {
     let hit = |line: &str| marks.iter().find(|mark| line.contains(**mark)).copied();
     let lines = text.lines().enumerate().filter_map(|(at, line)| hit(line).map(|mark| (at, mark)));
     lines.map(|(at, mark)| format!("{path}:{}: `{mark}` is left unfinished", at + 1)).collect()
-}
-
-fn channels(path: &str, text: &str) -> Vec<String> {
-    if !path.contains("/src/") {
-        return Vec::new();
-    }
-    let patterns = [concat!("unbounded_", "channel"), concat!("mpsc::", "channel()")];
-    lines_with(path, before_tests(text), &patterns, "no queue is without a bound")
 }
 
 // ---------------------------------------------------------------------------------------------
@@ -683,6 +685,8 @@ fn a_clock_a_sleep_or_a_hash_map_in_the_wrong_place_is_found() {
     let clock = concat!("let t = Instant::", "now();");
     breaks(layers.clocks("high/src/a.rs", clock), "high/src/a.rs:1: ");
     assert_eq!(layers.clocks("high/examples/load.rs", clock), NOTHING);
+    assert_eq!(layers.clocks("high/tests/a.rs", clock), NOTHING);
+    breaks(layers.clocks("low/tests/a.rs", clock), "asks what time it is");
     assert_eq!(layers.clocks("high/src/a.rs", &format!("// {clock}")), NOTHING);
     let wait = concat!("std::thread::", "sleep(a);");
     breaks(layers.sleeps("high/tests/a.rs", wait), "never for time to pass");
@@ -704,7 +708,8 @@ fn a_file_without_a_purpose_or_an_end_is_found() {
     assert_eq!(length("a.rs", &"x\n".repeat(LINES_MAX)), None);
     breaks(unfinished("a.rs", concat!("fn a() { to", "do!() }")), "left unfinished");
     breaks(unfinished("a.rs", concat!("#[ig", "nore]")), "left unfinished");
-    breaks(channels("a/src/b.rs", concat!("let (a, b) = unbounded_", "channel();")), "bound");
+    let queue = format!("let (a, b) = {});", UNBOUNDED[0]);
+    breaks(Layers::of(TABLE).queues("high/src/b.rs", &queue), "without a bound");
 }
 
 #[test]
