@@ -1,1 +1,19 @@
-//! chaos
+//! chaos-tests: does it all hold when the world misbehaves?
+//!
+//! The simulator runs a whole cluster on one thread from one seed: the real replication machines on
+//! the real storage engine, over a made-up network, clock and disk ([`sim`]). Each seed draws its own
+//! mix of faults ([`profile`], [`fault`]); clients ask ([`workload`]), what they asked and heard is
+//! written down ([`history`]), and every promise is checked against what was really minted
+//! ([`check`]). [`run`] plays one seed; `bin/soak` plays many.
+
+pub mod sim;
+
+pub mod fault;
+pub mod profile;
+
+pub mod history;
+pub mod workload;
+
+pub mod check;
+
+pub mod run;

@@ -1,0 +1,149 @@
+//! soak: seeds, one after the other, until one breaks a promise; prints the line that replays it.
+
+#![expect(clippy::print_stdout, clippy::print_stderr, reason = "a command-line tool")]
+
+use std::process::ExitCode;
+use std::time::Instant;
+
+use chaos_tests::profile::{NAMES, Profile};
+use chaos_tests::run::run;
+use chaos_tests::sim::trace::Telling;
+use replication::Bug;
+use storage::PlantedBug;
+
+const USAGE: &str = "usage: soak --seeds A..B [--seconds 60] [--profile swarm] [--bug NAME] [--trace] \
+                     [--keep-going] [--hash]";
+
+struct Arguments {
+    seeds: std::ops::Range<u64>,
+    seconds: u64,
+    profile: String,
+    bugs: Vec<Bug>,
+    storage_bugs: Vec<PlantedBug>,
+    bug_name: Option<String>,
+    trace: bool,
+    keep_going: bool,
+    hash: bool,
+}
+
+fn arguments() -> Result<Arguments, String> {
+    let mut all = Arguments {
+        seeds: 0..100,
+        seconds: 60,
+        profile: "swarm".to_owned(),
+        bugs: Vec::new(),
+        storage_bugs: Vec::new(),
+        bug_name: None,
+        trace: false,
+        keep_going: false,
+        hash: false,
+    };
+    let mut args = std::env::args().skip(1);
+    while let Some(arg) = args.next() {
+        let mut value = || args.next().ok_or_else(|| format!("{arg} needs a value"));
+        match arg.as_str() {
+            "--seeds" | "--seed" => {
+                let text = value()?;
+                let number = |t: &str| t.parse::<u64>().map_err(|_| format!("bad seed {t:?}"));
+                all.seeds = match text.split_once("..") {
+                    Some((a, b)) => number(a)?..number(b)?,
+                    None => number(&text)?..number(&text)? + 1,
+                };
+            }
+            "--seconds" => {
+                all.seconds = value()?.parse().map_err(|_| "bad --seconds".to_owned())?
+            }
+            "--profile" => all.profile = value()?,
+            "--bug" => {
+                let name = value()?;
+                let bug = Bug::ALL.into_iter().find(|b| format!("{b:?}") == name);
+                match (bug, name.as_str()) {
+                    (Some(bug), _) => all.bugs.push(bug),
+                    (None, "MissingFsync") => all.storage_bugs.push(PlantedBug::MissingFsync),
+                    (None, "DamageReadAsTornTail") => {
+                        all.storage_bugs.push(PlantedBug::DamageReadAsTornTail);
+                    }
+                    (None, _) => return Err(format!("no such bug {name:?}")),
+                }
+                all.bug_name = Some(name);
+            }
+            "--trace" => all.trace = true,
+            "--keep-going" => all.keep_going = true,
+            "--hash" => all.hash = true,
+            _ => return Err(format!("unknown argument {arg:?}")),
+        }
+    }
+    if !NAMES.contains(&all.profile.as_str()) {
+        return Err(format!("no such profile {:?}; there are {NAMES:?}", all.profile));
+    }
+    Ok(all)
+}
+
+fn main() -> ExitCode {
+    let all = match arguments() {
+        Ok(all) => all,
+        Err(why) => {
+            eprintln!("{why}\n{USAGE}");
+            return ExitCode::from(2);
+        }
+    };
+    #[expect(clippy::disallowed_methods, reason = "measures how fast the simulator itself is")]
+    let begun = Instant::now();
+    let (mut seeds, mut broken, mut simulated) = (0u64, 0u64, 0u64);
+    let mut requests = (0, 0, 0);
+    let (mut minted, mut crashes, mut power, mut faults, mut frames, mut states) =
+        (0, 0, 0, 0, 0, 0);
+    for seed in all.seeds.clone() {
+        let Some(mut profile) = Profile::draw(&all.profile, seed, all.seconds) else { continue };
+        profile.bugs.clone_from(&all.bugs);
+        profile.storage_bugs.clone_from(&all.storage_bugs);
+        let telling = if all.trace { Telling::Print } else { Telling::Silent };
+        let outcome = run(&profile, telling);
+        seeds += 1;
+        simulated += outcome.simulated;
+        requests.0 += outcome.requests.0;
+        requests.1 += outcome.requests.1;
+        requests.2 += outcome.requests.2;
+        minted += outcome.minted;
+        crashes += outcome.tally.crashes;
+        power += outcome.tally.power_losses;
+        faults += outcome.tally.faults;
+        frames += outcome.tally.frames;
+        states += outcome.tally.states;
+        if all.hash {
+            println!("seed {seed} hash {:016x}", outcome.hash);
+        }
+        if let Some(violation) = outcome.broken {
+            broken += 1;
+            println!("seed {seed}: BROKEN {}: {}", violation.promise, violation.text);
+            let bug = all.bug_name.as_ref().map(|b| format!(" --bug {b}")).unwrap_or_default();
+            println!(
+                "replay: cargo run --release -p chaos-tests --bin soak -- --seeds {seed}..{} \
+                 --seconds {} --profile {}{bug} --trace",
+                seed + 1,
+                all.seconds,
+                all.profile
+            );
+            if !all.keep_going {
+                if !all.trace {
+                    for line in run(&profile, Telling::Tail).tail.iter().rev().take(40).rev() {
+                        println!("  {line}");
+                    }
+                }
+                break;
+            }
+        }
+    }
+    let wall = begun.elapsed().as_secs_f64();
+    println!(
+        "{seeds} seeds, {broken} broken; {} done, {} refused, {} in doubt; {minted} mutations; \
+         {faults} faults, {crashes} crashes, {power} power losses; {frames} frames, {states} states; \
+         {:.0} simulated s in {wall:.1} s: {:.0} a second",
+        requests.0,
+        requests.1,
+        requests.2,
+        simulated as f64 / 1e9,
+        simulated as f64 / 1e9 / wall.max(0.001)
+    );
+    if broken > 0 { ExitCode::FAILURE } else { ExitCode::SUCCESS }
+}

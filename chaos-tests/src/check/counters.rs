@@ -1,0 +1,150 @@
+//! Counters: while the world runs a counter lies between what is sure and what may be; at the end it
+//! is exactly the sum of the increments that arrived, less what resets had seen of them.
+
+use std::collections::BTreeMap;
+
+use bytes::Bytes;
+use replication::row::Row;
+use replication::{DotSet, Record, decimal};
+use ring::{Actor, Slot, WallMillis};
+
+use super::convergence::Copies;
+use super::truth::Truth;
+use crate::history::{Ask, Asked, End};
+
+/// One increment as its client knows it.
+#[derive(Clone, Copy, Debug)]
+struct Added {
+    by: i64,
+    op: u64,
+    write: u8,
+    end: End,
+    ended: u64,
+}
+
+/// Counters that are never reset.
+#[derive(Debug, Default)]
+pub struct Counters(BTreeMap<Row, Vec<Added>>);
+
+impl Counters {
+    /// A request begins.
+    pub fn begins(&mut self, asked: &Asked, op: u64) {
+        if let Some((row, by)) = increment_of(asked) {
+            let added = Added { by, op, write: asked.write, end: End::Open, ended: 0 };
+            self.0.entry(row).or_default().push(added);
+        }
+    }
+
+    /// A request ends.
+    pub fn ends(&mut self, asked: &Asked, op: u64) {
+        let Some((row, _)) = increment_of(asked) else { return };
+        let all = self.0.entry(row).or_default();
+        if let Some(added) = all.iter_mut().rfind(|a| a.op == op) {
+            added.end = asked.end;
+            added.ended = asked.ended;
+        }
+    }
+
+    /// A read of a counter ended and showed this.
+    ///
+    /// # Errors
+    /// What is wrong with it.
+    pub fn check(
+        &self,
+        asked: &Asked,
+        _now: u64,
+        shown: Option<&Bytes>,
+        _void: u64,
+    ) -> Result<(), String> {
+        let Some(row) = asked.rows.first() else { return Ok(()) };
+        let value: i64 = match shown {
+            None => 0,
+            Some(text) => core::str::from_utf8(text)
+                .ok()
+                .and_then(|t| t.parse().ok())
+                .ok_or_else(|| format!("{asked:?} showed {text:?}"))?,
+        };
+        let (mut low, mut high) = (0i64, 0i64);
+        for a in self.0.get(row).into_iter().flatten() {
+            let sure = a.end == End::Done && a.ended < asked.at && asked.read + a.write > 3;
+            if a.end == End::Failed {
+                continue;
+            }
+            if sure {
+                low += a.by;
+                high += a.by;
+            } else {
+                low += a.by.min(0);
+                high += a.by.max(0);
+            }
+        }
+        if (low..=high).contains(&value) {
+            Ok(())
+        } else {
+            Err(format!("{asked:?} showed {value}, not between {low} and {high}"))
+        }
+    }
+}
+
+fn increment_of(asked: &Asked) -> Option<(Row, i64)> {
+    match asked.ask {
+        Ask::Add(by) => Some((asked.rows.first()?.clone(), by)),
+        Ask::Multi(by) => Some((asked.rows.last()?.clone(), by)),
+        _ => None,
+    }
+}
+
+/// At the end, from the set of all deltas.
+pub fn check_model(truth: &mut Truth, copies: &Copies, clocks: &BTreeMap<Slot, DotSet>) {
+    let mut wrong = None;
+    for (row, by_node) in copies {
+        let mut counts: BTreeMap<Actor, ((u64, u64), i128)> = BTreeMap::new();
+        let mut resets = counts.clone();
+        let mut is_counter = false;
+        for m in truth.of_row(row) {
+            if !clocks.get(&m.slot).is_some_and(|c| c.contains(m.dot)) {
+                continue;
+            }
+            let newer = |of: &mut BTreeMap<Actor, ((u64, u64), i128)>, actor, age, total| {
+                let entry = of.entry(actor).or_insert((age, total));
+                if age > entry.0 {
+                    *entry = (age, total);
+                }
+            };
+            if let Some((generation, total)) = m.count {
+                is_counter = true;
+                newer(&mut counts, m.dot.actor, (generation, m.dot.seq), total);
+            }
+            for r in &m.resets {
+                newer(&mut resets, r.actor, (r.generation, r.n), r.total);
+                newer(&mut counts, r.actor, (r.generation, r.n), r.total);
+            }
+        }
+        if !is_counter {
+            continue;
+        }
+        let mut sum = 0i128;
+        for (actor, (age, total)) in &counts {
+            let seen = match resets.get(actor) {
+                Some((reset, _)) if reset >= age => continue,
+                Some((reset, seen)) if reset.0 == age.0 => *seen,
+                _ => 0,
+            };
+            sum += total - seen;
+        }
+        for (node, bytes) in by_node {
+            let record = Record::decode(bytes).unwrap_or_default();
+            let shown = record.view(WallMillis(0)).sum.unwrap_or(0);
+            if shown != sum {
+                wrong = Some(format!(
+                    "{row:?} on {node} sums to {}, the deltas to {}",
+                    decimal::format(shown),
+                    decimal::format(sum)
+                ));
+            }
+        }
+    }
+    if let Some(text) = wrong {
+        truth.breaks("a counter is exact at the end", text);
+    }
+}

@@ -1,0 +1,23 @@
+//! The fence: a replica that has adopted a layout does nothing for a request of an older one on a
+//! slot that changed between them.
+
+use replication::{Effect, Message};
+use ring::{Actor, Slot};
+
+use super::truth::Truth;
+
+/// A stale request was looked at, and these effects came of it.
+pub fn check(truth: &mut Truth, me: Actor, slot: Slot, effects: &[Effect]) {
+    let acts = |e: &&Effect| match e {
+        Effect::Send { message, .. } => !matches!(message, Message::Refused { .. }),
+        Effect::Apply { .. } | Effect::Load { .. } | Effect::List { .. } => true,
+        _ => false,
+    };
+    // Housekeeping may fall into the same turn: only what is done without a refusal counts.
+    let refused =
+        effects.iter().any(|e| matches!(e, Effect::Send { message: Message::Refused { .. }, .. }));
+    if !refused && let Some(effect) = effects.iter().find(acts) {
+        let text = format!("{me} on {slot:?}: {effect:?}");
+        truth.breaks("an older layout's requests are refused", text);
+    }
+}

@@ -1,0 +1,163 @@
+//! Reads: with R + W > N a read shows what was acknowledged before it began, and what an earlier
+//! read showed, unless something has replaced it; and never what was replaced for sure.
+
+use bytes::Bytes;
+use replication::{Dot, row};
+use ring::Hlc;
+use ring::Slot;
+
+use super::truth::{Minted, Truth};
+use crate::history::Asked;
+
+/// Copies of each key.
+const COPIES: u8 = 3;
+
+/// A plain read ended and showed this.
+pub fn winner(truth: &mut Truth, asked: &Asked, now: u64, shown: Option<&Bytes>) {
+    let Some(row) = asked.rows.first() else { return };
+    let found: Vec<usize> = shown.map(|v| of_value(truth, row, v)).unwrap_or_default();
+    if let Some(value) = shown
+        && !is_sound(truth, asked, row, value, &found)
+    {
+        return;
+    }
+    let best = found.iter().map(|i| order(truth.get(*i))).max();
+    let missed = sure(truth, asked, row)
+        .into_iter()
+        .find(|i| best.is_none_or(|best| order(truth.get(*i)) > best));
+    if let Some(missed) = missed {
+        let m = truth.get(missed);
+        let text = format!(
+            "{asked:?} showed {shown:?} though {:?} of {} stood, acked {:?}, read {:?}",
+            m.value, m.dot, m.acked, m.read
+        );
+        truth.breaks("a read shows what was acknowledged or read before", text);
+    }
+    note_read(truth, asked, now, &found);
+}
+
+/// A read of siblings ended and showed these.
+pub fn siblings(truth: &mut Truth, asked: &Asked, now: u64, shown: &[Bytes]) {
+    let Some(row) = asked.rows.first() else { return };
+    let mut all = Vec::new();
+    for value in shown {
+        let found = of_value(truth, row, value);
+        if !is_sound(truth, asked, row, value, &found) {
+            return;
+        }
+        all.extend(found);
+    }
+    let missed = sure(truth, asked, row).into_iter().find(|i| !all.contains(i));
+    if let Some(missed) = missed {
+        let m = truth.get(missed);
+        let text = format!("{asked:?} showed {shown:?} without {:?} of {}", m.value, m.dot);
+        truth.breaks("a read of siblings shows all of them", text);
+    }
+    note_read(truth, asked, now, &all);
+}
+
+/// A deletion was acknowledged: it saw whatever was sure when it began.
+pub fn deleted(truth: &mut Truth, asked: &Asked, now: u64, minted: bool) {
+    let Some(row) = asked.rows.first() else { return };
+    let void = truth.reads_void_before;
+    let seen: Vec<usize> = truth
+        .indexes_of_row(row)
+        .into_iter()
+        .filter(|i| {
+            let m = truth.get(*i);
+            m.value.is_some() && m.deleted.is_none() && is_sure(m, asked, void)
+        })
+        .collect();
+    // A deletion that found nothing rests on what its read left behind on N - R + 1 copies.
+    let write = if minted { asked.write } else { COPIES + 1 - asked.read };
+    if !minted && asked.at < void {
+        return;
+    }
+    for i in seen {
+        truth.get_mut(i).deleted = Some((now, asked.read, write));
+    }
+}
+
+/// A flush of a slot was acknowledged.
+pub fn flushed(truth: &mut Truth, slot: Slot, asked: &Asked, now: u64) {
+    let rows: Vec<_> = truth
+        .rows()
+        .filter(|r| row::slot_of(r) == Some(slot) && row::keyspace_of(r) == Some(1))
+        .cloned()
+        .collect();
+    for row in rows {
+        let asked = Asked { rows: vec![row], ..asked.clone() };
+        deleted(truth, &asked, now, true);
+    }
+}
+
+fn of_value(truth: &Truth, row: &[u8], value: &Bytes) -> Vec<usize> {
+    let Some(op) = super::truth::op_of(value) else { return Vec::new() };
+    let is_it = |m: &Minted| m.row == row && m.value.as_ref() == Some(value);
+    truth.of_op(op).into_iter().filter(|i| is_it(truth.get(*i))).collect()
+}
+
+fn order(m: &Minted) -> (Hlc, Dot) {
+    (m.hlc, m.dot)
+}
+
+/// A value may be shown if it was minted for this key and not replaced for sure.
+fn is_sound(truth: &mut Truth, asked: &Asked, row: &[u8], value: &Bytes, found: &[usize]) -> bool {
+    if found.is_empty() {
+        let text = format!("{asked:?} showed {value:?}, which nobody minted for {row:?}");
+        truth.breaks("nothing is invented", text);
+        return false;
+    }
+    let replaced = |m: &Minted| {
+        let by_write = m.replaced_by.iter().find(|e| {
+            let acked = truth.get(**e).acked;
+            acked.is_some_and(|(at, write)| at < asked.at && asked.read + write > COPIES)
+        });
+        let by_deletion =
+            m.deleted.is_some_and(|(at, _, write)| at < asked.at && asked.read + write > COPIES);
+        by_write.is_some() || by_deletion
+    };
+    if found.iter().all(|i| replaced(truth.get(*i))) {
+        let m = truth.get(found[0]);
+        let by: Vec<_> = m.replaced_by.iter().map(|e| truth.get(*e).dot).collect();
+        let text = format!(
+            "{asked:?} showed {value:?} of {}, replaced by {by:?}, deleted {:?}",
+            m.dot, m.deleted
+        );
+        truth.breaks("what was replaced for sure is not shown again", text);
+        return false;
+    }
+    true
+}
+
+/// True if every read at this level that begins now has to know of the value.
+fn is_sure(m: &Minted, asked: &Asked, void: u64) -> bool {
+    let acked = m.acked.is_some_and(|(at, write)| at < asked.at && asked.read + write > COPIES);
+    // A read left the value on N - R + 1 copies; one that asks as many copies meets one of them.
+    let read =
+        m.read.iter().any(|(at, r)| *at < asked.at && *at > void && *r >= 2 && asked.read >= *r);
+    acked || read
+}
+
+/// Values that the read must know of and that nothing has replaced.
+fn sure(truth: &Truth, asked: &Asked, row: &[u8]) -> Vec<usize> {
+    let void = truth.reads_void_before;
+    truth
+        .alive_of(row)
+        .iter()
+        .copied()
+        .filter(|i| {
+            let m = truth.get(*i);
+            m.replaced_by.is_empty() && is_sure(m, asked, void)
+        })
+        .collect()
+}
+
+fn note_read(truth: &mut Truth, asked: &Asked, now: u64, shown: &[usize]) {
+    for i in shown {
+        let m = truth.get_mut(*i);
+        if m.read.len() < 8 && m.read.iter().all(|(_, r)| *r > asked.read) || m.read.is_empty() {
+            m.read.push((now, asked.read));
+        }
+    }
+}

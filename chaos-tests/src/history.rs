@@ -1,0 +1,156 @@
+//! History: what clients asked and what they heard.
+
+use bytes::Bytes;
+use replication::row::Row;
+use ring::Slot;
+
+/// What a client wanted, as far as the checks care.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Ask {
+    /// Writes a value that names this request; SET, or something that reads first.
+    Write,
+    /// A plain SET.
+    Set,
+    /// Reads the winning value.
+    Get,
+    /// Reads every concurrent value.
+    Siblings,
+    /// Deletes.
+    Delete,
+    /// Deletes and returns.
+    GetDelete,
+    /// Replaces what a context saw.
+    WithContext,
+    /// Adds to a counter that is never reset.
+    Add(i64),
+    /// Reads a counter that is never reset.
+    Sum,
+    /// Anything on a counter that is reset.
+    Resettable,
+    /// A transaction: two writes and an increment.
+    Multi(i64),
+    /// A step of a client with a key of its own that expires.
+    Expiring(Step),
+    /// A part of a scan.
+    Scan,
+    /// How many keys there are.
+    Count,
+    /// Deletes a slot's keys.
+    Flush(Slot),
+    /// A stable key is created.
+    Settle,
+    /// A probe after everything is mended.
+    Probe,
+}
+
+/// What is done to a key that expires.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Step {
+    /// SET without a deadline.
+    Set,
+    /// SET with this deadline (true wall time, in milliseconds).
+    SetUntil(u64),
+    /// EXPIRE at this deadline.
+    Expire(u64),
+    /// PERSIST.
+    Persist,
+    /// GET.
+    Get,
+}
+
+/// How a request ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum End {
+    /// It is under way.
+    Open,
+    /// It was done.
+    Done,
+    /// It had no effect, and the client was told so.
+    Failed,
+    /// Nobody knows.
+    Unknown,
+}
+
+/// One request.
+#[derive(Clone, Debug)]
+pub struct Asked {
+    /// Who asked.
+    pub client: usize,
+    /// Which node.
+    pub node: usize,
+    /// What.
+    pub ask: Ask,
+    /// The keys.
+    pub rows: Vec<Row>,
+    /// When, in true nanoseconds.
+    pub at: u64,
+    /// How many copies a read asks.
+    pub read: u8,
+    /// How many copies a write waits for.
+    pub write: u8,
+    /// How it ended.
+    pub end: End,
+    /// When.
+    pub ended: u64,
+}
+
+/// All requests, by number.
+#[derive(Debug, Default)]
+pub struct History {
+    asked: Vec<Asked>,
+    /// How many were done.
+    pub done: u64,
+    /// How many failed without effect.
+    pub failed: u64,
+    /// How many ended in doubt.
+    pub unknown: u64,
+}
+
+impl History {
+    /// The number of the next request.
+    #[must_use]
+    pub const fn next_op(&self) -> u64 {
+        self.asked.len() as u64
+    }
+
+    /// A request begins.
+    pub fn begin(&mut self, asked: Asked) -> u64 {
+        self.asked.push(asked);
+        self.next_op() - 1
+    }
+
+    /// A request ends. False if it had ended before.
+    pub fn end(&mut self, op: u64, now: u64, end: End) -> bool {
+        let asked = &mut self.asked[op as usize];
+        if asked.end != End::Open {
+            return false;
+        }
+        asked.end = end;
+        asked.ended = now;
+        match end {
+            End::Open => {}
+            End::Done => self.done += 1,
+            End::Failed => self.failed += 1,
+            End::Unknown => self.unknown += 1,
+        }
+        true
+    }
+
+    /// A request.
+    #[must_use]
+    pub fn get(&self, op: u64) -> &Asked {
+        &self.asked[op as usize]
+    }
+
+    /// All of them.
+    #[must_use]
+    pub fn all(&self) -> &[Asked] {
+        &self.asked
+    }
+}
+
+/// The value that a request writes: unique, and naming the request.
+#[must_use]
+pub fn value_of(op: u64) -> Bytes {
+    Bytes::from(format!("={op}"))
+}

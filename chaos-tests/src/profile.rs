@@ -1,0 +1,279 @@
+//! Profiles: what a seed draws before its run begins, so that each seed tries another corner.
+
+use replication::Bug;
+use ring::{Durability, Level};
+use storage::PlantedBug;
+
+use crate::fault::{Fault, Rates};
+use crate::sim::chance::Chance;
+use crate::sim::clock::{MS, SECOND};
+use crate::sim::network::Manners;
+
+/// How much of each kind of request clients make; weights.
+#[derive(Clone, Debug)]
+pub struct Mix {
+    /// Plain SET.
+    pub set: u64,
+    /// GET.
+    pub get: u64,
+    /// DEL and GETDEL.
+    pub del: u64,
+    /// SETNX, GETSET, APPEND.
+    pub conditional: u64,
+    /// Reads of siblings and writes with their context.
+    pub siblings: u64,
+    /// INCR and reads of counters.
+    pub counter: u64,
+    /// Counters that are reset.
+    pub reset: u64,
+    /// Transactions on keys of one slot.
+    pub multi: u64,
+    /// Keys that expire.
+    pub expiry: u64,
+    /// Scans.
+    pub scan: u64,
+    /// FLUSHDB of one slot.
+    pub flush: u64,
+}
+
+/// Everything that a seed draws.
+#[derive(Clone, Debug)]
+pub struct Profile {
+    /// Which of [`NAMES`].
+    pub name: &'static str,
+    /// The seed itself.
+    pub seed: u64,
+    /// Nodes in the cluster; each key has three copies.
+    pub nodes: usize,
+    /// Cores a node.
+    pub cores: u8,
+    /// How the network behaves.
+    pub manners: Manners,
+    /// The read level.
+    pub read: Level,
+    /// The write level.
+    pub write: Level,
+    /// Requests draw their own levels instead.
+    pub mixed_levels: bool,
+    /// When a write counts as there.
+    pub durability: Durability,
+    /// Hash tags, and so slots, in use.
+    pub tags: u64,
+    /// Keys of each kind.
+    pub keys: u64,
+    /// Clients.
+    pub clients: usize,
+    /// Mean time between a client's requests.
+    pub think_ns: u64,
+    /// How long requests may take.
+    pub patience_ns: u64,
+    /// Size of a memtable.
+    pub memtable_bytes: usize,
+    /// How much flushed log is kept.
+    pub log_retain_bytes: u64,
+    /// How long the disk takes to answer a read, at most; 0: the answer is there at once.
+    pub load_ns: u64,
+    /// Reads of the disk see the moment of the answer, not that of the asking.
+    pub load_late: bool,
+    /// How long an fsync takes, at most.
+    pub sync_ns: u64,
+    /// Wall clocks differ by up to so much from the truth.
+    pub skew_ms: u64,
+    /// Wall clocks jump by up to so much more.
+    pub jump_ms: u64,
+    /// How often what happens.
+    pub faults: Rates,
+    /// How long a node stays down, and a cut lasts, on average.
+    pub outage_ns: u64,
+    /// A second layout is announced at this time.
+    pub new_layout_at: Option<u64>,
+    /// What clients ask.
+    pub mix: Mix,
+    /// For how long clients ask and faults happen.
+    pub length_ns: u64,
+    /// Bugs planted in replication.
+    pub bugs: Vec<Bug>,
+    /// Bugs planted in storage.
+    pub storage_bugs: Vec<PlantedBug>,
+}
+
+/// The profiles that can be asked for by name. `swarm` draws among all corners; the others press on
+/// one of them.
+pub const NAMES: [&str; 9] =
+    ["swarm", "quiet", "lossy", "crashes", "power", "sync", "retries", "small-log", "fence"];
+
+impl Profile {
+    /// What `seed` draws under a profile's name; `None` if there is no such profile.
+    #[must_use]
+    pub fn draw(name: &str, seed: u64, seconds: u64) -> Option<Self> {
+        let name = NAMES.into_iter().find(|n| *n == name)?;
+        let mut chance = Chance::new(seed ^ 0x7072_6f66);
+        let mut profile = Self::swarm(&mut chance, seed, seconds);
+        profile.name = name;
+        profile.press(&mut chance);
+        Some(profile)
+    }
+
+    fn swarm(c: &mut Chance, seed: u64, seconds: u64) -> Self {
+        let faithful = c.hits(600_000);
+        let manners = Manners {
+            faithful,
+            delay_ns: c.pick(&[(100_000, 300_000), (200_000, 2 * MS), (MS, 12 * MS)]),
+            late_ppm: c.pick(&[0, 1_000, 20_000]),
+            loss_ppm: c.pick(&[0, 2_000, 20_000, 100_000]),
+            twice_ppm: c.pick(&[0, 2_000, 50_000]),
+        };
+        let (read, write) = c.pick(&[
+            (Level::Quorum, Level::Quorum),
+            (Level::Quorum, Level::Quorum),
+            (Level::Quorum, Level::Quorum),
+            (Level::Quorum, Level::Quorum),
+            (Level::One, Level::All),
+            (Level::All, Level::One),
+            (Level::One, Level::One),
+            (Level::Quorum, Level::All),
+        ]);
+        let durability = if c.hits(250_000) { Durability::Sync } else { Durability::Os };
+        let mut faults = Rates::default();
+        let mut may = |c: &mut Chance, ppm, fault, seconds: &[u64]| {
+            if c.hits(ppm) {
+                faults.set(fault, c.pick(seconds));
+            }
+        };
+        may(c, 700_000, Fault::Kill, &[4, 10, 25]);
+        may(c, 500_000, Fault::Power, &[6, 15, 30]);
+        may(c, 300_000, Fault::Stop, &[10, 30]);
+        may(c, 500_000, Fault::Split, &[6, 15]);
+        may(c, 300_000, Fault::OneWay, &[6, 15]);
+        may(c, 500_000, Fault::Reset, &[2, 5, 15]);
+        may(c, 400_000, Fault::Pause, &[5, 15]);
+        may(c, 300_000, Fault::Jump, &[5, 15]);
+        may(c, 200_000, Fault::SyncFails, &[15, 30]);
+        may(c, 200_000, Fault::Full, &[15, 30]);
+        may(c, 100_000, Fault::Rot, &[10]);
+        if durability == Durability::Sync && c.coin() {
+            faults.set(Fault::PowerEverywhere, 20);
+        }
+        let weight = |c: &mut Chance, most: u64| if c.hits(250_000) { 0 } else { c.below(most) };
+        let mix = Mix {
+            set: 2 + weight(c, 8),
+            get: 2 + weight(c, 10),
+            del: weight(c, 3),
+            conditional: weight(c, 4),
+            siblings: weight(c, 4),
+            counter: weight(c, 6),
+            reset: weight(c, 4),
+            multi: weight(c, 2),
+            expiry: weight(c, 3),
+            scan: u64::from(c.hits(200_000)),
+            flush: u64::from(c.hits(200_000)),
+        };
+        let memtable_bytes = c.pick(&[4 << 10, 16 << 10, 64 << 10, 1 << 20]);
+        Self {
+            name: "swarm",
+            seed,
+            nodes: if c.hits(250_000) { 5 } else { 3 },
+            cores: if c.hits(200_000) { 2 } else { 1 },
+            manners,
+            read,
+            write,
+            mixed_levels: c.hits(150_000),
+            durability,
+            tags: c.pick(&[1, 2, 4, 8]),
+            keys: c.pick(&[1, 3, 8, 20]),
+            clients: c.between(3, 10) as usize,
+            think_ns: c.pick(&[5 * MS, 30 * MS, 100 * MS, 300 * MS]),
+            patience_ns: c.pick(&[300 * MS, SECOND, 3 * SECOND]),
+            memtable_bytes,
+            log_retain_bytes: c.pick(&[0, 8 << 10, 64 << 10, 4 << 20]),
+            load_ns: c.pick(&[0, 0, 100_000, 2 * MS]),
+            load_late: c.coin(),
+            sync_ns: c.pick(&[MS, 10 * MS, 100 * MS]),
+            skew_ms: c.pick(&[0, 5, 100, 240]),
+            jump_ms: c.pick(&[20, 200, 3_000]),
+            faults,
+            outage_ns: c.pick(&[200 * MS, SECOND, 4 * SECOND]),
+            new_layout_at: c.hits(100_000).then(|| c.below(seconds * SECOND)),
+            mix,
+            length_ns: seconds * SECOND,
+            bugs: Vec::new(),
+            storage_bugs: Vec::new(),
+        }
+    }
+
+    /// Presses on the corner that the profile is named after.
+    fn press(&mut self, c: &mut Chance) {
+        match self.name {
+            "quiet" => self.faults = Rates::default(),
+            "lossy" => {
+                self.manners.faithful = false;
+                self.manners.loss_ppm = c.pick(&[20_000, 100_000, 200_000]);
+                self.manners.twice_ppm = c.pick(&[20_000, 100_000]);
+                self.manners.late_ppm = 50_000;
+                self.quorums();
+            }
+            "crashes" => {
+                self.quorums();
+                self.faults.set(Fault::Kill, 3);
+                self.faults.set(Fault::Reset, 2);
+                self.faults.set(Fault::Split, 5);
+                self.outage_ns = c.pick(&[20 * MS, 300 * MS, 2 * SECOND]);
+            }
+            "power" => {
+                self.quorums();
+                self.durability = Durability::Os;
+                self.faults.never(Fault::PowerEverywhere);
+                self.faults.set(Fault::Power, 4);
+                self.faults.set(Fault::Split, 5);
+                self.faults.set(Fault::Reset, 3);
+                self.outage_ns = c.pick(&[20 * MS, 300 * MS, 2 * SECOND]);
+            }
+            "sync" => {
+                self.quorums();
+                self.durability = Durability::Sync;
+                self.faults.never(Fault::SyncFails);
+                self.faults.never(Fault::Rot);
+                self.faults.set(Fault::PowerEverywhere, 6);
+                self.faults.set(Fault::Power, 6);
+                self.sync_ns = c.pick(&[MS, 10 * MS]);
+            }
+            "retries" => {
+                self.quorums();
+                self.mix.counter = 10;
+                self.mix.conditional = 6;
+                self.manners.faithful = false;
+                self.manners.loss_ppm = 50_000;
+                self.faults.set(Fault::Kill, 4);
+                self.outage_ns = c.pick(&[20 * MS, 300 * MS]);
+                self.patience_ns = 3 * SECOND;
+                self.think_ns = 20 * MS;
+            }
+            "small-log" => {
+                self.quorums();
+                self.memtable_bytes = 4 << 10;
+                self.log_retain_bytes = 0;
+                self.tags = 1;
+                self.keys = c.pick(&[8, 20, 60]);
+                self.think_ns = 10 * MS;
+                self.manners.delay_ns = c.pick(&[(200_000, 2 * MS), (MS, 12 * MS)]);
+                self.faults.set(Fault::Kill, 4);
+                self.faults.set(Fault::Reset, 2);
+                self.faults.set(Fault::Split, 4);
+                self.outage_ns = c.pick(&[300 * MS, 2 * SECOND]);
+                self.mix.del = 4;
+            }
+            "fence" => {
+                self.quorums();
+                self.new_layout_at = Some(self.length_ns / 3);
+                self.think_ns = 5 * MS;
+            }
+            _ => {}
+        }
+    }
+
+    fn quorums(&mut self) {
+        self.read = Level::Quorum;
+        self.write = Level::Quorum;
+        self.mixed_levels = false;
+    }
+}

@@ -1,0 +1,11 @@
+//! The made-up world: one thread, one seed, one queue of events.
+
+pub mod chance;
+pub mod clock;
+pub mod disk;
+pub mod network;
+pub mod node;
+pub mod queue;
+pub mod store;
+pub mod trace;
+pub mod world;

@@ -1,0 +1,351 @@
+//! Nodes: one process each, when it lives; machines, store and failure detector as a node has them.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+
+use replication::{Bug, Config, Effect, Event, Message, Outbox, Peer};
+use ring::keyspace::{Conflict, Durability, KeyspacePolicy};
+use ring::liveness::{Liveness, NodeState};
+use ring::{Actor, Layout, NodeId, Now, Slot, WallMillis};
+use storage::{Engine, Error, Options};
+
+use super::clock::Clock;
+use super::disk::Platter;
+use super::store::{self, Store};
+use crate::profile::Profile;
+
+/// A machine with a disk, and a process on it or not.
+pub struct Node {
+    /// Its number in the layout.
+    pub id: NodeId,
+    /// What survives.
+    pub platter: Platter,
+    /// Its clocks.
+    pub clock: Clock,
+    /// The process.
+    pub life: Option<Life>,
+    /// How many processes there were.
+    pub starts: u64,
+    /// It stands still until then.
+    pub paused_until: u64,
+    /// The newest layout that it was told of.
+    pub layout: Arc<Layout>,
+}
+
+/// A process.
+pub struct Life {
+    /// Which start of the node it is.
+    pub number: u64,
+    /// Who it mints for.
+    pub actor: Actor,
+    /// The engine under its stores.
+    pub engine: Arc<Engine>,
+    /// Its cores.
+    pub cores: Vec<Core>,
+    /// Whom it believes to be there.
+    pub liveness: Liveness,
+}
+
+/// One core of a process.
+pub struct Core {
+    /// Its machine.
+    pub peer: Peer,
+    /// Its part of the engine.
+    pub store: Store,
+    /// What has happened and was not looked at yet.
+    pub inbox: VecDeque<Input>,
+    /// A turn is planned.
+    pub turn_planned: bool,
+    /// The moment of the earliest tick that is planned.
+    pub tick_planned: Option<u64>,
+    /// What must not leave before the log is written.
+    pub held: Held,
+    /// The disk is full: nothing is looked at before the log is written.
+    pub stalled: bool,
+}
+
+/// Something for a core to look at.
+#[derive(Debug)]
+pub enum Input {
+    /// An event.
+    Event(Event),
+    /// A reading of the disk that answers with what is there now.
+    Perform(Effect),
+}
+
+/// What leaves once the log is written.
+#[derive(Debug, Default)]
+pub struct Held {
+    /// Messages in order.
+    pub sends: Vec<(NodeId, Message)>,
+    /// Answers to clients.
+    pub answers: Vec<(u64, replication::Answer)>,
+    /// Applies that are as durable as was asked once the log is written.
+    pub applied: Vec<u64>,
+    /// Applies that wait for an fsync behind that.
+    pub to_sync: Vec<u64>,
+}
+
+/// What a turn asks of the world at once.
+#[derive(Debug)]
+pub enum Outside {
+    /// Answer a reading of the disk later; it shows this moment.
+    Later(Event),
+    /// Read the disk later, and show that moment.
+    Read(Effect),
+    /// Persist the clock's ceiling.
+    Ceiling(WallMillis),
+    /// The core says that it is ready, or is not.
+    Ready(bool),
+    /// Exchange layouts.
+    FetchLayout(NodeId),
+    /// The process must stop.
+    Die(String),
+    /// The machine says that it must not go on.
+    Fatal(String),
+}
+
+/// The engine's options under a profile.
+#[must_use]
+pub fn options(profile: &Profile) -> Options {
+    Options {
+        splits: store::splits(profile.cores),
+        memtable_bytes: profile.memtable_bytes,
+        log_segment_bytes: profile.memtable_bytes as u64,
+        log_retain_bytes: profile.log_retain_bytes,
+        tolerate_damage: true,
+        planted_bugs: profile.storage_bugs.clone(),
+        ..Options::small()
+    }
+}
+
+impl Node {
+    /// Starts a process.
+    ///
+    /// # Errors
+    /// What keeps the store from opening.
+    pub fn start(&mut self, profile: &Profile, now: Now, seed: u64) -> Result<(), String> {
+        let same = profile.bugs.contains(&Bug::ReusesDots);
+        let opened = store::open(&self.platter.files, options(profile), profile.cores)
+            .map_err(|e| e.to_string())?;
+        if opened.damaged {
+            self.platter.memory.suspect = true;
+        }
+        let incarnation = self.platter.begin_life(same);
+        let actor = Actor { node: self.id, incarnation };
+        let floor = self.platter.memory.ceiling;
+        let policy = KeyspacePolicy {
+            n: 3,
+            read: profile.read,
+            write: profile.write,
+            durability: profile.durability,
+            conflict: Conflict::Lww,
+        };
+        let mut cores = Vec::new();
+        for (core, (store, recovery)) in
+            opened.stores.into_iter().zip(opened.recoveries).enumerate()
+        {
+            let config = Config {
+                me: actor,
+                core: core as u8,
+                cores: profile.cores,
+                layout: self.layout.clone(),
+                default_policy: policy,
+                policies: Vec::new(),
+                hlc_floor: floor,
+                hlc_ceiling: floor,
+                // The planted bug goes on as if nothing had happened.
+                amnesia: self.platter.memory.suspect && !same,
+                seed,
+                bugs: profile.bugs.clone(),
+            };
+            cores.push(Core {
+                peer: Peer::new(config, recovery),
+                store,
+                inbox: VecDeque::new(),
+                turn_planned: false,
+                tick_planned: None,
+                held: Held::default(),
+                stalled: false,
+            });
+        }
+        let mut liveness = Liveness::new(now.mono, self.id);
+        let members = self.layout.members.values().map(|m| (m.id, m.incarnation));
+        liveness.set_members(now.mono, members.collect::<Vec<_>>());
+        liveness.set_state(NodeState::CatchingUp);
+        self.starts += 1;
+        self.life =
+            Some(Life { number: self.starts, actor, engine: opened.engine, cores, liveness });
+        Ok(())
+    }
+}
+
+/// What a core's turn tells those who watch.
+pub trait Watch {
+    /// Changes are about to be applied.
+    fn applied(&mut self, me: Actor, changes: &[replication::RowChange]);
+    /// A message of an older epoch than its slot's last change was looked at; these came of it.
+    fn stale(&mut self, me: Actor, slot: Slot, effects: &[Effect]);
+}
+
+impl Core {
+    /// Looks at what has happened, carries out what follows, and writes the log. False if the disk
+    /// is full: then what is held has to wait.
+    pub fn turn(
+        &mut self,
+        (me, now): (Actor, Now),
+        engine: &Engine,
+        disk: Disk,
+        watch: &mut dyn Watch,
+        outside: &mut Vec<Outside>,
+    ) -> bool {
+        let mut out = Outbox::new();
+        let mut looked_at = 0;
+        while looked_at < TURN_INPUTS_MAX
+            && let Some(input) = self.inbox.pop_front()
+        {
+            looked_at += 1;
+            let event = match input {
+                Input::Event(event) => event,
+                Input::Perform(effect) => match self.read(engine, effect) {
+                    Ok(events) => {
+                        for event in events.into_iter().rev() {
+                            self.inbox.push_front(Input::Event(event));
+                        }
+                        continue;
+                    }
+                    Err(why) => {
+                        outside.push(Outside::Die(why));
+                        return false;
+                    }
+                },
+            };
+            let stale_slot = match &event {
+                Event::Received { epoch, message, .. } => message
+                    .slot()
+                    .filter(|s| *epoch < self.peer.fence_of(*s) && is_request(message)),
+                _ => None,
+            };
+            self.peer.on_event(now, event, &mut out);
+            if let Some(slot) = stale_slot {
+                watch.stale(me, slot, &out);
+            }
+            for effect in out.drain(..) {
+                if let Err(why) = self.carry_out(me, engine, disk, effect, watch, outside) {
+                    outside.push(Outside::Die(why));
+                    return false;
+                }
+            }
+        }
+        match self.store.commit() {
+            Ok(()) => true,
+            Err(Error::NoSpace) => {
+                self.stalled = true;
+                false
+            }
+            Err(e) => {
+                outside.push(Outside::Die(format!("commit: {e}")));
+                false
+            }
+        }
+    }
+
+    fn carry_out(
+        &mut self,
+        me: Actor,
+        engine: &Engine,
+        disk: Disk,
+        effect: Effect,
+        watch: &mut dyn Watch,
+        outside: &mut Vec<Outside>,
+    ) -> Result<(), String> {
+        match effect {
+            Effect::Answer { id, answer } => self.held.answers.push((id, answer)),
+            Effect::Send { to, message } => self.held.sends.push((to, message)),
+            Effect::Apply { token, changes, durability } => {
+                watch.applied(me, &changes);
+                self.store.apply(&changes).map_err(|e| format!("apply: {e}"))?;
+                match durability {
+                    Durability::Os => self.held.applied.push(token),
+                    Durability::Sync => self.held.to_sync.push(token),
+                }
+            }
+            Effect::Load { .. }
+            | Effect::List { .. }
+            | Effect::ReadRows { .. }
+            | Effect::ScanLog { .. } => match disk {
+                Disk::LooksLate => outside.push(Outside::Read(effect)),
+                Disk::AnswersLate => {
+                    let events = self.read(engine, effect)?;
+                    outside.extend(events.into_iter().map(Outside::Later));
+                }
+                Disk::AtOnce => {
+                    let events = self.read(engine, effect)?;
+                    self.inbox.extend(events.into_iter().map(Input::Event));
+                }
+            },
+            Effect::RaiseCeiling(to) => outside.push(Outside::Ceiling(to)),
+            Effect::Ready(ready) => outside.push(Outside::Ready(ready)),
+            Effect::FetchLayout { from } => outside.push(Outside::FetchLayout(from)),
+            Effect::Fatal(why) => outside.push(Outside::Fatal(why)),
+        }
+        Ok(())
+    }
+
+    fn read(&mut self, engine: &Engine, effect: Effect) -> Result<Vec<Event>, String> {
+        Ok(match effect {
+            Effect::Load { token, rows } => {
+                let records = self.store.load(&rows).map_err(|e| format!("load: {e}"))?;
+                vec![Event::Loaded { token, records }]
+            }
+            Effect::List { token, keyspace, from, from_hash, last, count } => {
+                let listed = self.store.list(keyspace, (from, from_hash), last, count)?;
+                vec![Event::Listed { token, rows: listed.rows, next: listed.next }]
+            }
+            Effect::ReadRows { token, slot, from, bytes } => {
+                // So few at a time that a state takes several parts.
+                let bytes = bytes.min(2_000);
+                let (rows, next) = self
+                    .store
+                    .read_rows(slot, &from, bytes)
+                    .map_err(|e| format!("read rows: {e}"))?;
+                vec![Event::RowsRead { token, rows, next }]
+            }
+            Effect::ScanLog { token, wanted } => {
+                let deltas = store::scan_log(engine, &wanted).map_err(|e| e.to_string())?;
+                let parts = deltas.chunks(16).map(<[_]>::to_vec);
+                let mut events: Vec<Event> =
+                    parts.map(|deltas| Event::LogFound { token, deltas }).collect();
+                events.push(Event::LogScanned { token });
+                events
+            }
+            _ => Vec::new(),
+        })
+    }
+}
+
+/// When a reading of the disk is answered, and which moment it shows.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Disk {
+    /// In the same turn.
+    AtOnce,
+    /// Later, with what was there when it was asked.
+    AnswersLate,
+    /// Later, with what is there then.
+    LooksLate,
+}
+
+/// Events looked at in one turn.
+const TURN_INPUTS_MAX: usize = 64;
+
+fn is_request(message: &Message) -> bool {
+    matches!(
+        message,
+        Message::Replicate { .. }
+            | Message::Read { .. }
+            | Message::Install { .. }
+            | Message::Forward { .. }
+            | Message::List { .. }
+            | Message::Count { .. }
+    )
+}

@@ -1,0 +1,268 @@
+//! World: a cluster, its clients and their misfortunes, in one queue of events.
+//!
+//! It carries out what machines ask as a node's driver does: effects in order, an apply visible at
+//! once, and nothing told to anybody before the log of that turn is written.
+
+mod clients;
+mod ending;
+mod faults;
+mod nodes;
+
+use std::rc::Rc;
+use std::sync::Arc;
+
+use replication::{Answer, Event, Request};
+use ring::layout::Member;
+use ring::{ClusterId, Layout, NodeId};
+
+use super::chance::Chance;
+use super::clock::{Clock, MS, SECOND};
+use super::disk::Platter;
+use super::network::Network;
+use super::node::{Input, Node};
+use super::queue::Queue;
+use super::trace::{Telling, Trace};
+use crate::check::Violation;
+use crate::check::counters::Counters;
+use crate::check::scans::Scans;
+use crate::check::truth::Truth;
+use crate::fault::Fault;
+use crate::history::History;
+use crate::profile::Profile;
+use crate::workload::Client;
+
+/// What happens in the world.
+pub(crate) enum Happening {
+    /// A frame arrives.
+    Frame { from: usize, to: usize, connection: u64, bytes: Rc<[u8]> },
+    /// A core looks at its inbox.
+    Turn { node: usize, life: u64, core: usize },
+    /// Something for a core.
+    Input { node: usize, life: u64, core: usize, input: Input },
+    /// A core's machine wants to be called.
+    Tick { node: usize, life: u64, core: usize },
+    /// A full disk is tried again.
+    Again { node: usize, life: u64, core: usize },
+    /// The failure detector wants to be called.
+    Alive { node: usize, life: u64 },
+    /// An fsync is over.
+    Synced { node: usize, life: u64, core: usize, tokens: Vec<u64> },
+    /// The fsync of each second.
+    SyncAll { node: usize, life: u64 },
+    /// Rotation and background jobs.
+    Chores { node: usize, life: u64 },
+    /// Two nodes try to connect.
+    Connect { a: usize, b: usize },
+    /// A process starts.
+    Start { node: usize },
+    /// A node hears of the newest layout.
+    Announce { node: usize },
+    /// A fault is due.
+    Fault(Fault),
+    /// Cut directions are mended.
+    Mend { ways: Vec<(usize, usize)>, breaks: bool },
+    /// A full disk has room again.
+    Room { node: usize },
+    /// A wall clock is set right.
+    SetRight { node: usize, by_ms: i64 },
+    /// A client thinks of something.
+    Think { client: usize },
+    /// A request arrives at its node.
+    Ask { op: u64, request: Box<Request> },
+    /// An answer arrives at its client.
+    Heard { op: u64, answer: Box<Answer> },
+    /// A client waits no longer.
+    GiveUp { op: u64 },
+}
+
+/// What happened how often.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Tally {
+    /// Frames that arrived.
+    pub frames: u64,
+    /// Turns of cores.
+    pub turns: u64,
+    /// Processes that died, whatever the reason.
+    pub crashes: u64,
+    /// Machines that lost power.
+    pub power_losses: u64,
+    /// Faults of all kinds.
+    pub faults: u64,
+    /// Whole slots sent as state.
+    pub states: u64,
+}
+
+/// The world.
+pub struct World {
+    pub(crate) profile: Profile,
+    pub(crate) now: u64,
+    pub(crate) queue: Queue<Happening>,
+    pub(crate) nodes: Vec<Node>,
+    pub(crate) network: Network,
+    pub(crate) newest: Arc<Layout>,
+    pub(crate) clients: Vec<Client>,
+    /// What happened.
+    pub trace: Trace,
+    /// What was minted.
+    pub truth: Truth,
+    /// What was asked and heard.
+    pub history: History,
+    /// Counters, as clients know them.
+    pub counters: Counters,
+    /// Keys that must and must not be found by scans.
+    pub scans: Scans,
+    /// How often what happened.
+    pub tally: Tally,
+    pub(crate) turn: u64,
+    /// Faults happen and clients ask.
+    pub(crate) stormy: bool,
+    pub(crate) of_network: Chance,
+    pub(crate) of_disks: Chance,
+    pub(crate) of_faults: Chance,
+    pub(crate) of_clients: Chance,
+    pub(crate) of_turns: Chance,
+    /// Answers of probes by request.
+    pub(crate) probed: Vec<(u64, Answer)>,
+}
+
+impl World {
+    /// A world before its first event.
+    #[must_use]
+    pub fn new(profile: Profile, telling: Telling) -> Self {
+        let mut chance = Chance::new(profile.seed);
+        let members = (1..=profile.nodes).map(|n| Member::new(format!("n{n}"), format!("sim:{n}")));
+        let layout = Arc::new(
+            Layout::genesis(ClusterId(1), 3, members).expect("a small cluster has a layout"),
+        );
+        let nodes = (0..profile.nodes).map(|n| Node {
+            id: NodeId(n as u32 + 1),
+            platter: Platter::new(chance.next()),
+            clock: Clock {
+                offset_ms: chance.below(2 * profile.skew_ms + 1) as i64 - profile.skew_ms as i64,
+                drift_ppm: chance.below(201) as i64 - 100,
+            },
+            life: None,
+            starts: 0,
+            paused_until: 0,
+            layout: layout.clone(),
+        });
+        let nodes: Vec<Node> = nodes.collect();
+        let network = Network::new(profile.nodes, profile.manners.clone());
+        let clients =
+            (0..profile.clients).map(|c| Client::new(c % profile.nodes)).collect::<Vec<_>>();
+        let mut world = Self {
+            now: 0,
+            queue: Queue::default(),
+            nodes,
+            network,
+            newest: layout,
+            clients,
+            trace: Trace::new(telling),
+            truth: Truth::default(),
+            history: History::default(),
+            counters: Counters::default(),
+            scans: Scans::default(),
+            tally: Tally::default(),
+            turn: 0,
+            stormy: true,
+            of_network: chance.fork(),
+            of_disks: chance.fork(),
+            of_faults: chance.fork(),
+            of_clients: chance.fork(),
+            of_turns: chance.fork(),
+            probed: Vec::new(),
+            profile,
+        };
+        world.plan_the_beginning();
+        world
+    }
+
+    fn plan_the_beginning(&mut self) {
+        let n = self.profile.nodes;
+        for node in 0..n {
+            self.queue.plan(self.of_faults.below(50 * MS), Happening::Start { node });
+        }
+        for client in 0..self.clients.len() {
+            let at = 3 * SECOND + self.of_clients.below(SECOND);
+            self.queue.plan(at, Happening::Think { client });
+        }
+        let kinds: Vec<Fault> = self.profile.faults.kinds().collect();
+        for fault in kinds {
+            self.plan_fault(fault, 5 * SECOND);
+        }
+        if let Some(at) = self.profile.new_layout_at {
+            self.announce_new_layout(at.max(6 * SECOND));
+        }
+    }
+
+    /// Runs until true time `until`, or until a promise is broken.
+    pub fn run(&mut self, until: u64) {
+        while self.truth.broken.is_none()
+            && let Some((at, what)) = self.queue.pop(until)
+        {
+            self.now = at;
+            self.happen(what);
+        }
+        self.now = self.now.max(until);
+    }
+
+    /// The promise that was broken, if one was.
+    #[must_use]
+    pub const fn broken(&self) -> Option<&Violation> {
+        self.truth.broken.as_ref()
+    }
+
+    /// True nanoseconds since the beginning.
+    #[must_use]
+    pub const fn now(&self) -> u64 {
+        self.now
+    }
+
+    fn happen(&mut self, what: Happening) {
+        match what {
+            Happening::Frame { from, to, connection, bytes } => {
+                self.frame_arrives(from, to, connection, &bytes);
+            }
+            Happening::Turn { node, life, core } => self.take_turn(node, life, core),
+            Happening::Input { node, life, core, input } => {
+                if self.lives(node, life) {
+                    self.put(node, core, input);
+                }
+            }
+            Happening::Tick { node, life, core } => {
+                if self.lives(node, life) {
+                    if let Some(life) = &mut self.nodes[node].life {
+                        life.cores[core].tick_planned = None;
+                    }
+                    self.put(node, core, Input::Event(Event::Tick));
+                }
+            }
+            Happening::Again { node, life, core } => self.try_full_disk(node, life, core),
+            Happening::Alive { node, life } => {
+                if self.lives(node, life) {
+                    self.liveness(node, ring::liveness::Event::Tick);
+                }
+            }
+            Happening::Synced { node, life, core, tokens } => {
+                self.synced(node, life, core, tokens);
+            }
+            Happening::SyncAll { node, life } => self.sync_all(node, life),
+            Happening::Chores { node, life } => self.chores(node, life),
+            Happening::Connect { a, b } => self.try_connect(a, b),
+            Happening::Start { node } => self.start(node),
+            Happening::Announce { node } => self.announce(node),
+            Happening::Fault(fault) => self.fault_is_due(fault),
+            Happening::Mend { ways, breaks } => self.mend(&ways, breaks),
+            Happening::Room { node } => self.nodes[node].platter.files.set_capacity(None),
+            Happening::SetRight { node, by_ms } => self.nodes[node].clock.offset_ms += by_ms,
+            Happening::Think { client } => self.think(client),
+            Happening::Ask { op, request } => self.ask_arrives(op, *request),
+            Happening::Heard { op, answer } => self.heard(op, *answer),
+            Happening::GiveUp { op } => self.give_up(op),
+        }
+    }
+
+    pub(crate) fn lives(&self, node: usize, life: u64) -> bool {
+        self.nodes[node].life.as_ref().is_some_and(|l| l.number == life)
+    }
+}

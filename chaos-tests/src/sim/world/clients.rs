@@ -1,0 +1,304 @@
+//! What clients do: think, ask, hear, give up; and what the checks make of it.
+
+use replication::{Answer, Event, Outcome, TaskError};
+use ring::Slot;
+
+use super::{Happening, World};
+use crate::check::{durability, reads};
+use crate::history::{Ask, Asked, End, Step};
+use crate::sim::clock::{MS, true_wall};
+use crate::sim::node::Input;
+use crate::workload::{Fate, compose};
+
+impl World {
+    pub(crate) fn think(&mut self, client: usize) {
+        if !self.stormy || self.clients[client].busy.is_some() {
+            return;
+        }
+        if self.of_clients.hits(10_000) {
+            self.client_moves(client);
+        }
+        let op = self.history.next_op();
+        let (profile, now) = (&self.profile, self.now);
+        let settling = self.scans.next_to_settle(client, profile, op);
+        let composed = match settling {
+            Some(composed) => composed,
+            None => {
+                let me = &mut self.clients[client];
+                compose(profile, me, (client, op, now), &mut self.of_clients)
+            }
+        };
+        let node = self.clients[client].node;
+        let asked = Asked {
+            client,
+            node,
+            ask: composed.ask,
+            rows: composed.rows,
+            at: self.now,
+            read: composed.read,
+            write: composed.write,
+            end: End::Open,
+            ended: 0,
+        };
+        self.counters.begins(&asked, op);
+        let op = self.history.begin(asked);
+        self.clients[client].busy = Some(op);
+        let request = Box::new(composed.request);
+        let at = self.now + self.of_network.between(20_000, 400_000);
+        self.queue.plan(at, Happening::Ask { op, request });
+        let patience = self.profile.patience_ns;
+        self.queue.plan(self.now + patience + patience / 2, Happening::GiveUp { op });
+    }
+
+    pub(crate) fn ask_arrives(&mut self, op: u64, request: replication::Request) {
+        let asked = self.history.get(op);
+        let (node, ask) = (asked.node, asked.ask.clone());
+        let Some(life) = &self.nodes[node].life else {
+            return self.ends(op, End::Failed, None);
+        };
+        if ask != Ask::Probe {
+            let client = asked.client;
+            self.clients[client].life = life.number;
+        }
+        let core = request.slot().core(usize::from(self.profile.cores));
+        let timeout_us = self.profile.patience_ns / 1_000;
+        let event = Event::Submit { id: op, request, timeout_us };
+        self.put(node, core, Input::Event(event));
+    }
+
+    pub(crate) fn heard(&mut self, op: u64, answer: Answer) {
+        if self.history.get(op).end != End::Open {
+            return;
+        }
+        let outcome = answer_kind(&answer);
+        self.trace.mix(&[self.now, op, outcome as u64]);
+        self.trace.tell(self.now, format_args!("op {op} heard {answer:?}"));
+        match answer {
+            Answer::Failed(error) => {
+                let end = if has_no_effect(&error) { End::Failed } else { End::Unknown };
+                self.ends(op, end, None);
+            }
+            answer => self.ends(op, End::Done, Some(answer)),
+        }
+    }
+
+    pub(crate) fn give_up(&mut self, op: u64) {
+        if self.history.get(op).end == End::Open {
+            if self.of_clients.coin() {
+                let node = self.history.get(op).node;
+                self.put_everywhere(node, &Event::Cancel(op));
+            }
+            self.ends(op, End::Unknown, None);
+        }
+    }
+
+    /// A process is gone: whoever asked it something is in doubt.
+    pub(crate) fn node_left_its_clients(&mut self, node: usize) {
+        let open: Vec<u64> = self
+            .clients
+            .iter()
+            .filter_map(|c| c.busy)
+            .filter(|op| self.history.get(*op).node == node)
+            .collect();
+        for op in open {
+            self.ends(op, End::Unknown, None);
+        }
+    }
+
+    fn client_moves(&mut self, client: usize) {
+        let node = self.of_clients.below(self.nodes.len() as u64) as usize;
+        self.clients[client].moves_to(node);
+    }
+
+    fn ends(&mut self, op: u64, end: End, answer: Option<Answer>) {
+        if !self.history.end(op, self.now, end) {
+            return;
+        }
+        let asked = self.history.get(op).clone();
+        self.trace
+            .tell(self.now, format_args!("op {op} {end:?}: {:?} {:?}", asked.ask, asked.rows));
+        self.trace.mix(&[self.now, op, end as u64]);
+        if asked.ask == Ask::Probe {
+            if let Some(answer) = answer {
+                self.probed.push((op, answer));
+            }
+            return;
+        }
+        self.counters.ends(&asked, op);
+        match (end, answer) {
+            (End::Done, Some(answer)) => self.done(op, &asked, answer),
+            (End::Failed, _) => durability::failed(&mut self.truth, op, &asked),
+            _ => {}
+        }
+        let client = &mut self.clients[asked.client];
+        client.busy = None;
+        if end != End::Done {
+            client.scanning = None;
+            if matches!(asked.ask, Ask::Expiring(step) if step != Step::Get) {
+                client.gives_up_key();
+            }
+            if let Some(row) = asked.rows.first() {
+                client.contexts.remove(row);
+            }
+            if self.of_clients.coin() {
+                self.client_moves(asked.client);
+            }
+        }
+        let wait = self.of_clients.waiting(self.profile.think_ns) + MS / 10;
+        self.queue.plan(self.now + wait, Happening::Think { client: asked.client });
+    }
+
+    fn done(&mut self, op: u64, asked: &Asked, answer: Answer) {
+        match answer {
+            Answer::Done { outcomes, .. } => self.task_done(op, asked, &outcomes),
+            Answer::Keys { keys, next } => self.scan_part(asked, keys, next),
+            Answer::Count(_) => {
+                if let Ask::Flush(slot) = asked.ask {
+                    reads::flushed(&mut self.truth, slot, asked, self.now);
+                }
+            }
+            Answer::Acks(_) | Answer::Failed(_) => {}
+        }
+    }
+
+    fn task_done(&mut self, op: u64, asked: &Asked, outcomes: &[Outcome]) {
+        let now = self.now;
+        let row = asked.rows.first();
+        if let Some(first) = outcomes.first()
+            && matches!(first, Outcome::Failed(_))
+        {
+            return;
+        }
+        durability::acknowledged(&mut self.truth, op, asked, now);
+        match (&asked.ask, outcomes) {
+            (Ask::Get, [Outcome::Read { found, .. }]) => {
+                let shown = found.as_ref().map(|f| f.value.clone());
+                reads::winner(&mut self.truth, asked, now, shown.as_ref());
+            }
+            (Ask::Siblings, [Outcome::Siblings { values, context }]) => {
+                let shown: Vec<_> = values.iter().map(|s| s.value.clone()).collect();
+                reads::siblings(&mut self.truth, asked, now, &shown);
+                if let Some(row) = row {
+                    self.clients[asked.client].contexts.insert(row.clone(), context.clone());
+                }
+            }
+            (Ask::Delete, [Outcome::Flag(was)]) => {
+                reads::deleted(&mut self.truth, asked, now, *was);
+            }
+            (Ask::GetDelete, [Outcome::Read { found, .. }]) => {
+                let shown = found.as_ref().map(|f| f.value.clone());
+                reads::winner(&mut self.truth, asked, now, shown.as_ref());
+                reads::deleted(&mut self.truth, asked, now, shown.is_some());
+            }
+            (Ask::Sum, [Outcome::Read { found, .. }]) => {
+                let shown = found.as_ref().map(|f| f.value.clone());
+                let void = self.truth.reads_void_before;
+                let broken = self.counters.check(asked, now, shown.as_ref(), void);
+                if let Err(text) = broken {
+                    self.truth.breaks("a counter lies between what is sure and what may be", text);
+                }
+            }
+            (Ask::Set, _) => self.session_overwrites(op, asked),
+            (Ask::Expiring(step), [outcome]) => self.own_key(*step, asked, outcome),
+            (Ask::Settle, _) => self.scans.settled(&asked.rows, now),
+            _ => {}
+        }
+    }
+
+    /// A client that writes twice through one process replaces what it wrote first.
+    fn session_overwrites(&mut self, op: u64, asked: &Asked) {
+        let Some(row) = asked.rows.first() else { return };
+        let client = &mut self.clients[asked.client];
+        let here = (op, asked.node, client.life);
+        let before = client.last_set.insert(row.clone(), here);
+        let Some((first, node, life)) = before else { return };
+        if (node, life) != (asked.node, client.life) {
+            return;
+        }
+        let of_first = self.truth.of_op(first);
+        let replaced = of_first.iter().any(|i| !self.truth.get(*i).replaced_by.is_empty());
+        if !of_first.is_empty() && !replaced {
+            let text = format!("op {op} of client {} did not replace its op {first}", asked.client);
+            self.truth.breaks("a session's writes replace its earlier ones", text);
+        }
+    }
+
+    fn scan_part(&mut self, asked: &Asked, keys: Vec<bytes::Bytes>, next: Option<(Slot, u64)>) {
+        let client = &mut self.clients[asked.client];
+        let Some(mut scanning) = client.scanning.take() else { return };
+        scanning.found.extend(keys);
+        match next.filter(|(slot, _)| *slot <= scanning.last) {
+            Some(next) => {
+                scanning.from = next;
+                client.scanning = Some(scanning);
+            }
+            None => {
+                let strong = asked.read + asked.write > 3;
+                if let Err(text) = self.scans.check(&scanning, strong) {
+                    self.truth.breaks("a scan finds what was there throughout", text);
+                }
+            }
+        }
+    }
+
+    /// A step with a key that only this client writes.
+    fn own_key(&mut self, step: Step, asked: &Asked, outcome: &Outcome) {
+        let now_ms = true_wall(self.now);
+        let margin = self.profile.skew_ms + self.profile.jump_ms + 600 + 100;
+        let strong = asked.read + asked.write > 3;
+        let client = &mut self.clients[asked.client];
+        let began_ms = true_wall(asked.at);
+        let near = |deadline: u64| began_ms < deadline + margin && now_ms + margin > deadline;
+        if let Fate::There(Some(deadline)) = client.fate
+            && near(deadline)
+            && !matches!(step, Step::Set | Step::SetUntil(_))
+        {
+            // About to vanish, or just gone: nobody can say which.
+            client.gives_up_key();
+            return;
+        }
+        let must_be_there = match client.fate {
+            Fate::Fresh => None,
+            Fate::There(None) => Some(true),
+            Fate::There(Some(deadline)) => Some(now_ms < deadline),
+        };
+        let was_there = match (step, outcome) {
+            (Step::Get, Outcome::Read { found, .. }) => Some(found.is_some()),
+            (Step::Expire(_), Outcome::Flag(was)) => Some(*was),
+            _ => None,
+        };
+        if let (Some(must), Some(was)) = (must_be_there, was_there)
+            && must != was
+            && strong
+        {
+            let text =
+                format!("{:?} by client {}: there={was}, {:?}", step, asked.client, client.fate);
+            self.truth.breaks("keys vanish at their deadline and not before", text);
+            return;
+        }
+        match step {
+            Step::Set => client.fate = Fate::There(None),
+            Step::SetUntil(at) => client.fate = Fate::There(Some(at)),
+            Step::Expire(at) if must_be_there == Some(true) => {
+                client.fate = Fate::There(Some(at));
+            }
+            Step::Persist if must_be_there == Some(true) => client.fate = Fate::There(None),
+            Step::Expire(_) | Step::Persist | Step::Get => {}
+        }
+    }
+}
+
+const fn answer_kind(answer: &Answer) -> u8 {
+    match answer {
+        Answer::Done { .. } => 1,
+        Answer::Keys { .. } => 2,
+        Answer::Count(_) => 3,
+        Answer::Acks(_) => 4,
+        Answer::Failed(_) => 5,
+    }
+}
+
+/// True for the errors that promise that nothing was done.
+const fn has_no_effect(error: &TaskError) -> bool {
+    !matches!(error, TaskError::Unconfirmed { .. } | TaskError::Storage(_))
+}
