@@ -1,2 +1,81 @@
-//! ringctl
-fn main() {}
+//! ringctl: the administrator's tool. It asks a cluster, says what it heard, and what to do next.
+//!
+//! Promise: output is the same for every command: tables for people, aligned and without borders,
+//! JSON for programs under `"schema":"ringctl/v1"`; an error has three lines, what, why and fix, on
+//! standard error; the exit code says what kind of error it was ([`failure::Exit`]).
+//!
+//! Reading order: [`args`], [`cluster`] (how a cluster is found), [`commands`], [`render`].
+
+mod args;
+
+mod failure;
+
+mod cluster;
+
+mod commands;
+
+mod render;
+
+use std::io::{IsTerminal, Write};
+use std::process::ExitCode;
+
+use clap::Parser;
+
+use args::Args;
+use failure::{Exit, Failure};
+use render::{Report, Style};
+
+fn main() -> ExitCode {
+    let done = match Args::try_parse() {
+        Ok(args) => run(&args),
+        Err(error) => not_understood(&error),
+    };
+    match done {
+        Ok(exit) => exit.into(),
+        Err(failure) => {
+            eprintln!("{failure}");
+            failure.exit.into()
+        }
+    }
+}
+
+fn run(args: &Args) -> Result<Exit, Failure> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+    let runtime = runtime.map_err(|e| Failure::operation("cannot start", &e, "try again"))?;
+    runtime.block_on(commands::run(args))
+}
+
+/// Help and the version are no errors; anything else is told in three lines like every error.
+fn not_understood(error: &clap::Error) -> Result<Exit, Failure> {
+    if !error.use_stderr() {
+        print(&error.to_string());
+        return Ok(Exit::Fine);
+    }
+    Err(Failure::usage(error))
+}
+
+/// Prints a report as the flags ask for it.
+fn show(args: &Args, report: &Report) {
+    print(&report.render(args.output));
+}
+
+/// What tables may look like here.
+fn style(args: &Args) -> Style {
+    let refused = |name: &str| std::env::var_os(name).is_some_and(|value| !value.is_empty());
+    let dumb = std::env::var_os("TERM").is_some_and(|term| term == "dumb");
+    let plain = args.no_color || refused("NO_COLOR") || dumb;
+    Style {
+        colour: !plain && std::io::stdout().is_terminal(),
+        wide: matches!(args.output, args::Format::Wide),
+    }
+}
+
+/// Writes to standard output. Whoever reads may stop when they have seen enough.
+fn print(text: &str) {
+    let mut out = std::io::stdout().lock();
+    let written = out.write_all(text.as_bytes()).and_then(|()| out.flush());
+    if written.is_err() {
+        // Nobody reads any longer: there is nobody to tell either.
+        std::process::exit(0);
+    }
+}

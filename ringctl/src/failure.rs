@@ -1,0 +1,130 @@
+//! Failures: what ringctl says when it did not work, and the exit code that goes with it.
+
+use core::fmt;
+use std::process::ExitCode;
+
+use certs::CertError;
+use clap::error::ContextKind;
+use client::context::ContextError;
+use client::{ClientError, Told};
+
+/// The exit codes; scripts depend on them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u8)]
+pub(crate) enum Exit {
+    /// It worked.
+    Fine = 0,
+    /// The operation failed.
+    Failed = 1,
+    /// The command line, the context or its files do not do.
+    Usage = 2,
+    /// No node was reached.
+    Unreachable = 3,
+    /// The cluster was reached, and is degraded.
+    Degraded = 4,
+    /// The time given was over.
+    TimedOut = 6,
+    /// The certificates do not allow it.
+    Unauthorised = 7,
+}
+
+/// Why it did not work.
+#[derive(Debug)]
+pub(crate) struct Failure {
+    /// The code to leave with.
+    pub(crate) exit: Exit,
+    /// What to say.
+    pub(crate) told: Told,
+}
+
+impl Failure {
+    /// Something that the command itself could not do.
+    pub(crate) fn operation(
+        what: impl Into<String>,
+        why: &dyn fmt::Display,
+        fix: impl Into<String>,
+    ) -> Self {
+        Self { exit: Exit::Failed, told: Told::new(what, why.to_string(), fix) }
+    }
+
+    /// A command line that is not understood.
+    pub(crate) fn usage(error: &clap::Error) -> Self {
+        let text = error.to_string();
+        let usage = error.get(ContextKind::Usage).map(|usage| usage.to_string());
+        let usage =
+            usage.or_else(|| text.split("\n\n").find(|p| p.contains("Usage:")).map(Into::into));
+        let usage = usage.map(|usage| one_line(usage.trim().trim_start_matches("Usage:")));
+        let (what, _) = text.split_once("\n\nUsage:").unwrap_or((&text, ""));
+        let what = what.split("\n\n").next().unwrap_or_default();
+        let what = one_line(what.trim_start_matches("error:"));
+        let tip = text.lines().find_map(|line| line.trim().strip_prefix("tip: "));
+        let what = if usage.is_some() && what.starts_with("Asks and administers") {
+            "a command is missing".into()
+        } else {
+            what
+        };
+        let why = usage.unwrap_or_else(|| "the value does not do".into());
+        let why = if why.starts_with("ringctl") { format!("usage: {why}") } else { why };
+        let fix = tip.map_or_else(|| "ringctl --help".into(), one_line);
+        Self { exit: Exit::Usage, told: Told::new(what, why, fix) }
+    }
+}
+
+fn one_line(text: &str) -> String {
+    text.split_whitespace().collect::<Vec<_>>().join(" ")
+}
+
+impl From<ClientError> for Failure {
+    fn from(error: ClientError) -> Self {
+        let exit = match error {
+            ClientError::Unreachable { .. } | ClientError::Interrupted { .. } => Exit::Unreachable,
+            ClientError::Unauthorised { .. } => Exit::Unauthorised,
+            ClientError::TimedOut { .. } => Exit::TimedOut,
+            _ => Exit::Failed,
+        };
+        Self { exit, told: error.told() }
+    }
+}
+
+impl From<ContextError> for Failure {
+    fn from(error: ContextError) -> Self {
+        Self { exit: Exit::Usage, told: error.told() }
+    }
+}
+
+impl From<CertError> for Failure {
+    fn from(error: CertError) -> Self {
+        let exit = match error {
+            CertError::WrongAuthority { .. }
+            | CertError::Expired { .. }
+            | CertError::NotYetValid { .. }
+            | CertError::WrongRole { .. } => Exit::Unauthorised,
+            CertError::Unwritable { .. } | CertError::Tls { .. } => Exit::Failed,
+            CertError::Unreadable { .. }
+            | CertError::NotPem { .. }
+            | CertError::KeyMismatch { .. }
+            | CertError::NoIdentity { .. }
+            | CertError::BadName { .. } => Exit::Usage,
+        };
+        let text = error.to_string();
+        let mut lines = text.lines().map(str::trim);
+        let mut next = |prefix: &str| {
+            let line = lines.next().unwrap_or_default();
+            line.strip_prefix(prefix).unwrap_or(line).trim().to_owned()
+        };
+        let (what, why, fix) = (next(""), next("why:"), next("fix:"));
+        Self { exit, told: Told::new(what, why, fix) }
+    }
+}
+
+impl fmt::Display for Failure {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "error: {}", self.told)
+    }
+}
+
+impl From<Exit> for ExitCode {
+    fn from(exit: Exit) -> Self {
+        Self::from(exit as u8)
+    }
+}

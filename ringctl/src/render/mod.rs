@@ -1,0 +1,120 @@
+//! Rendering: one report, in whichever form it is asked for.
+
+pub(crate) mod human;
+mod table;
+
+use serde::Serialize;
+use serde::ser::SerializeMap;
+use serde_json::Value;
+
+use crate::args::Format;
+
+pub(crate) use table::{Cell, Paint, Table};
+
+/// The name and version of what programs read.
+pub(crate) const SCHEMA: &str = "ringctl/v1";
+
+/// What tables may look like.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Style {
+    /// Colours may be used.
+    pub(crate) colour: bool,
+    /// All columns are wanted.
+    pub(crate) wide: bool,
+}
+
+/// Fields in an order, with raw values.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub(crate) struct Record(Vec<(&'static str, Value)>);
+
+/// All that a command has to say.
+#[derive(Debug)]
+pub(crate) struct Report {
+    /// For people.
+    pub(crate) text: String,
+    /// For programs: the whole, without the schema.
+    pub(crate) whole: Record,
+    /// For programs: the rows of the table.
+    pub(crate) rows: Vec<Record>,
+}
+
+impl Record {
+    /// A record of these fields.
+    pub(crate) fn new(fields: impl IntoIterator<Item = (&'static str, Value)>) -> Self {
+        Self(fields.into_iter().collect())
+    }
+
+    /// As JSON, for a record in a record. Its fields are sorted then.
+    pub(crate) fn to_value(&self) -> Value {
+        Value::Object(
+            self.0.iter().map(|(name, value)| ((*name).to_owned(), value.clone())).collect(),
+        )
+    }
+}
+
+impl Serialize for Record {
+    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let mut map = serializer.serialize_map(Some(1 + self.0.len()))?;
+        map.serialize_entry("schema", SCHEMA)?;
+        for (name, value) in &self.0 {
+            map.serialize_entry(name, value)?;
+        }
+        map.end()
+    }
+}
+
+impl Report {
+    /// In this form, with a line end at its end.
+    pub(crate) fn render(&self, format: Format) -> String {
+        match format {
+            Format::Table | Format::Wide => self.text.clone(),
+            Format::Json => {
+                let json = serde_json::to_string_pretty(&self.whole);
+                json.expect("names are strings and values are JSON already") + "\n"
+            }
+            Format::Jsonl => self.rows.iter().map(json_line).collect(),
+            Format::Csv => csv(&self.rows),
+        }
+    }
+}
+
+fn json_line(record: &Record) -> String {
+    serde_json::to_string(record).expect("names are strings and values are JSON already") + "\n"
+}
+
+fn csv(rows: &[Record]) -> String {
+    let Some(first) = rows.first() else { return String::new() };
+    let line = |fields: Vec<String>| fields.join(",") + "\n";
+    let names = line(first.0.iter().map(|(name, _)| (*name).to_owned()).collect());
+    let rows = rows.iter().map(|row| line(row.0.iter().map(|(_, value)| field(value)).collect()));
+    names + &rows.collect::<String>()
+}
+
+fn field(value: &Value) -> String {
+    let text = match value {
+        Value::Null => return String::new(),
+        Value::String(text) => text.clone(),
+        other => other.to_string(),
+    };
+    if text.contains([',', '"', '\n', '\r']) {
+        format!("\"{}\"", text.replace('"', "\"\""))
+    } else {
+        text
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn fields_keep_their_order_and_csv_its_quotes() {
+        let row = Record::new([("z", "a,\"b\"".into()), ("a", Value::Null), ("n", 7.into())]);
+        let report = Report { text: String::new(), whole: row.clone(), rows: vec![row] };
+        assert_eq!(report.render(Format::Csv), "z,a,n\n\"a,\"\"b\"\"\",,7\n");
+        assert_eq!(
+            report.render(Format::Jsonl),
+            "{\"schema\":\"ringctl/v1\",\"z\":\"a,\\\"b\\\"\",\"a\":null,\"n\":7}\n"
+        );
+    }
+}

@@ -1,0 +1,11 @@
+//! ringctl as a person sees it: the program itself, against nodes that answer as the stories want.
+
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
+
+#[path = "../../client/tests/fake/mod.rs"]
+mod fake;
+
+mod certificates;
+mod cluster;
+mod faults;
+mod stage;
