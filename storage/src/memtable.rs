@@ -150,8 +150,8 @@ impl Memtable {
                 if versions.newest.tag.sequence() <= snapshot {
                     self.bytes += versions.push(tag, value);
                 } else {
-                    let grown = value.len().saturating_sub(versions.newest.own_bytes());
-                    self.bytes += grown;
+                    self.bytes =
+                        (self.bytes + value.len()).saturating_sub(versions.newest.own_bytes());
                     versions.newest = Version { tag, value: Stored::Own(value.into()) };
                     versions.older.retain(|v| v.tag.sequence() <= snapshot);
                 }
@@ -169,8 +169,9 @@ impl Memtable {
     ) {
         let tag = Tag::new(sequence, Kind::Merge);
         let cover = self.tombstones.covering(key, u64::MAX);
-        let slot = self.rows.range_mut::<[u8], _>((Bound::Included(key), Bound::Included(key)));
-        let Some((mem_key, versions)) = slot.into_iter().next() else {
+        // An open end: a second bound would be a second search.
+        let slot = self.rows.range_mut::<[u8], _>((Bound::Included(key), Bound::Unbounded)).next();
+        let Some((mem_key, versions)) = slot.filter(|(mem_key, _)| mem_key.key() == key) else {
             // Nothing known of the key here: what it has below decides later.
             return self.set(key, tag, operand, snapshot);
         };
@@ -178,6 +179,7 @@ impl Memtable {
         let foldable = newest.tag.sequence() > snapshot && newest.tag.sequence() > cover;
         let chain = 1 + versions.older.len();
         let old = mem_key.value(newest);
+        let own_before = newest.own_bytes();
         let mut out = Vec::new();
         let folded = foldable
             && (old.len() <= EAGER_FOLD_BYTES_MAX || chain >= MERGE_CHAIN_MAX)
@@ -205,7 +207,8 @@ impl Memtable {
                 true
             });
         if folded {
-            self.bytes += operand.len();
+            // What it costs now, not what it has cost: a hot key must not fill the memtable.
+            self.bytes = (self.bytes + versions.newest.own_bytes()).saturating_sub(own_before);
             return;
         }
         self.bytes += versions.push(tag, operand);

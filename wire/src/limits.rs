@@ -13,7 +13,7 @@ pub const FRAME_HEADER_BYTES: u32 = 40;
 pub const FRAME_BODY_BYTES_MAX: u32 = FRAME_BYTES_MAX - FRAME_HEADER_BYTES;
 
 /// Bodies shorter than this are never compressed: the time is worth more than the bytes.
-pub const LZ4_THRESHOLD: usize = 4 << 10;
+pub const LZ4_THRESHOLD: usize = 64 << 10;
 
 /// LZ4 cannot expand a byte into more than this many.
 pub const LZ4_RATIO_MAX: usize = 255;

@@ -291,6 +291,7 @@ impl Peer {
             read,
             write,
             confirm: true,
+            peeks: false,
             holds_keys: false,
             stage: Stage::Queued,
         };

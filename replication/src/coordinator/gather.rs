@@ -74,8 +74,7 @@ impl Peer {
     /// Starts reading the task's keys.
     pub(crate) fn gather(&mut self, now: Now, key: Key, job: &mut Job, out: &mut Outbox) -> Flow {
         let Body::Task(t) = &mut job.body else { return Flow::Over };
-        // An increment needs only what this replica knows.
-        let local_only = !t.confirm && t.task.is_increment();
+        let local_only = t.reads_locally();
         let rows = distinct_rows(&t.task);
         let alive = self.alive(&t.replicas, true);
         let mut ask = ReplicaSet::from_iter([t.mine]);
@@ -132,6 +131,7 @@ impl Peer {
     ) -> Flow {
         let Body::Task(t) = &mut job.body else { return Flow::Waits };
         let Stage::Gathering(gathers) = &mut t.stage else { return Flow::Waits };
+        let mut has_counter = false;
         for (g, bytes) in gathers.iter_mut().zip(records) {
             let Some(record) = Record::decode(bytes) else {
                 return self.damaged(job, out);
@@ -144,7 +144,18 @@ impl Peer {
                 clock = self.slots.clock(t.task.slot).clone();
             }
             let digest = record.digest();
+            has_counter |= !record.counts.is_empty();
             g.said[t.mine] = Some(Said::State { record: bytes.clone(), clock, digest });
+        }
+        if t.peeks && has_counter {
+            // Now as everything else that reads before it writes.
+            t.peeks = false;
+            t.stage = Stage::Queued;
+            return if self.lock_keys(key, t) {
+                self.gather(now, key, job, out)
+            } else {
+                Flow::Waits
+            };
         }
         self.gather_on(now, key, job, out)
     }
@@ -221,8 +232,8 @@ impl Peer {
     /// Goes as far as the answers allow.
     fn gather_on(&mut self, now: Now, key: Key, job: &mut Job, out: &mut Outbox) -> Flow {
         let Body::Task(t) = &mut job.body else { return Flow::Waits };
+        let local_only = t.reads_locally();
         let Stage::Gathering(gathers) = &mut t.stage else { return Flow::Waits };
-        let local_only = !t.confirm && t.task.is_increment();
         let copies = t.replicas.len() as u8;
         let mut done = true;
         for (index, g) in gathers.iter_mut().enumerate() {
@@ -248,19 +259,23 @@ impl Peer {
             } else {
                 g.responders().len().min(copies + 1 - t.read.needs.total)
             };
-            if g.holders.len() >= needed || self.has_bug(Bug::SkipsRepair) {
+            let responders = g.responders();
+            let differing =
+                (0..t.replicas.len()).any(|i| responders.contains(i) && !g.holders.contains(i));
+            if (g.holders.len() >= needed && !differing) || self.has_bug(Bug::SkipsRepair) {
                 continue;
             }
             let state = encode_state(&joined.record, &joined.seen);
-            // Those who answered and differ first; the others only if that is not enough.
-            let responders = g.responders();
+            // Those who answered and differ are all repaired, though only so many are waited for; the
+            // others only if that is not enough.
             let order = (0..t.replicas.len())
                 .filter(|i| responders.contains(*i))
                 .chain((0..t.replicas.len()).filter(|i| !responders.contains(*i)));
             let mut expected = g.holders.len() + pending_pushes(g.pushed, g.holders);
             for i in order {
                 let differs = !g.holders.contains(i) && !g.pushed.contains(i);
-                if !differs || (expected >= needed && !responders.contains(i) && !g.widened) {
+                let enough = expected >= needed && !(g.widened && g.holders.len() < needed);
+                if !differs || (enough && !responders.contains(i)) {
                     continue;
                 }
                 g.pushed.insert(i);
@@ -490,7 +505,13 @@ pub(crate) fn encode_state(record: &Bytes, seen: &DotSet) -> State {
 }
 
 impl TaskJob {
-    /// True if every gathered key was read from enough replicas to promise anything.
+    /// True if what this replica knows is enough to mint: increments, and SETs that look whether
+    /// there is a counter.
+    pub(crate) fn reads_locally(&self) -> bool {
+        !self.confirm && (self.peeks || self.task.is_increment())
+    }
+
+    /// The rows of the task, each once.
     pub(crate) fn rows(&self) -> SmallVec<[Row; 1]> {
         distinct_rows(&self.task)
     }

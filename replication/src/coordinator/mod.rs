@@ -78,6 +78,9 @@ pub(crate) struct TaskJob {
     pub(crate) durability: Durability,
     /// Nothing is minted: a retry of something that was, confirmed by W replicas' holding it.
     pub(crate) confirm: bool,
+    /// A plain SET in a slot with counters: looks at our own records first, since a counter would
+    /// have to be read from a quorum and reset.
+    pub(crate) peeks: bool,
     pub(crate) holds_keys: bool,
     pub(crate) stage: Stage,
 }
@@ -209,6 +212,7 @@ impl Peer {
             write,
             durability,
             confirm: false,
+            peeks: false,
             holds_keys: false,
             stage: Stage::Queued,
         };
@@ -227,11 +231,13 @@ impl Peer {
         if t.task.is_read() && t.task.watches.is_empty() {
             return self.gather(now, key, job, out);
         }
-        let blind = t.task.is_blind()
-            && !self.slots.get(t.task.slot).counters
-            && self.slots.clock(t.task.slot).covers(&self.slots.get(t.task.slot).heard);
-        if blind {
-            return self.mint_blind(now, key, job, out);
+        let state = self.slots.get(t.task.slot);
+        if t.task.is_blind() && state.clock.covers(&state.heard) {
+            if !state.counters {
+                return self.mint_blind(now, key, job, out);
+            }
+            t.peeks = true;
+            return self.gather(now, key, job, out);
         }
         if self.lock_keys(key, t) { self.gather(now, key, job, out) } else { Flow::Waits }
     }
