@@ -218,7 +218,8 @@ fn unreachable(attempts: &[Attempt]) -> Told {
         }
     };
     let what = match attempts.len() {
-        0 | 1 => format!("cannot reach a node at {}", addresses.join("")),
+        0 => "there is no node to ask".to_owned(),
+        1 => format!("cannot reach a node at {}", addresses.join("")),
         _ => format!("cannot reach any node: tried {}", addresses.join(", ")),
     };
     Told::new(what, why, "start ringd there, or name a node that runs; QUIC needs UDP to pass")

@@ -42,13 +42,13 @@ impl Cluster {
     pub(crate) async fn connect(&self, wanted: Option<&str>) -> Result<Client, Failure> {
         match wanted {
             None => self.dial(&self.nodes).await,
-            Some(address) if address.contains(':') => self.dial(&[address.to_owned()]).await,
+            Some(address) if address.contains(':') => self.dial_one(address).await,
             Some(name) => {
                 let any = self.dial(&self.nodes).await?;
                 let status = any.status().await?;
                 any.close().await;
                 match status.nodes.iter().find(|node| node.name == name) {
-                    Some(node) => self.dial(std::slice::from_ref(&node.address)).await,
+                    Some(node) => self.dial_one(&node.address).await,
                     None => {
                         let known: Vec<_> = status.nodes.iter().map(|n| n.name.as_str()).collect();
                         let why = format!("{} has {}", status.name, known.join(", "));
@@ -71,6 +71,15 @@ impl Cluster {
         let Patience { dial, request } = self.patience;
         let patience = Patience { dial: dial.min(patience), request: request.min(patience) };
         Client::connect_with([address], tls, patience)
+    }
+
+    async fn dial_one(&self, address: &str) -> Result<Client, Failure> {
+        self.dial(&[address.to_owned()]).await.map_err(|mut failure| {
+            if failure.exit == Exit::Unreachable {
+                failure.told.fix = "start that node, or ask any: leave --node out".into();
+            }
+            failure
+        })
     }
 
     async fn dial(&self, addresses: &[String]) -> Result<Client, Failure> {

@@ -55,7 +55,7 @@ UN   n1    a     127.0.0.1:N1000  normal  33.3%  976.6 KiB  18,442
 UN   n2    b     127.0.0.1:N2000  normal  33.3%    1.9 MiB  36,884
 DN   n3    c     127.0.0.1:N3000  down    33.3%  last seen 6m12s ago
 quorum: 100% of slots readable and writable at QUORUM; no node of zone c is up
-next: n3 is down since 6m12s. Bring it back: start ringd on n3 (127.0.0.1:N3000), or look into its log
+next: n3 has been down for 6m12s. Bring it back: start ringd on n3 (127.0.0.1:N3000), or look into its log
 "
     );
     assert_eq!((ran.code, ran.err.as_str()), (4, ""));
@@ -65,7 +65,7 @@ next: n3 is down since 6m12s. Bring it back: start ringd on n3 (127.0.0.1:N3000)
     fs::create_dir(&home).unwrap();
     fs::write(home.join("ringd.toml"), "").unwrap();
     let ran = stage.run("status");
-    let next = "next: n3 is down since 6m12s. Bring it back: \
+    let next = "next: n3 has been down for 6m12s. Bring it back: \
                 ringd start --config ringdb-demo/n3/ringd.toml\n";
     assert!(ran.out.ends_with(next), "{}", ran.out);
 }
@@ -133,6 +133,10 @@ fn programs_read_raw_numbers_under_a_schema() {
     assert_eq!(json["cluster_id"], "000000000000000000000000000000c1");
     assert_eq!(json["healthy"], false);
     assert_eq!(json["problems"], serde_json::json!(["1 node down"]));
+    assert!(
+        ran.out.contains("{\n      \"code\": \"UN\",\n      \"id\": \"1\",\n"),
+        "fields in order"
+    );
     assert_eq!(json["nodes"][0]["load_bytes"], 1_000_000);
     assert_eq!(json["nodes"][0]["last_seen_ms"], serde_json::Value::Null);
     assert_eq!(json["nodes"][2]["last_seen_ms"], 372_000);

@@ -36,11 +36,21 @@ fn no_node_reached_is_3_and_names_what_was_tried() {
     // Beside the data of a demo the fix is to start it.
     fs::create_dir(stage.dir.path().join("ringdb-demo/n1")).unwrap();
     fs::write(stage.dir.path().join("ringdb-demo/n1/ringd.toml"), "").unwrap();
-    let ran = stage.run("status --timeout 400ms --node 127.0.0.1:1");
+    let ran = stage.run("status --timeout 400ms");
     assert_eq!(
         err(&ran)[2],
         "  fix: start the demo (ringd demo --data-dir ringdb-demo), or see ringdb-demo/n*/ringd.log"
     );
+    let ran = stage.run("status --timeout 400ms --node 127.0.0.1:1");
+    assert_eq!(
+        err(&ran),
+        [
+            "error: cannot reach a node at 127.0.0.1:1",
+            "  why: nothing answers there",
+            "  fix: start that node, or ask any: leave --node out",
+        ]
+    );
+    assert_eq!(ran.code, 3);
 }
 
 #[test]

@@ -38,13 +38,13 @@ fn ca_init(out: &Path, cluster: &str) -> Result<Report, Failure> {
          next: ringctl cert issue NODE --node-id N --out {out}\n",
         out = out.display()
     );
-    let whole = Record::new([
+    let row = Record::new([
         ("cluster", cluster.into()),
         ("fingerprint", fingerprint.into()),
         ("cert", cert.into()),
         ("key", key.into()),
     ]);
-    Ok(Report { text, rows: vec![whole.clone()], whole })
+    Ok(Report { text, rows: vec![row.clone()], whole: row.into() })
 }
 
 fn issue(subject: &Subject, days: u32, out: &Path, ca_dir: &Path) -> Result<Report, Failure> {
@@ -83,7 +83,7 @@ fn issue(subject: &Subject, days: u32, out: &Path, ca_dir: &Path) -> Result<Repo
          certificate  {cert}\nprivate key  {key}\nCA           {ca}\nnext: {next}\n",
         pair.identity
     );
-    let whole = Record::new([
+    let row = Record::new([
         ("cluster", pair.identity.cluster.as_str().into()),
         ("name", pair.identity.name.as_str().into()),
         ("role", pair.identity.role.to_string().into()),
@@ -94,7 +94,7 @@ fn issue(subject: &Subject, days: u32, out: &Path, ca_dir: &Path) -> Result<Repo
         ("key", key.into()),
         ("ca", ca.into()),
     ]);
-    Ok(Report { text, rows: vec![whole.clone()], whole })
+    Ok(Report { text, rows: vec![row.clone()], whole: row.into() })
 }
 
 fn show_file(file: &Path) -> Result<Report, Failure> {
@@ -121,10 +121,8 @@ fn show_file(file: &Path) -> Result<Report, Failure> {
     }
     let text = rows.iter().map(|(text, _)| text.as_str()).collect::<Vec<_>>().join("\n");
     let rows: Vec<_> = rows.into_iter().map(|(_, row)| row).collect();
-    let whole = Record::new([
-        ("file", file.display().to_string().into()),
-        ("certificates", rows.iter().map(Record::to_value).collect::<Vec<_>>().into()),
-    ]);
+    let whole = Record::new([("file", file.display().to_string().into())]);
+    let whole = whole.with("certificates", &rows);
     Ok(Report { text, whole, rows })
 }
 

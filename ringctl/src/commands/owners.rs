@@ -16,8 +16,9 @@ pub(crate) async fn run(args: &Args, key: &OsStr) -> Result<Exit, Failure> {
     let key = key.as_bytes();
     let client = Cluster::find(args)?.connect(args.node.as_deref()).await?;
     let owners = client.owners(key).await?;
-    client.close().await;
+    // The reader first, the farewell then.
     show(args, &report(key, &owners, style(args)));
+    client.close().await;
     Ok(Exit::Fine)
 }
 
@@ -83,8 +84,8 @@ fn report(key: &[u8], owners: &Owners, style: Style) -> Report {
         ("key", String::from_utf8_lossy(key).into()),
         ("slot", slot.0.into()),
         ("hash_tag", if tagged { String::from_utf8_lossy(tag).into() } else { Value::Null }),
-        ("replicas", rows.iter().map(Record::to_value).collect::<Vec<_>>().into()),
-    ]);
+    ])
+    .with("replicas", &rows);
     Report { text, whole, rows }
 }
 

@@ -27,8 +27,9 @@ pub(crate) async fn run(
     }
     let client = cluster.connect(args.node.as_deref()).await?;
     let picture = look(&cluster, &client, args.node.is_none()).await?;
-    client.close().await;
+    // The reader first, the farewell then.
     show(args, &report(&picture, &cluster, style(args)));
+    client.close().await;
     let amiss = !problems(&picture.status).is_empty();
     Ok(if check && amiss { Exit::Degraded } else { Exit::Fine })
 }
@@ -81,11 +82,11 @@ struct Picture {
 }
 
 impl Picture {
-    /// How much the node stores: 0 is also what one says that does not know it.
     fn load(&self, node: &NodeStatus) -> Option<u64> {
-        self.told.get(&node.id).map(|own| own.load_bytes).filter(|bytes| *bytes > 0)
+        self.told.get(&node.id).map(|own| own.load_bytes)
     }
 
+    /// How many keys the node stores: 0 is also what one says that does not count them.
     fn keys(&self, node: &NodeStatus) -> Option<u64> {
         self.told.get(&node.id).map(|own| own.keys).filter(|keys| *keys > 0)
     }
@@ -113,9 +114,7 @@ async fn look(cluster: &Cluster, client: &Client, ask_others: bool) -> Result<Pi
             let aside = cluster.dial_aside(node.address.clone(), ASIDE);
             asked.spawn(async move {
                 let client = aside.await.ok()?;
-                let status = client.status().await.ok();
-                client.close().await;
-                status
+                client.status().await.ok()
             });
         }
     }
@@ -208,9 +207,9 @@ fn advice(status: &ClusterStatus, bring_back: impl Fn(&str) -> Option<String>) -
     let down: Vec<_> = status.nodes.iter().filter(|node| !node.up).collect();
     if let Some(first) = down.first() {
         let names: Vec<_> = down.iter().map(|node| node.name.as_str()).collect();
-        let since = human::duration(Duration::from_millis(first.last_seen_ms));
+        let time = human::duration(Duration::from_millis(first.last_seen_ms));
         let are = match &names[..] {
-            [one] => format!("{one} is down since {since}"),
+            [one] => format!("{one} has been down for {time}"),
             several => format!("{} are down", several.join(", ")),
         };
         let how = bring_back(&first.name).unwrap_or_else(|| {
@@ -254,8 +253,8 @@ fn report(picture: &Picture, cluster: &Cluster, style: Style) -> Report {
         ("slots_quorum_readable", status.slots_quorum_readable.into()),
         ("slots_quorum_writable", status.slots_quorum_writable.into()),
         ("next", next.as_str().into()),
-        ("nodes", rows.iter().map(Record::to_value).collect::<Vec<_>>().into()),
-    ]);
+    ])
+    .with("nodes", &rows);
     let text = format!(
         "{}\n{}quorum: {}\nnext: {next}\n",
         headline(status, &problems, style),

@@ -15,6 +15,6 @@ pub(crate) fn run(args: &Args) -> Exit {
         ("wire_min", WIRE_VERSION_MIN.into()),
     ]);
     let text = format!("ringctl {version}   wire v{WIRE_VERSION} (min v{WIRE_VERSION_MIN})\n");
-    show(args, &Report { text, whole: row.clone(), rows: vec![row] });
+    show(args, &Report { text, whole: row.clone().into(), rows: vec![row] });
     Exit::Fine
 }

@@ -27,13 +27,20 @@ pub(crate) struct Style {
 #[derive(Clone, Debug, Default, PartialEq)]
 pub(crate) struct Record(Vec<(&'static str, Value)>);
 
+/// The whole that a command has to say: its fields, then a list of records.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub(crate) struct Whole {
+    fields: Record,
+    list: Option<(&'static str, Vec<Record>)>,
+}
+
 /// All that a command has to say.
 #[derive(Debug)]
 pub(crate) struct Report {
     /// For people.
     pub(crate) text: String,
-    /// For programs: the whole, without the schema.
-    pub(crate) whole: Record,
+    /// For programs: the whole.
+    pub(crate) whole: Whole,
     /// For programs: the rows of the table.
     pub(crate) rows: Vec<Record>,
 }
@@ -44,20 +51,33 @@ impl Record {
         Self(fields.into_iter().collect())
     }
 
-    /// As JSON, for a record in a record. Its fields are sorted then.
-    pub(crate) fn to_value(&self) -> Value {
-        Value::Object(
-            self.0.iter().map(|(name, value)| ((*name).to_owned(), value.clone())).collect(),
-        )
+    /// With this list of records behind its fields.
+    pub(crate) fn with(self, name: &'static str, rows: &[Self]) -> Whole {
+        Whole { fields: self, list: Some((name, rows.to_vec())) }
+    }
+}
+
+impl From<Record> for Whole {
+    fn from(fields: Record) -> Self {
+        Self { fields, list: None }
     }
 }
 
 impl Serialize for Record {
     fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        let mut map = serializer.serialize_map(Some(1 + self.0.len()))?;
+        serializer.collect_map(self.0.iter().map(|(name, value)| (name, value)))
+    }
+}
+
+impl Serialize for Whole {
+    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let mut map = serializer.serialize_map(None)?;
         map.serialize_entry("schema", SCHEMA)?;
-        for (name, value) in &self.0 {
+        for (name, value) in &self.fields.0 {
             map.serialize_entry(name, value)?;
+        }
+        if let Some((name, rows)) = &self.list {
+            map.serialize_entry(name, rows)?;
         }
         map.end()
     }
@@ -78,8 +98,11 @@ impl Report {
     }
 }
 
+/// A row that stands alone says its schema too.
 fn json_line(record: &Record) -> String {
-    serde_json::to_string(record).expect("names are strings and values are JSON already") + "\n"
+    serde_json::to_string(&Whole::from(record.clone()))
+        .expect("names are strings and values are JSON already")
+        + "\n"
 }
 
 fn csv(rows: &[Record]) -> String {
@@ -110,7 +133,7 @@ mod tests {
     #[test]
     fn fields_keep_their_order_and_csv_its_quotes() {
         let row = Record::new([("z", "a,\"b\"".into()), ("a", Value::Null), ("n", 7.into())]);
-        let report = Report { text: String::new(), whole: row.clone(), rows: vec![row] };
+        let report = Report { text: String::new(), whole: row.clone().into(), rows: vec![row] };
         assert_eq!(report.render(Format::Csv), "z,a,n\n\"a,\"\"b\"\"\",,7\n");
         assert_eq!(
             report.render(Format::Jsonl),
