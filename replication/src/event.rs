@@ -51,6 +51,12 @@ pub enum Event {
         /// The encoded records, in the order of the rows; empty where there is none.
         records: Vec<Bytes>,
     },
+    /// The answer to [`Effect::Load`], [`Effect::List`] or [`Effect::ReadRows`] if the disk cannot
+    /// give it. What cannot be read is not absent: nobody is told that it is.
+    LoadFailed {
+        /// Its token.
+        token: u64,
+    },
     /// The answer to [`Effect::Apply`]: what was applied is as durable as was asked, or failed.
     Applied {
         /// Its token.

@@ -42,7 +42,8 @@ pub struct Config {
     pub default_policy: KeyspacePolicy,
     /// Policies of single keyspaces.
     pub policies: Vec<(Keyspace, KeyspacePolicy)>,
-    /// The ceiling of the hybrid clock that the previous life left on disk: no stamp below it.
+    /// No stamp below this: the lower of the ceiling that the previous life left on disk and what the
+    /// wall clock can explain. Stamps found in the log raise it further.
     pub hlc_floor: WallMillis,
     /// The ceiling that is on disk now.
     pub hlc_ceiling: WallMillis,
@@ -182,6 +183,13 @@ impl Peer {
                     peer.gather_loaded(now, key, job, &records, out)
                 }),
                 Token::Served(key) => self.served_loaded(key, &records, out),
+                Token::Join(_) | Token::Pull(_) | Token::Nobody => {}
+            },
+            Event::LoadFailed { token } => match Token::from_u64(token) {
+                Token::Job(key) => self.with_job(now, key, out, |peer, job, out| {
+                    peer.job_load_failed(now, key, job, out)
+                }),
+                Token::Served(key) => self.served_load_failed(key, out),
                 Token::Join(_) | Token::Pull(_) | Token::Nobody => {}
             },
             Event::Applied { token, failed } => match Token::from_u64(token) {

@@ -297,6 +297,23 @@ impl Peer {
         out.push(Effect::Send { to: from, message });
     }
 
+    /// What a peer asked to read cannot be read here: somebody else must answer.
+    pub(crate) fn served_load_failed(&mut self, key: Key, out: &mut Outbox) {
+        let (to, token, slot) = match self.served.remove(key) {
+            Some(Served::Read { from, token, row, .. }) => {
+                (from, token, row::slot_of(&row).unwrap_or(Slot(0)))
+            }
+            Some(Served::List { from, token, first, .. }) => (from, token, first),
+            Some(Served::Count { from, token, slots }) => {
+                (from, token, slots.first().copied().unwrap_or(Slot(0)))
+            }
+            Some(Served::Apply { .. }) | None => return,
+        };
+        self.stats.failed_loads += 1;
+        let (why, epoch) = (Refusal::Storage, self.epoch());
+        out.push(Effect::Send { to, message: Message::Refused { token, slot, why, epoch } });
+    }
+
     /// What a peer asked to apply is durable, or failed.
     pub(crate) fn served_applied(&mut self, key: Key, failed: Option<String>, out: &mut Outbox) {
         let Some(Served::Apply { to, ack }) = self.served.remove(key) else { return };

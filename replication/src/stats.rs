@@ -29,6 +29,8 @@ pub struct Stats {
     pub unreadable_messages: u64,
     /// Changes that this node's disk failed to keep.
     pub failed_applies: u64,
+    /// Rows that this node's disk could not read.
+    pub failed_loads: u64,
     /// Requests in flight now.
     pub in_flight: u64,
     /// Names of forwarded requests remembered now.

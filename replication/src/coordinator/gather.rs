@@ -160,6 +160,36 @@ impl Peer {
         self.gather_on(now, key, job, out)
     }
 
+    /// Our own disk cannot read what a job needs: the others' states have to do.
+    pub(crate) fn job_load_failed(
+        &mut self,
+        now: Now,
+        key: Key,
+        job: &mut Job,
+        out: &mut Outbox,
+    ) -> Flow {
+        self.stats.failed_loads += 1;
+        let Body::Task(t) = &mut job.body else { return Flow::Waits };
+        let local_only = t.reads_locally();
+        let Stage::Gathering(gathers) = &mut t.stage else { return Flow::Waits };
+        if local_only {
+            return self.damaged(job, out);
+        }
+        job.last_sent = now.mono;
+        for (index, g) in gathers.iter_mut().enumerate() {
+            for (i, node) in t.replicas.iter().enumerate() {
+                if i != t.mine && g.asked_state.insert(i) {
+                    g.asked.insert(i);
+                    let (token, row) = (Token::Job(key).to_u64(), g.row.clone());
+                    let (index, kind) = (index as u16, ReadKind::State);
+                    let message = Message::Read { token, index, row, kind };
+                    out.push(Effect::Send { to: *node, message });
+                }
+            }
+        }
+        Flow::Waits
+    }
+
     /// A replica said something of one of the task's keys.
     pub(crate) fn gather_said(
         &mut self,

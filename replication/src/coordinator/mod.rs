@@ -87,6 +87,7 @@ pub(crate) struct TaskJob {
 
 /// How far a task is.
 #[derive(Debug)]
+#[expect(clippy::large_enum_variant, reason = "a task is boxed already, and most end up writing")]
 pub(crate) enum Stage {
     /// Waits for its keys.
     Queued,
