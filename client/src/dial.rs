@@ -209,6 +209,9 @@ fn ended(error: &ConnectionError) -> Failed {
                 format!("it says of our certificate: {alert}"),
                 "use a certificate that this cluster's CA has signed: ringctl cert issue NAME",
             ),
+            None if matches!(other, ConnectionError::TimedOut) => {
+                Failed::Unreached("nothing answers there".into())
+            }
             None => Failed::Unreached(how_it_ended(other)),
         },
     }
@@ -228,7 +231,7 @@ fn certificate_alert(error: &ConnectionError) -> Option<&'static str> {
 /// The end of a connection in words.
 pub(crate) fn how_it_ended(error: &ConnectionError) -> String {
     match error {
-        ConnectionError::TimedOut => "nothing answers there".into(),
+        ConnectionError::TimedOut => "nothing was heard of it any longer".into(),
         ConnectionError::Reset => "the node was restarted".into(),
         ConnectionError::LocallyClosed => "this client closed it".into(),
         ConnectionError::ApplicationClosed(closed) => {

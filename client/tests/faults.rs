@@ -7,8 +7,9 @@ use std::time::Duration;
 use bytes::Bytes;
 use certs::{CertError, Role};
 use ringdb_client::{Client, ClientError, Patience, Tls, Told};
+use tokio::net::UdpSocket;
 use wire::hello::close;
-use wire::{ClientReply, ClientRequest, ErrorCode};
+use wire::{ClientReply, ClientRequest, ErrorCode, Header};
 
 use crate::fake::*;
 use crate::requests::client_of;
@@ -165,6 +166,53 @@ async fn a_read_moves_on_when_its_node_goes_and_a_write_says_that_it_may_have_ha
 
     let ring = client_of(&ca, &[&n1, &n2]).await;
     assert_eq!(ring.get("k").await.unwrap().values(), ["v"], "the read that meets it moves on");
+}
+
+/// Passes datagrams on between one client and a node, until it is cut: then both hear nothing.
+async fn cable_to(node: &FakeNode) -> (String, tokio::task::JoinHandle<()>) {
+    let any = || UdpSocket::bind(("127.0.0.1", 0));
+    let (near, far) = (any().await.unwrap(), any().await.unwrap());
+    far.connect(node.address).await.unwrap();
+    let address = near.local_addr().unwrap().to_string();
+    let cable = tokio::spawn(async move {
+        let (mut out, mut back) = ([0; 2048], [0; 2048]);
+        let mut client = None;
+        loop {
+            tokio::select! {
+                Ok((length, from)) = near.recv_from(&mut out) => {
+                    client = Some(from);
+                    far.send(&out[..length]).await.unwrap();
+                }
+                Ok(length) = far.recv(&mut back) => {
+                    near.send_to(&back[..length], client.unwrap()).await.unwrap();
+                }
+            }
+        }
+    });
+    (address, cable)
+}
+
+#[tokio::test]
+async fn a_node_that_falls_silent_is_left_behind_by_reads() {
+    let ca = authority();
+    let value = |_: &Header, _: &ClientRequest<'_>| {
+        Answer::Say(ClientReply::Value { values: vec!["v".into()], context: Bytes::new() })
+    };
+    let n1 = FakeNode::start(&node(&ca, 1), 1, value);
+    let n2 = FakeNode::start(&node(&ca, 2), 2, value);
+    let (address, cable) = cable_to(&n1).await;
+    let tls = Tls::from_pair(&visitor(&ca, Role::Client)).unwrap();
+    let ring = Client::connect([address.clone(), n2.address()], tls).await.unwrap();
+    assert_eq!(ring.get("k").await.unwrap().values(), ["v"]);
+    assert_eq!(ring.contact().await.address, address);
+    cable.abort();
+    assert!(cable.await.unwrap_err().is_cancelled());
+    // A write cannot know. A read asks the other node once the silence has lasted.
+    let (write, read) = tokio::join!(ring.put("k", "w").into_future(), ring.get("k").into_future());
+    let reason = "nothing was heard of it any longer".to_owned();
+    assert_eq!(write, Err(ClientError::Interrupted { address, reason }));
+    assert_eq!(read.unwrap().values(), ["v"]);
+    assert_eq!(ring.contact().await.address, n2.address());
 }
 
 #[tokio::test]

@@ -4,7 +4,7 @@
 
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::sync::mpsc::{Sender, channel};
+use std::sync::mpsc::{SyncSender, sync_channel};
 use std::thread::JoinHandle;
 
 use certs::{CaPair, CertPair, Credentials, Role, Subject, Validity, ca_init, issue};
@@ -51,7 +51,7 @@ impl FakeNode {
         id: u32,
         script: impl Fn(&Header, &ClientRequest<'_>) -> Answer + Send + Sync + 'static,
     ) -> Self {
-        let (started, address) = channel();
+        let (started, address) = sync_channel(1);
         let (stop, stopped) = oneshot::channel();
         let credentials = Credentials::from_pair(pair).unwrap();
         let thread = std::thread::spawn(move || {
@@ -77,7 +77,7 @@ async fn serve(
     credentials: Credentials,
     id: u32,
     script: Arc<Script>,
-    started: Sender<SocketAddr>,
+    started: SyncSender<SocketAddr>,
     stopped: oneshot::Receiver<()>,
 ) {
     let tls = certs::server_config(&credentials).unwrap();
