@@ -1,5 +1,7 @@
 //! Run: one seed from beginning to end.
 
+use std::panic::{AssertUnwindSafe, catch_unwind};
+
 use crate::check::Violation;
 use crate::profile::Profile;
 use crate::sim::clock::SECOND;
@@ -30,9 +32,17 @@ pub struct Outcome {
 pub fn run(profile: &Profile, telling: Telling) -> Outcome {
     let length = profile.length_ns;
     let mut world = World::new(profile.clone(), telling);
-    world.run(3 * SECOND + length);
-    if world.broken().is_none() {
-        world.end();
+    // A panic of a machine or an engine is a broken promise like any other.
+    let played = catch_unwind(AssertUnwindSafe(|| {
+        world.run(3 * SECOND + length);
+        if world.broken().is_none() {
+            world.end();
+        }
+    }));
+    if let Err(panic) = played {
+        let text = panic.downcast_ref::<String>().cloned();
+        let text = text.or_else(|| panic.downcast_ref::<&str>().map(|s| (*s).to_owned()));
+        world.truth.breaks("nothing panics", text.unwrap_or_default());
     }
     let history = &world.history;
     Outcome {

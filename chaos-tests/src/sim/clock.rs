@@ -16,6 +16,8 @@ const EPOCH_MS: i64 = 1_900_000_000_000;
 pub struct Clock {
     /// How far the wall clock is ahead of the truth, in milliseconds.
     pub offset_ms: i64,
+    /// How far a jump has brought it beyond that, in milliseconds.
+    pub jumped_ms: i64,
     /// How much faster it runs, in millionths.
     pub drift_ppm: i64,
 }
@@ -26,7 +28,7 @@ impl Clock {
     pub fn read(&self, now: u64) -> Now {
         let elapsed_ms = (now / MS) as i64;
         let drifted = elapsed_ms + elapsed_ms * self.drift_ppm / 1_000_000;
-        let wall = (EPOCH_MS + drifted + self.offset_ms).max(0) as u64;
+        let wall = (EPOCH_MS + drifted + self.offset_ms + self.jumped_ms).max(0) as u64;
         Now { mono: Instant(now), wall: WallMillis(wall) }
     }
 }

@@ -46,6 +46,17 @@ impl Platter {
         }
     }
 
+    /// Below this no stamp may be minted, by the node's rule: what the log holds is known besides, so
+    /// the ceiling counts only after a clean stop, which lowers it to the last stamp, or if the wall
+    /// clock was set back.
+    #[must_use]
+    pub fn floor(&self, wall: WallMillis) -> WallMillis {
+        let ceiling = self.memory.ceiling;
+        let ahead = replication::limits::CEILING_AHEAD.as_millis() as u64;
+        let honest = ceiling.0 <= wall.0 + ahead;
+        if !self.memory.clean && honest { ceiling.min(wall) } else { ceiling }
+    }
+
     /// The life that begins now; `same` takes the old one again, which nobody may.
     pub fn begin_life(&mut self, same: bool) -> Incarnation {
         let keeps = self.memory.clean || (same && self.memory.incarnation.0 > 0);

@@ -131,9 +131,9 @@ impl Node {
         if opened.damaged {
             self.platter.memory.suspect = true;
         }
+        let floor = self.platter.floor(now.wall);
         let incarnation = self.platter.begin_life(same);
         let actor = Actor { node: self.id, incarnation };
-        let floor = self.platter.memory.ceiling;
         let policy = KeyspacePolicy {
             n: 3,
             read: profile.read,
@@ -153,7 +153,7 @@ impl Node {
                 default_policy: policy,
                 policies: Vec::new(),
                 hlc_floor: floor,
-                hlc_ceiling: floor,
+                hlc_ceiling: self.platter.memory.ceiling,
                 // The planted bug goes on as if nothing had happened.
                 amnesia: self.platter.memory.suspect && !same,
                 seed,

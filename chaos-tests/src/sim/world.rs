@@ -64,7 +64,7 @@ pub(crate) enum Happening {
     /// A full disk has room again.
     Room { node: usize },
     /// A wall clock is set right.
-    SetRight { node: usize, by_ms: i64 },
+    SetRight { node: usize },
     /// A client thinks of something.
     Think { client: usize },
     /// A request arrives at its node.
@@ -139,6 +139,7 @@ impl World {
             platter: Platter::new(chance.next()),
             clock: Clock {
                 offset_ms: chance.below(2 * profile.skew_ms + 1) as i64 - profile.skew_ms as i64,
+                jumped_ms: 0,
                 drift_ppm: chance.below(201) as i64 - 100,
             },
             life: None,
@@ -254,7 +255,7 @@ impl World {
             Happening::Fault(fault) => self.fault_is_due(fault),
             Happening::Mend { ways, breaks } => self.mend(&ways, breaks),
             Happening::Room { node } => self.nodes[node].platter.files.set_capacity(None),
-            Happening::SetRight { node, by_ms } => self.nodes[node].clock.offset_ms += by_ms,
+            Happening::SetRight { node } => self.nodes[node].clock.jumped_ms = 0,
             Happening::Think { client } => self.think(client),
             Happening::Ask { op, request } => self.ask_arrives(op, *request),
             Happening::Heard { op, answer } => self.heard(op, *answer),

@@ -31,7 +31,9 @@ impl World {
             self.truth.breaks("everybody serves again soon after all is mended", text);
         }
         // Clocks that were ahead have to be caught up with.
-        let patience = self.profile.patience_ns * 2 + self.profile.jump_ms * 2 * MS + 3 * SECOND;
+        let jumps = self.profile.faults.interval(crate::fault::Fault::Jump).is_some();
+        let behind = if jumps { replication::limits::CEILING_AHEAD.as_nanos() as u64 } else { 0 };
+        let patience = self.profile.patience_ns * 2 + behind + 3 * SECOND;
         self.run(self.now + patience);
         if self.broken().is_some() {
             return;
@@ -73,6 +75,7 @@ impl World {
         for a in 0..n {
             self.nodes[a].platter.files.set_capacity(None);
             self.nodes[a].paused_until = 0;
+            self.nodes[a].clock.jumped_ms = 0;
             for b in 0..n {
                 self.network.set_cut(a, b, false);
             }

@@ -75,9 +75,8 @@ impl World {
             Fault::Jump => {
                 let by = self.of_faults.below(2 * self.profile.jump_ms + 1) as i64;
                 let by_ms = by - self.profile.jump_ms as i64;
-                self.nodes[node].clock.offset_ms += by_ms;
-                let at = self.now + outage;
-                self.queue.plan(at, Happening::SetRight { node, by_ms: -by_ms });
+                self.nodes[node].clock.jumped_ms = by_ms;
+                self.queue.plan(self.now + outage, Happening::SetRight { node });
             }
             Fault::SyncFails => self.nodes[node].platter.files.fail_next_sync(),
             Fault::Full => {
@@ -120,7 +119,9 @@ impl World {
     }
 
     fn stop_in_good_order(&mut self, node: usize, outage: u64) {
+        let now = self.nodes[node].clock.read(self.now);
         let Some(life) = &mut self.nodes[node].life else { return };
+        let last = life.cores.iter().map(|c| c.peer.hlc(now).wall()).max();
         let mut in_order = true;
         for c in &mut life.cores {
             // Work that has not been looked at is dropped; what was applied is written and synced.
@@ -129,7 +130,12 @@ impl World {
         }
         let suspect = self.nodes[node].platter.memory.suspect;
         self.die(node, Crash::ProcessKill);
-        self.nodes[node].platter.memory.clean = in_order && !suspect;
+        let memory = &mut self.nodes[node].platter.memory;
+        memory.clean = in_order && !suspect;
+        if let Some(last) = last.filter(|_| memory.clean) {
+            // Two more, for the parts of a millisecond that the last stamps carry.
+            memory.ceiling = ring::WallMillis(last.0 + 2);
+        }
         self.queue.plan(self.now + outage, Happening::Start { node });
     }
 
