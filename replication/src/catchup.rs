@@ -567,20 +567,23 @@ impl Peer {
     }
 
     fn serve_end(&self, serve: &Serve, out: &mut Outbox) {
-        let incarnation = self.incarnation_known(serve.to);
+        let incarnation = self.incarnation_known(serve.to, serve.slot);
         let (token, slot, parts) = (serve.token, serve.slot, serve.parts);
         let message = Message::PullDone { token, slot, incarnation, parts };
         out.push(Effect::Send { to: serve.to, message });
     }
 
-    /// The highest life of a node that this core's slot clocks know.
-    fn incarnation_known(&self, node: NodeId) -> Incarnation {
-        let lives = self
-            .slots
-            .all()
-            .flat_map(|s| self.slots.clock(s).actors().collect::<Vec<_>>())
-            .filter(|a| a.node == node)
-            .map(|a| a.incarnation);
-        lives.max().unwrap_or(Incarnation(0))
+    /// The highest life of a node that the clocks of a slot's group know. A pull of every group hears
+    /// of every group, so each needs to look at its own only.
+    fn incarnation_known(&self, node: NodeId, slot: Slot) -> Incarnation {
+        let first = slot.0 / SLOTS_PER_GROUP * SLOTS_PER_GROUP;
+        let of_group = (first..first + SLOTS_PER_GROUP).map(Slot).filter(|s| self.slots.owns(*s));
+        let mut highest = Incarnation(0);
+        for slot in of_group {
+            for actor in self.slots.clock(slot).actors().filter(|a| a.node == node) {
+                highest = highest.max(actor.incarnation);
+            }
+        }
+        highest
     }
 }
