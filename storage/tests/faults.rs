@@ -27,6 +27,21 @@ fn a_full_disk_stalls_writes_keeps_reads_and_goes_on_when_there_is_space() {
 }
 
 #[test]
+fn a_full_disk_that_refuses_the_mark_of_an_idle_log_takes_writes_again_later() {
+    let disk = MemoryDisk::new(1);
+    let mut store = Store::open(&disk, options(1)).unwrap();
+    let shard = &mut store.shards[0];
+    shard.apply(&put(b"k001", b"before"), Durability::Os).unwrap();
+    shard.sync_handle().sync().unwrap();
+    disk.set_capacity(Some(disk.used()));
+    assert_eq!(shard.commit(), Err(Error::NoSpace), "the mark of what is durable has no room");
+    disk.set_capacity(None);
+    shard.commit().unwrap();
+    shard.apply(&put(b"k002", b"after"), Durability::Os).unwrap();
+    assert_eq!(store.get(b"k002").unwrap().as_deref(), Some(&b"after"[..]));
+}
+
+#[test]
 fn a_failed_sync_poisons_and_is_never_repeated() {
     let disk = MemoryDisk::new(1);
     let mut store = Store::open(&disk, options(1)).unwrap();

@@ -219,7 +219,7 @@ impl LogWriter {
 
     fn write_frame(&mut self) -> Result<LogPosition, Error> {
         self.stream.poison.check()?;
-        if self.batches == 0 && !self.mark_is_due() {
+        if self.batches == 0 && !self.sealed && !self.mark_is_due() {
             return Ok(self.position());
         }
         if self.file.is_none() || (!self.sealed && self.offset >= self.segment_bytes) {
