@@ -110,14 +110,14 @@ pub fn on_frame(core: &mut Core, client: &ClientConn, frame: &Frame<'_>) {
     }
     let left = frame.header.time_left().unwrap_or(REQUEST_TIMEOUT);
     let timeout_us = u64::try_from(left.as_micros()).unwrap_or(u64::MAX);
-    match task(request, core.now().wall) {
+    match task(&request, core.now().wall) {
         Ok(task) => core.submit(Asker::Native(asker), Request::Task(task), timeout_us),
         Err(why) => asker.send(&invalid(&why)),
     }
 }
 
 /// The task that a request asks for.
-fn task(request: ClientRequest<'_>, now: WallMillis) -> Result<Task, String> {
+fn task(request: &ClientRequest<'_>, now: WallMillis) -> Result<Task, String> {
     let base =
         |key: &[u8], op: Op| Task::one(Slot::of_key(key), KEYSPACE, row::of_key(KEYSPACE, key), op);
     let level = |level: Option<wire::Level>| {
@@ -126,7 +126,7 @@ fn task(request: ClientRequest<'_>, now: WallMillis) -> Result<Task, String> {
             .transpose()
             .map_err(|e: ring::keyspace::LevelError| e.to_string())
     };
-    match request {
+    match *request {
         ClientRequest::Get { key, level: read } => {
             Ok(Task { read: level(read)?, ..base(key, Op::Siblings) })
         }

@@ -88,14 +88,14 @@ impl Demo {
 ///
 /// # Errors
 /// A [`Fault`]: a port is in use, a directory is unusable, a node does not start.
-pub async fn run(demo: Demo) -> Result<(), Fault> {
-    check_bounds(&demo)?;
+pub async fn run(demo: &Demo) -> Result<(), Fault> {
+    check_bounds(demo)?;
     // Signals are caught before the first child, so that none is left behind.
-    let mut interrupt = signal(SignalKind::interrupt()).map_err(no_signals)?;
-    let mut terminate = signal(SignalKind::terminate()).map_err(no_signals)?;
+    let mut interrupt = signal(SignalKind::interrupt()).map_err(|e| no_signals(&e))?;
+    let mut terminate = signal(SignalKind::terminate()).map_err(|e| no_signals(&e))?;
     fs::create_dir_all(&demo.dir).map_err(|e| Fault::file(&demo.dir, "create", &e))?;
     let dir = fs::canonicalize(&demo.dir).map_err(|e| Fault::file(&demo.dir, "open", &e))?;
-    let demo = Demo { dir, ..demo };
+    let demo = Demo { dir, ..demo.clone() };
     let found = prepare(&demo)?;
     check_ports(&demo)?;
     let mut children = Vec::new();
@@ -125,7 +125,7 @@ pub async fn run(demo: Demo) -> Result<(), Fault> {
     }
 }
 
-fn no_signals(error: std::io::Error) -> Fault {
+fn no_signals(error: &std::io::Error) -> Fault {
     Fault::new("cannot listen to signals", error.to_string(), "see the limits of this system")
 }
 

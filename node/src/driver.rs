@@ -18,7 +18,7 @@ use tokio::net::TcpListener;
 use tokio::runtime::Builder;
 use tokio::sync::oneshot;
 use tokio::task::{LocalSet, spawn_local};
-use tokio::time::{Instant as TokioInstant, MissedTickBehavior, interval, sleep_until};
+use tokio::time::{Instant as TokioInstant, MissedTickBehavior, interval, sleep_until, timeout};
 use tracing::{debug, error, warn};
 use wire::{FrameDecoder, Kind, codec};
 
@@ -32,7 +32,10 @@ use crate::mesh::{ClientConn, Ending, Frames, Lane, Mesh, MeshConfig, MeshHandle
 use crate::peers::{self, Heartbeat, LAYOUT, LAYOUT_WANTED};
 use crate::shared::Shared;
 use crate::store::Store;
-use crate::turn::Core;
+use crate::turn::{Core, LOOK_AROUND};
+
+/// How long peers have to hear that we close.
+const GOODBYE_MAX: Duration = Duration::from_millis(500);
 
 /// What a core begins with.
 pub struct Beginning {
@@ -124,7 +127,8 @@ async fn run(
         core.members.as_ref().and_then(Members::mesh)
     };
     if let Some(mesh) = mesh {
-        mesh.shutdown().await;
+        // Peers that do not answer any more are not waited for.
+        drop(timeout(GOODBYE_MAX, mesh.shutdown()).await);
     }
 }
 
@@ -204,7 +208,7 @@ async fn end_turns(core: &Rc<RefCell<Core>>) {
 }
 
 async fn look_around(core: Rc<RefCell<Core>>) {
-    let mut every = interval(Duration::from_secs(1));
+    let mut every = interval(LOOK_AROUND);
     every.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
         every.tick().await;
@@ -214,12 +218,10 @@ async fn look_around(core: Rc<RefCell<Core>>) {
 
 /// Says when a draining core has answered everything, or that it took too long.
 async fn tell_drained(core: Rc<RefCell<Core>>, drain: oneshot::Sender<()>) {
+    let bell = core.borrow().drain_bell.clone();
+    bell.notified().await;
     let mut every = interval(Duration::from_millis(5));
     every.set_missed_tick_behavior(MissedTickBehavior::Delay);
-    // Slow while nobody drains.
-    while !core.borrow().node_drains() {
-        tokio::time::sleep(Duration::from_millis(50)).await;
-    }
     let end = TokioInstant::now() + DRAIN_MAX;
     while TokioInstant::now() < end {
         if core.borrow_mut().is_drained() {

@@ -2,6 +2,20 @@
 
 use core::time::Duration;
 
+/// Files and sockets beside those of Redis clients.
+pub const FILES_BESIDE_CLIENTS: u64 = 256;
+
+/// Raises the number of files that this process may open as far as the system lets it; how many
+/// that is.
+pub fn raise_files() -> u64 {
+    use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+    let limit = getrlimit(Resource::Nofile);
+    let raised = Rlimit { current: limit.maximum, maximum: limit.maximum };
+    // If the system refuses, the old limit stays, and that is what is told.
+    let now = setrlimit(Resource::Nofile, raised).map_or(limit.current, |()| limit.maximum);
+    now.unwrap_or(u64::MAX)
+}
+
 /// Clients of the Redis port at a time, unless configured otherwise.
 pub const MAXCLIENTS_DEFAULT: u32 = 10_000;
 

@@ -27,10 +27,11 @@ fn act(action: Action) -> Result<i32, Fault> {
         Action::Start { file, flags, drain_on_stdin_end } => {
             let (_, config) = config::load(file.as_deref(), flags.into_iter())?;
             log_as(&config.log_level)?;
+            end_on_panic();
             let config = config::Config { drain_on_stdin_end, ..config };
             block_on(shutdown::run(config))
         }
-        Action::Demo(demo) => block_on(demo::run(demo)).map(|()| 0),
+        Action::Demo(demo) => block_on(demo::run(&demo)).map(|()| 0),
         Action::Check { file, flags } => {
             config::load(file.as_deref(), flags.into_iter())?;
             println!("the configuration is right");
@@ -42,6 +43,16 @@ fn act(action: Action) -> Result<i32, Fault> {
             Ok(0)
         }
     }
+}
+
+/// A thread that panicked leaves a node that answers for some slots and not for others: end it whole,
+/// as if it had been killed, which it survives.
+fn end_on_panic() {
+    let tell = std::panic::take_hook();
+    std::panic::set_hook(Box::new(move |info| {
+        tell(info);
+        std::process::abort();
+    }));
 }
 
 fn block_on<T>(run: impl Future<Output = Result<T, Fault>>) -> Result<T, Fault> {

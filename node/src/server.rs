@@ -21,6 +21,7 @@ use crate::config::Config;
 use crate::driver::{self, Beginning, Thread};
 use crate::error::Fault;
 use crate::front::listen;
+use crate::limits::{FILES_BESIDE_CLIENTS, raise_files};
 use crate::mailbox::Mailbox;
 use crate::mesh::{self, MeshConfig, Tuning, Versions};
 use crate::shared::{Parts, Shared};
@@ -41,6 +42,7 @@ impl Server {
     /// # Errors
     /// A [`Fault`]: whatever keeps the node from starting.
     pub fn start(config: Config) -> Result<Self, Fault> {
+        check_files(config.redis.maxclients);
         let credentials = config.tls.as_ref().map(certs::Credentials::load).transpose()?;
         let listeners = listen::bind(config.redis.listen, config.cores)?;
         let owner = Owner { cluster: config.cluster, node: config.node, name: &config.name };
@@ -142,6 +144,13 @@ impl Server {
                 false
             }
         }
+    }
+}
+
+fn check_files(maxclients: u32) {
+    let files = raise_files();
+    if files < u64::from(maxclients) + FILES_BESIDE_CLIENTS {
+        warn!(files, maxclients, "fewer files may be open than redis.maxclients needs: ulimit -n");
     }
 }
 
@@ -249,7 +258,7 @@ fn machines(
             core: cores_u8(core),
             cores: cores_u8(config.cores),
             layout: layout.clone(),
-            default_policy: config.policy.clone(),
+            default_policy: config.policy,
             policies: config.policies.clone(),
             hlc_floor: start.hlc_floor,
             hlc_ceiling: start.state.hlc_ceiling,

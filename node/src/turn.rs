@@ -9,14 +9,17 @@
 //! The clocks are read once a turn.
 
 use std::collections::VecDeque;
+use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::task::Waker;
+use std::time::Duration;
 
 use replication::op::TaskError;
 use replication::{Answer, Effect, Event, Message, Outbox, Peer, Request};
 use ring::keyspace::Durability;
 use ring::{Hlc, NodeId, Now};
+use tokio::sync::Notify;
 use tracing::{error, warn};
 
 use crate::admin::NativeAsker;
@@ -118,6 +121,8 @@ pub struct Core {
     pub members: Option<Members>,
     /// True once it takes no more requests.
     pub draining: bool,
+    /// Rung when the drain begins.
+    pub drain_bell: Rc<Notify>,
     /// True once everything is over.
     pub stopped: bool,
     peer: Peer,
@@ -143,6 +148,9 @@ pub struct Core {
     ready: bool,
 }
 
+/// How often a core says how it is.
+pub const LOOK_AROUND: Duration = Duration::from_secs(1);
+
 /// The bits of a request's number that name its core.
 const CORE_SHIFT: u32 = 56;
 
@@ -160,6 +168,7 @@ impl Core {
             report: CoreReport::default(),
             members: None,
             draining: false,
+            drain_bell: Rc::default(),
             stopped: false,
             peer,
             store,
@@ -333,6 +342,7 @@ impl Core {
             }
             Letter::Drain => {
                 self.draining = true;
+                self.drain_bell.notify_one();
                 for (_, conn) in self.conns.iter_mut() {
                     conn.wake();
                 }
@@ -389,7 +399,10 @@ impl Core {
             Effect::Load { token, rows } => match self.store.load(&rows) {
                 Ok(records) => self.feed(Event::Loaded { token, records }),
                 // Damage is not absence: whoever asked gets no answer, and asks another replica.
-                Err(e) => error!(error = %e, "rows cannot be read"),
+                Err(e) => {
+                    error!(error = %e, "rows cannot be read");
+                    self.feed(Event::LoadFailed { token });
+                }
             },
             Effect::Apply { token, changes, durability } => match self.store.apply(&changes) {
                 Ok(()) => {
@@ -408,7 +421,10 @@ impl Core {
                         let (rows, next) = (listed.rows, listed.next);
                         self.feed(Event::Listed { token, rows, next });
                     }
-                    Err(e) => error!(error = e, "rows cannot be listed"),
+                    Err(e) => {
+                        error!(error = e, "rows cannot be listed");
+                        self.feed(Event::LoadFailed { token });
+                    }
                 }
             }
             Effect::ReadRows { token, slot, from, bytes } => {
@@ -601,8 +617,9 @@ impl Core {
         for (_, conn) in self.conns.iter_mut() {
             conn.look_around(now, idle_max);
         }
+        let lately = |heard| now.since(heard) < 2 * LOOK_AROUND;
         let heard = self.conns.iter_mut().map(|(_, conn)| (conn.id, conn.last_heard()));
-        self.shared.clients.heard(heard);
+        self.shared.clients.heard(heard.filter(|(_, at)| lately(*at)));
     }
 
     /// True once nobody waits for an answer and every reply has been taken.
@@ -620,11 +637,5 @@ impl Core {
         }
         let last = self.peer.hlc(clock::now());
         self.shared.last_stamp.fetch_max(last.0, Ordering::AcqRel);
-    }
-
-    /// Whether the node as a whole is draining.
-    #[must_use]
-    pub fn node_drains(&self) -> bool {
-        self.shared.draining.load(Ordering::Relaxed)
     }
 }

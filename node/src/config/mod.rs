@@ -124,7 +124,7 @@ impl Config {
         for db in 0..16_u16 {
             let prefix = format!("keyspace.db.{db}");
             if keys::DB_FIELDS.iter().any(|f| settings.get(&format!("{prefix}.{f}")).is_some()) {
-                policies.push((db, read.policy(&prefix, policy.clone())?));
+                policies.push((db, read.policy(&prefix, policy)?));
             }
         }
         let tls = read.tls()?;

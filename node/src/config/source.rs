@@ -177,14 +177,14 @@ impl Settings {
 
     fn set(&mut self, path: &str, value: Value, source: Source) -> Result<(), Fault> {
         let shape = Key::at(path).map(|k| k.shape).or_else(|| shape_of_database(path));
-        let fits = match (shape, &value) {
+        let fits = matches!(
+            (shape, &value),
             (Some(Shape::Text), Value::String(_))
-            | (Some(Shape::Number), Value::Integer(0..))
-            | (Some(Shape::Flag), Value::Boolean(_))
-            | (Some(Shape::Members), Value::Array(_))
-            | (Some(Shape::Users), Value::Table(_)) => true,
-            _ => false,
-        };
+                | (Some(Shape::Number), Value::Integer(0..))
+                | (Some(Shape::Flag), Value::Boolean(_))
+                | (Some(Shape::Members), Value::Array(_))
+                | (Some(Shape::Users), Value::Table(_))
+        );
         if !fits {
             let wanted = match shape {
                 Some(Shape::Number) => "a whole number",

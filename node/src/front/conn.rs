@@ -264,7 +264,7 @@ impl Task {
                 }
                 Err(e) => {
                     let why = e.to_string();
-                    conn.session.on_protocol_error(&why, &mut core.host, &mut conn.output);
+                    conn.session.on_protocol_error(&why, &core.host, &mut conn.output);
                     at = bytes.len();
                     break;
                 }

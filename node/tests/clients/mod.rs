@@ -19,7 +19,7 @@ fn last_words(port: u16, bytes: &[u8]) -> String {
 #[test]
 fn malformed_requests_end_their_connection_in_the_words_of_redis() {
     let dir = tempfile::tempdir().unwrap();
-    let node = Node::start(dir.path());
+    let mut node = Node::start(dir.path());
     let mut other = node.client();
     for (bytes, words) in [
         (&b"*1\r\n!4\r\nPING\r\n"[..], "-ERR Protocol error: expected '$', got '!'\r\n"),
@@ -38,7 +38,7 @@ fn malformed_requests_end_their_connection_in_the_words_of_redis() {
 #[test]
 fn a_command_may_come_byte_by_byte_and_a_large_value_in_pieces() {
     let dir = tempfile::tempdir().unwrap();
-    let node = Node::start(dir.path());
+    let mut node = Node::start(dir.path());
     let mut client = node.client();
     for byte in b"*3\r\n$3\r\nSET\r\n$1\r\na\r\n$1\r\nb\r\n" {
         client.stream.write_all(&[*byte]).unwrap();
@@ -56,7 +56,7 @@ fn a_command_may_come_byte_by_byte_and_a_large_value_in_pieces() {
 #[test]
 fn half_open_connections_hear_their_replies_and_are_closed() {
     let dir = tempfile::tempdir().unwrap();
-    let node = Node::start(dir.path());
+    let mut node = Node::start(dir.path());
     let mut client = node.client();
     client.send(&["SET", "a", "b"]);
     client.stream.shutdown(Shutdown::Write).unwrap();
@@ -71,7 +71,7 @@ fn half_open_connections_hear_their_replies_and_are_closed() {
 #[test]
 fn a_client_that_never_reads_stops_being_read_and_others_are_served() {
     let dir = tempfile::tempdir().unwrap();
-    let node = Node::start(dir.path());
+    let mut node = Node::start(dir.path());
     let mut client = node.client();
     let value = "x".repeat(64 << 10);
     assert_eq!(client.ask(&format!("SET large {value}")), "OK");
@@ -99,12 +99,12 @@ fn rss_mib(pid: u32) -> u64 {
 #[test]
 fn many_idle_connections_cost_little_and_too_many_are_refused() {
     let dir = tempfile::tempdir().unwrap();
-    let node = Node::start_with(dir.path(), &["--redis-maxclients", "2000"]);
+    let mut node = Node::start_with(dir.path(), &["--redis-maxclients", "3000"]);
     let mut first = node.client();
     let before = rss_mib(node.process.id());
     let mut crowd = Vec::new();
-    // The descriptors of this process are limited too.
-    for _ in 0..900 {
+    ringdb_node::limits::raise_files();
+    for _ in 0..2_000 {
         let mut client = Client::connect(node.port).unwrap();
         client.send(&["SET", "a", "b"]);
         crowd.push(client);
@@ -113,8 +113,8 @@ fn many_idle_connections_cost_little_and_too_many_are_refused() {
         assert_eq!(text(&client.next().unwrap()), "OK");
     }
     let cost = rss_mib(node.process.id()).saturating_sub(before);
-    assert!(cost < 20, "900 idle connections cost {cost} MiB");
-    assert_eq!(first.ask("CONFIG SET maxclients 901"), "OK");
+    assert!(cost < 20, "2,000 idle connections cost {cost} MiB");
+    assert_eq!(first.ask("CONFIG SET maxclients 2001"), "OK");
     let refused = last_words(node.port, b"");
     assert_eq!(refused, "-ERR max number of clients reached\r\n");
     drop(crowd);
@@ -128,7 +128,7 @@ fn many_idle_connections_cost_little_and_too_many_are_refused() {
 #[test]
 fn clients_can_be_listed_and_killed() {
     let dir = tempfile::tempdir().unwrap();
-    let node = Node::start(dir.path());
+    let mut node = Node::start(dir.path());
     let (mut a, mut b) = (node.client(), node.client());
     assert_eq!(b.ask("CLIENT SETNAME victim"), "OK");
     let id = b.ask("CLIENT ID");

@@ -134,7 +134,7 @@ fn joining_points_to_the_static_list() {
 #[test]
 fn data_of_another_cluster_are_left_alone() {
     let dir = tempfile::tempdir().unwrap();
-    let node = Node::start(dir.path());
+    let mut node = Node::start(dir.path());
     drop(node.client());
     node.stop();
     let mut command = start_command(dir.path(), free_port(), free_port());
@@ -154,7 +154,7 @@ fn data_of_another_cluster_are_left_alone() {
 #[test]
 fn two_nodes_do_not_share_a_data_directory() {
     let dir = tempfile::tempdir().unwrap();
-    let node = Node::start(dir.path());
+    let mut node = Node::start(dir.path());
     drop(node.client());
     let text = refusal(&mut start_command(dir.path(), free_port(), free_port()));
     assert!(text.contains("open in another process"), "{text}");

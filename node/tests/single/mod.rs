@@ -5,14 +5,14 @@ use crate::support::{Client, Node, http, text, until};
 #[test]
 fn a_node_alone_serves_and_its_data_survive_a_restart() {
     let dir = tempfile::tempdir().unwrap();
-    let node = Node::start(dir.path());
+    let mut node = Node::start(dir.path());
     let mut client = node.client();
     assert_eq!(client.ask("SET greeting hello"), "OK");
     assert_eq!(client.ask("GET greeting"), "hello");
     assert_eq!(client.ask("INCR hits"), "1");
     assert_eq!(client.ask("GET nothing"), "nil");
     node.stop();
-    let node = Node::start(dir.path());
+    let mut node = Node::start(dir.path());
     let mut client = node.client();
     assert_eq!(client.ask("GET greeting"), "hello");
     assert_eq!(client.ask("INCR hits"), "2");
@@ -25,7 +25,7 @@ fn a_node_alone_serves_and_its_data_survive_a_restart() {
 fn acknowledged_writes_survive_kill_9() {
     let dir = tempfile::tempdir().unwrap();
     for life in 1..4 {
-        let node = Node::start(dir.path());
+        let mut node = Node::start(dir.path());
         let mut client = node.client();
         for earlier in 1..life {
             for i in 0..200 {
@@ -45,7 +45,7 @@ fn acknowledged_writes_survive_kill_9() {
 #[test]
 fn a_pipeline_is_answered_in_order() {
     let dir = tempfile::tempdir().unwrap();
-    let node = Node::start(dir.path());
+    let mut node = Node::start(dir.path());
     let mut client = node.client();
     for i in 0..5_000 {
         client.send(&["SET", &format!("key:{}", i % 700), &i.to_string()]);
@@ -60,7 +60,7 @@ fn a_pipeline_is_answered_in_order() {
 #[test]
 fn writes_of_durability_sync_are_answered_too() {
     let dir = tempfile::tempdir().unwrap();
-    let node = Node::start_with(dir.path(), &["--keyspace-durability", "sync"]);
+    let mut node = Node::start_with(dir.path(), &["--keyspace-durability", "sync"]);
     let mut client = node.client();
     for i in 0..20 {
         client.send(&["SET", &format!("k{i}"), "v"]);
@@ -76,7 +76,7 @@ fn a_memtable_becomes_tables_and_nothing_is_lost() {
     let dir = tempfile::tempdir().unwrap();
     let small = ["--engine-memtable-bytes", "262144", "--engine-log-segment-bytes", "262144"];
     let small = [&small[..], &["--engine-log-retain-bytes", "0"]].concat();
-    let node = Node::start_with(dir.path(), &small);
+    let mut node = Node::start_with(dir.path(), &small);
     let mut client = node.client();
     let value = "v".repeat(200);
     for i in 0..8_000 {
@@ -91,7 +91,7 @@ fn a_memtable_becomes_tables_and_nothing_is_lost() {
         (line != "0").then_some(())
     });
     node.process.kill();
-    let node = Node::start_with(dir.path(), &small);
+    let mut node = Node::start_with(dir.path(), &small);
     let mut client = node.client();
     for i in 0..8_000 {
         client.send(&["GET", &format!("key:{i}")]);
@@ -107,7 +107,7 @@ fn a_memtable_becomes_tables_and_nothing_is_lost() {
 #[test]
 fn several_cores_serve_every_slot_from_every_connection() {
     let dir = tempfile::tempdir().unwrap();
-    let node = Node::start_with(dir.path(), &["--node-cores", "4"]);
+    let mut node = Node::start_with(dir.path(), &["--node-cores", "4"]);
     drop(node.client());
     let mut clients: Vec<Client> = (0..8).map(|_| node.client()).collect();
     for (c, client) in clients.iter_mut().enumerate() {
@@ -123,7 +123,7 @@ fn several_cores_serve_every_slot_from_every_connection() {
     assert_eq!(clients[0].ask("DBSIZE"), "2400");
     node.stop();
     // The number of cores may change between starts.
-    let node = Node::start_with(dir.path(), &["--node-cores", "3"]);
+    let mut node = Node::start_with(dir.path(), &["--node-cores", "3"]);
     let mut client = node.client();
     for c in 0..8 {
         for i in 0..300 {
@@ -136,7 +136,7 @@ fn several_cores_serve_every_slot_from_every_connection() {
 #[test]
 fn health_and_metrics_are_told_over_http() {
     let dir = tempfile::tempdir().unwrap();
-    let node = Node::start(dir.path());
+    let mut node = Node::start(dir.path());
     let mut client = node.client();
     client.ask("SET a b");
     assert_eq!(http(node.http, "/livez").unwrap().0, 200);

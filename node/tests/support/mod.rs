@@ -29,27 +29,29 @@ pub(crate) fn until<T>(what: &str, mut f: impl FnMut() -> Option<T>) -> T {
     }
 }
 
-/// A port that nobody uses at the moment, neither for TCP nor for UDP.
+fn is_free(port: u16) -> bool {
+    TcpListener::bind(("127.0.0.1", port)).is_ok() && UdpSocket::bind(("127.0.0.1", port)).is_ok()
+}
+
+/// Below the ports that the system gives to outgoing connections, so that none of those takes one
+/// away between the look and its use; different for every process and call.
+fn next_ports(count: u16) -> u16 {
+    static NEXT: AtomicU16 = AtomicU16::new(0);
+    let first = 10_000 + (std::process::id() % 40) as u16 * 500;
+    first + NEXT.fetch_add(count, Ordering::Relaxed) % 500
+}
+
+/// A port that nobody uses, neither for TCP nor for UDP.
 pub(crate) fn free_port() -> u16 {
-    let found = || {
-        let port = TcpListener::bind("127.0.0.1:0").ok()?.local_addr().ok()?.port();
-        UdpSocket::bind(("127.0.0.1", port)).ok().map(|_| port)
-    };
-    until("a port is free", found)
+    until("a port is free", || Some(next_ports(1)).filter(|port| is_free(*port)))
 }
 
 /// A base port whose demo finds all its ports free.
 pub(crate) fn free_base(nodes: u16) -> u16 {
-    static NEXT: AtomicU16 = AtomicU16::new(0);
-    let free = |port: u16| {
-        TcpListener::bind(("127.0.0.1", port)).is_ok()
-            && UdpSocket::bind(("127.0.0.1", port)).is_ok()
-    };
-    let first = 20_000 + (std::process::id() % 20) as u16 * 400;
     until("ports for a demo are free", || {
-        let base = first + NEXT.fetch_add(1, Ordering::Relaxed) % 25 * 16;
+        let base = next_ports(nodes + 1);
         let all = (1..=nodes).flat_map(|i| [base + i, base + 100 + i, base + 200 + i]);
-        all.clone().all(free).then_some(base)
+        all.clone().all(is_free).then_some(base)
     })
 }
 
@@ -151,9 +153,13 @@ impl Node {
         fs::read_to_string(self.dir.join("log")).unwrap()
     }
 
-    /// A connection, once the node answers.
-    pub(crate) fn client(&self) -> Client {
-        Client::ready(self.port)
+    /// A connection, once the node serves.
+    pub(crate) fn client(&mut self) -> Client {
+        until("the node serves", || {
+            let ended = self.process.child.try_wait().unwrap();
+            assert_eq!(ended, None, "the node ended: {}", self.log());
+            Client::try_ready(self.port)
+        })
     }
 
     /// Drains it; its exit must be clean.
@@ -198,11 +204,13 @@ impl Client {
 
     /// A connection to a node that serves.
     pub(crate) fn ready(port: u16) -> Self {
-        until("the node serves", || {
-            let mut client = Self::connect(port)?;
-            client.send(&["PING"]);
-            (client.next()? == Reply::simple("PONG")).then_some(client)
-        })
+        until("the node serves", || Self::try_ready(port))
+    }
+
+    fn try_ready(port: u16) -> Option<Self> {
+        let mut client = Self::connect(port)?;
+        client.send(&["PING"]);
+        (client.next()? == Reply::simple("PONG")).then_some(client)
     }
 
     pub(crate) fn send(&mut self, args: &[&str]) {
