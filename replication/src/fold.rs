@@ -14,7 +14,7 @@ use bytes::Bytes;
 use crate::causality::DotSet;
 use crate::delta::Delta;
 use crate::encoding::Reader;
-use crate::record::{Count, Expiry, Record, Value};
+use crate::record::{Count, Expiry, Record, Value, is_replaced_by};
 
 const TAG_DELTA: u8 = b'D';
 const TAG_PATCH: u8 = b'P';
@@ -42,25 +42,7 @@ impl<'a> Patch<'a> {
     /// A delta, with those of its discards that the slot clock did not cover when it came.
     #[must_use]
     pub fn of_delta(delta: &Delta<'a>, pending: DotSet, pending_expiry: DotSet) -> Self {
-        let mut record = Record { pending, pending_expiry, ..Record::default() };
-        if let Some(bytes) = delta.value {
-            record.add_value(Value { dot: delta.dot, hlc: delta.hlc, bytes });
-        }
-        if let Some(deadline) = delta.expiry {
-            record.add_expiry(Expiry { dot: delta.dot, hlc: delta.hlc, deadline });
-        }
-        if let Some((generation, total)) = delta.count {
-            record.add_count(Count {
-                actor: delta.dot.actor,
-                generation,
-                n: delta.dot.seq,
-                total,
-                hlc: delta.hlc,
-            });
-        }
-        for reset in &delta.resets {
-            record.add_reset(*reset);
-        }
+        let record = added(delta, Record { pending, pending_expiry, ..Record::default() });
         let discard_of = |on: bool| if on { delta.discard.clone() } else { DotSet::new() };
         Self {
             learned: DotSet::from_iter([delta.dot]),
@@ -185,8 +167,26 @@ pub fn fold<'a>(
     operands: impl IntoIterator<Item = &'a [u8]>,
     out: &mut Vec<u8>,
 ) -> Folded {
-    let Some(record) = Record::decode(base.unwrap_or(&[])) else { return Folded::Unreadable };
-    let mut patch = Patch::of_record(record);
+    let mut operands = operands.into_iter().peekable();
+    let base = base.unwrap_or(&[]);
+    // The usual case: a plain SET over what it has seen.
+    if let Some(record) = operands.peek().and_then(|o| replacement(base, o)) {
+        operands.next();
+        if operands.peek().is_none() {
+            record.encode(out);
+            return if record.is_empty() { Folded::Nothing } else { Folded::Record };
+        }
+        return fold_onto(Patch::of_record(record), operands, out);
+    }
+    let Some(record) = Record::decode(base) else { return Folded::Unreadable };
+    fold_onto(Patch::of_record(record), operands, out)
+}
+
+fn fold_onto<'a>(
+    mut patch: Patch<'a>,
+    operands: impl IntoIterator<Item = &'a [u8]>,
+    out: &mut Vec<u8>,
+) -> Folded {
     for operand in operands {
         let Some(newer) = Patch::decode(operand) else { return Folded::Unreadable };
         patch = patch.then(&newer);
@@ -194,6 +194,31 @@ pub fn fold<'a>(
     let record = patch.into_record();
     record.encode(out);
     if record.is_empty() { Folded::Nothing } else { Folded::Record }
+}
+
+/// What a delta leaves, if it replaces all that the base holds and leaves nothing pending.
+fn replacement<'a>(base: &[u8], operand: &'a [u8]) -> Option<Record<'a>> {
+    let delta = Delta::decode(operand.strip_prefix(&[TAG_DELTA, 0, 0])?)?;
+    let all = delta.discards_values && delta.discards_expiry;
+    (all && is_replaced_by(base, &delta.discard)).then(|| added(&delta, Record::default()))
+}
+
+/// What a delta adds to a record.
+fn added<'a>(delta: &Delta<'a>, mut record: Record<'a>) -> Record<'a> {
+    if let Some(bytes) = delta.value {
+        record.add_value(Value { dot: delta.dot, hlc: delta.hlc, bytes });
+    }
+    if let Some(deadline) = delta.expiry {
+        record.add_expiry(Expiry { dot: delta.dot, hlc: delta.hlc, deadline });
+    }
+    if let Some((generation, total)) = delta.count {
+        let (actor, n) = (delta.dot.actor, delta.dot.seq);
+        record.add_count(Count { actor, generation, n, total, hlc: delta.hlc });
+    }
+    for reset in &delta.resets {
+        record.add_reset(*reset);
+    }
+    record
 }
 
 /// Folds operands, oldest first, into one operand that is equal to all; false if one is malformed.

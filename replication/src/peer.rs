@@ -389,6 +389,14 @@ impl Peer {
         Bytes::from(out)
     }
 
+    /// Forgets pending discards of a record that the slot clock covers by now.
+    pub(crate) fn strip(&self, row: &Row, record: &[u8], out: &mut Outbox) {
+        let record = crate::record::Record::decode(record);
+        if let Some(change) = record.and_then(|r| self.slots.strip(row, &r)) {
+            self.apply_unasked(change, out);
+        }
+    }
+
     /// Applies a change that nobody waits for.
     pub(crate) fn apply_unasked(&self, change: RowChange, out: &mut Outbox) {
         out.push(Effect::Apply {

@@ -207,30 +207,20 @@ impl<'a> Record<'a> {
     /// here.
     #[must_use]
     pub fn digest(&self) -> Digest {
-        let mut bytes: SmallVec<[u8; 128]> = SmallVec::new();
-        let mut put = |tag: u8, actor: Actor, a: u64, b: u64| {
-            bytes.push(tag);
-            bytes.extend_from_slice(&actor.to_u64().to_le_bytes());
-            bytes.extend_from_slice(&a.to_le_bytes());
-            bytes.extend_from_slice(&b.to_le_bytes());
-        };
+        let mut input = DigestInput::default();
         for v in &self.values {
-            put(1, v.dot.actor, v.dot.seq, 0);
+            input.put(DIGEST_VALUE, v.dot.actor, v.dot.seq, 0);
         }
         for e in &self.expiries {
-            put(2, e.dot.actor, e.dot.seq, 0);
+            input.put(DIGEST_EXPIRY, e.dot.actor, e.dot.seq, 0);
         }
         for c in &self.counts {
-            put(3, c.actor, c.generation, c.n);
+            input.put(DIGEST_COUNT, c.actor, c.generation, c.n);
         }
         for c in &self.resets {
-            put(4, c.actor, c.generation, c.n);
+            input.put(DIGEST_RESET, c.actor, c.generation, c.n);
         }
-        if bytes.is_empty() {
-            return Digest::default();
-        }
-        let hash = xxhash_rust::xxh3::xxh3_128(&bytes);
-        Digest((hash >> 64) as u64, hash as u64)
+        input.finish()
     }
 
     /// The live dots: those of values and expiries.
@@ -341,6 +331,128 @@ impl<'a> Record<'a> {
         let deadline = self.expiries.iter().filter(applies).map(|e| e.deadline).max()?;
         (deadline != NEVER).then_some(deadline)
     }
+}
+
+const DIGEST_VALUE: u8 = 1;
+const DIGEST_EXPIRY: u8 = 2;
+const DIGEST_COUNT: u8 = 3;
+const DIGEST_RESET: u8 = 4;
+
+/// What a digest is computed from: the names of everything live, in their order.
+#[derive(Default)]
+struct DigestInput {
+    bytes: SmallVec<[u8; 128]>,
+}
+
+impl DigestInput {
+    fn put(&mut self, tag: u8, actor: Actor, a: u64, b: u64) {
+        let mut name = [0; 25];
+        name[0] = tag;
+        name[1..9].copy_from_slice(&actor.to_u64().to_le_bytes());
+        name[9..17].copy_from_slice(&a.to_le_bytes());
+        name[17..25].copy_from_slice(&b.to_le_bytes());
+        self.bytes.extend_from_slice(&name);
+    }
+
+    fn finish(self) -> Digest {
+        if self.bytes.is_empty() {
+            return Digest::default();
+        }
+        let hash = xxhash_rust::xxh3::xxh3_128(&self.bytes);
+        Digest((hash >> 64) as u64, hash as u64)
+    }
+}
+
+/// What a coordinator has to know of a record that it does not look into.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Summary {
+    /// As [`Record::digest`].
+    pub digest: Digest,
+    /// There are pending discards.
+    pub has_pending: bool,
+    /// There is a counter, be it reset.
+    pub has_counts: bool,
+}
+
+impl Summary {
+    /// Reads an encoded record without taking it apart; `None` if it is malformed.
+    #[must_use]
+    pub fn of(bytes: &[u8]) -> Option<Self> {
+        let mut input = DigestInput::default();
+        let mut r = Reader::new(bytes);
+        let Some(flags) = r.byte() else {
+            return Some(Self { digest: input.finish(), has_pending: false, has_counts: false });
+        };
+        if flags & HAS_VALUES != 0 {
+            for _ in 0..r.count(12)? {
+                let dot = Dot::decode(&mut r)?;
+                r.take(8)?;
+                r.bytes()?;
+                input.put(DIGEST_VALUE, dot.actor, dot.seq, 0);
+            }
+        }
+        if flags & HAS_EXPIRIES != 0 {
+            for _ in 0..r.count(12)? {
+                let dot = Dot::decode(&mut r)?;
+                r.take(8)?;
+                r.varint()?;
+                input.put(DIGEST_EXPIRY, dot.actor, dot.seq, 0);
+            }
+        }
+        for (bit, tag) in [(HAS_COUNTS, DIGEST_COUNT), (HAS_RESETS, DIGEST_RESET)] {
+            if flags & bit != 0 {
+                for c in decode_counts(&mut r)? {
+                    input.put(tag, c.actor, c.generation, c.n);
+                }
+            }
+        }
+        let has_pending = flags & (HAS_PENDING | HAS_PENDING_EXPIRY) != 0;
+        for bit in [HAS_PENDING, HAS_PENDING_EXPIRY] {
+            if flags & bit != 0 {
+                DotSet::decode(&mut r)?;
+            }
+        }
+        let has_counts = flags & (HAS_COUNTS | HAS_RESETS) != 0;
+        (r.is_empty() && flags < 64).then(|| Self {
+            digest: input.finish(),
+            has_pending,
+            has_counts,
+        })
+    }
+}
+
+/// True if an encoded record holds nothing but values and expiries, all of them in `seen`: then
+/// whatever replaces what was seen replaces all of it.
+pub(crate) fn is_replaced_by(bytes: &[u8], seen: &DotSet) -> bool {
+    let replaced = || {
+        let mut r = Reader::new(bytes);
+        let flags = r.byte()?;
+        if flags & !(HAS_VALUES | HAS_EXPIRIES) != 0 {
+            return None;
+        }
+        if flags & HAS_VALUES != 0 {
+            for _ in 0..r.count(12)? {
+                let dot = Dot::decode(&mut r)?;
+                r.take(8)?;
+                r.bytes()?;
+                if !seen.contains(dot) {
+                    return None;
+                }
+            }
+        }
+        if flags & HAS_EXPIRIES != 0 {
+            for _ in 0..r.count(12)? {
+                let dot = Dot::decode(&mut r)?;
+                r.take(8)?;
+                r.varint()?;
+                if !seen.contains(dot) {
+                    return None;
+                }
+            }
+        }
+        r.is_empty().then_some(())
+    };
+    bytes.is_empty() || replaced().is_some()
 }
 
 /// What a client sees of a record at one moment.

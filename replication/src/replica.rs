@@ -16,7 +16,7 @@ use crate::encoding::Reader;
 use crate::event::{Effect, Outbox};
 use crate::message::{Message, ReadKind, Refusal, State};
 use crate::peer::Peer;
-use crate::record::Record;
+use crate::record::{Record, Summary};
 use crate::row::{self, Row};
 use crate::slab::{Key, Token};
 
@@ -272,7 +272,7 @@ impl Peer {
         };
         let slot = row::slot_of(&row).unwrap_or(Slot(0));
         let bytes = records.first().cloned().unwrap_or_default();
-        let Some(record) = Record::decode(&bytes) else {
+        let Some(summary) = Summary::of(&bytes) else {
             let (why, epoch) = (Refusal::Storage, self.epoch());
             out.push(Effect::Send {
                 to: from,
@@ -280,11 +280,11 @@ impl Peer {
             });
             return;
         };
-        if let Some(change) = self.slots.strip(&row, &record) {
-            self.apply_unasked(change, out);
+        if summary.has_pending {
+            self.strip(&row, &bytes, out);
         }
         let message = match kind {
-            ReadKind::Digest => Message::DigestIs { token, index, slot, digest: record.digest() },
+            ReadKind::Digest => Message::DigestIs { token, index, slot, digest: summary.digest },
             ReadKind::State => {
                 let clock = if self.has_bug(Bug::ClockAfterKey) {
                     self.slots.clock(slot).clone()

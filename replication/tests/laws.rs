@@ -12,7 +12,7 @@ use rand::seq::SliceRandom;
 use rand::{RngExt, SeedableRng};
 use ring::{Actor, Hlc, Slot, WallMillis};
 use ringdb_replication::fold::{self, Folded, Patch};
-use ringdb_replication::record::{Count, Counts, Record};
+use ringdb_replication::record::{Count, Counts, Record, Summary};
 use ringdb_replication::row;
 use ringdb_replication::{Delta, Dot, DotSet};
 
@@ -391,4 +391,21 @@ fn dot_sets_behave_as_sets() {
         }
     }
     assert_eq!(Slot::of_key(b"{t}"), Slot::of_key(b"{t}x"));
+}
+
+#[test]
+fn a_summary_says_what_the_record_says() {
+    for seed in 0..2_000 {
+        for (bytes, _) in related_states(seed) {
+            let record = Record::decode(&bytes).expect("ours");
+            let summary = Summary::of(&bytes).expect("ours");
+            assert_eq!(summary.digest, record.digest());
+            let pending = !record.pending.is_empty() || !record.pending_expiry.is_empty();
+            assert_eq!(summary.has_pending, pending);
+            assert_eq!(summary.has_counts, !record.counts.is_empty() || !record.resets.is_empty());
+            for cut in 0..bytes.len() {
+                assert!(cut == 0 || Summary::of(&bytes[..cut]).is_none(), "cut at {cut}");
+            }
+        }
+    }
 }

@@ -19,7 +19,7 @@ use crate::limits::{HEDGE_AFTER, RESEND_AFTER};
 use crate::message::{Message, ReadKind, State};
 use crate::op::{Answer, TaskError};
 use crate::peer::Peer;
-use crate::record::{Digest, Record};
+use crate::record::{Digest, Record, Summary};
 use crate::row::Row;
 use crate::slab::{Key, Token};
 
@@ -133,18 +133,18 @@ impl Peer {
         let Stage::Gathering(gathers) = &mut t.stage else { return Flow::Waits };
         let mut has_counter = false;
         for (g, bytes) in gathers.iter_mut().zip(records) {
-            let Some(record) = Record::decode(bytes) else {
+            let Some(summary) = Summary::of(bytes) else {
                 return self.damaged(job, out);
             };
-            if let Some(change) = self.slots.strip(&g.row, &record) {
-                self.apply_unasked(change, out);
+            if summary.has_pending {
+                self.strip(&g.row, bytes, out);
             }
             let mut clock = core::mem::take(&mut g.clock_before);
             if self.has_bug(Bug::ClockAfterKey) {
                 clock = self.slots.clock(t.task.slot).clone();
             }
-            let digest = record.digest();
-            has_counter |= !record.counts.is_empty();
+            let digest = summary.digest;
+            has_counter |= summary.has_counts;
             g.said[t.mine] = Some(Said::State { record: bytes.clone(), clock, digest });
         }
         if t.peeks && has_counter {
@@ -208,7 +208,7 @@ impl Peer {
             Ok(digest) => Said::Digest(digest),
             Err(state) => {
                 let clock = DotSet::decode(&mut Reader::new(&state.clock));
-                let digest = Record::decode(&state.record).map(|r| r.digest());
+                let digest = Summary::of(&state.record).map(|s| s.digest);
                 let (Some(clock), Some(digest)) = (clock, digest) else {
                     self.stats.unreadable_messages += 1;
                     return Flow::Waits;
