@@ -59,6 +59,21 @@ fn source_files_keep_the_house_rules() {
 }
 
 #[test]
+fn every_source_file_is_compiled() {
+    let mut found = Vec::new();
+    for name in members(&read("Cargo.toml")) {
+        let inside = |path: &String| path.starts_with(&format!("{name}/"));
+        let texts: BTreeMap<String, String> = files("rs")
+            .into_iter()
+            .filter(inside)
+            .map(|path| (path.clone(), read(&path)))
+            .collect();
+        found.extend(unreached(&texts, &read(&format!("{name}/Cargo.toml"))));
+    }
+    report(found);
+}
+
+#[test]
 fn every_promise_names_a_test_that_exists() {
     let mut found = promises(&read("README.md"));
     for path in files("md") {
@@ -439,6 +454,26 @@ fn unfinished(path: &str, text: &str) -> Vec<String> {
     lines.map(|(at, mark)| format!("{path}:{}: `{mark}` is left unfinished", at + 1)).collect()
 }
 
+/// Files of one crate that nothing compiles: no `mod` names them, nor does its `Cargo.toml`.
+fn unreached(texts: &BTreeMap<String, String>, manifest: &str) -> Vec<String> {
+    let roots = ["lib", "main", "build"];
+    let automatic = !manifest.contains("autotests = false");
+    let reached = |path: &str| {
+        let parts: Vec<&str> = path.split('/').skip(1).collect();
+        let file = parts.last().map_or("", |last| last.trim_end_matches(".rs"));
+        let module = if file == "mod" { parts[parts.len() - 2] } else { file };
+        let named =
+            |text: &String| text.lines().any(|l| l.trim().ends_with(&format!("mod {module};")));
+        let whole = matches!(parts[..], ["examples" | "benches", _] | ["src", "bin", ..])
+            || matches!(parts[..], ["src", _]) && roots.contains(&file)
+            || matches!(parts[..], ["tests", _] | ["tests", _, "main.rs"]) && automatic;
+        whole || manifest.contains(&format!("\"{}\"", parts.join("/"))) || texts.values().any(named)
+    };
+    let dead = texts.keys().filter(|path| !reached(path));
+    dead.map(|path| format!("{path}: nothing compiles it; name it in a `mod` or in Cargo.toml"))
+        .collect()
+}
+
 // ---------------------------------------------------------------------------------------------
 // The rules: what stands in documents and scripts
 
@@ -711,6 +746,23 @@ fn a_file_without_a_purpose_or_an_end_is_found() {
     breaks(unfinished("a.rs", concat!("#[ig", "nore]")), "left unfinished");
     let queue = format!("let (a, b) = {});", UNBOUNDED[0]);
     breaks(Layers::of(TABLE).queues("high/src/b.rs", &queue), "without a bound");
+}
+
+#[test]
+fn a_file_that_nothing_compiles_is_found() {
+    let texts = |paths: &[&str]| {
+        paths
+            .iter()
+            .map(|p| ((*p).to_owned(), "    pub(crate) mod a;\nmod d;".to_owned()))
+            .collect()
+    };
+    let good = texts(&["x/src/lib.rs", "x/src/a.rs", "x/src/d/mod.rs", "x/examples/e.rs"]);
+    assert_eq!(unreached(&good, ""), NOTHING);
+    breaks(unreached(&texts(&["x/src/lib.rs", "x/src/b.rs"]), ""), "x/src/b.rs: nothing compiles");
+    let tests = texts(&["x/tests/t.rs"]);
+    assert_eq!(unreached(&tests, ""), NOTHING);
+    breaks(unreached(&tests, "autotests = false"), "x/tests/t.rs: nothing compiles");
+    assert_eq!(unreached(&tests, "autotests = false\npath = \"tests/t.rs\""), NOTHING);
 }
 
 #[test]
