@@ -78,7 +78,7 @@ impl Demo {
         Process::spawn(command.stdin(Stdio::null()).stderr(Stdio::null()))
     }
 
-    fn stop(mut self) {
+    fn stop(&mut self) {
         signal("INT", self.process.id());
         let status = self.process.wait();
         assert!(status.success(), "{status}");
@@ -88,10 +88,21 @@ impl Demo {
     }
 }
 
+impl Drop for Demo {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            for node in 1..=3 {
+                let log = std::fs::read_to_string(self.dir.join(format!("n{node}/ringd.log")));
+                println!("--- log of n{node}:\n{}", log.unwrap_or_default());
+            }
+        }
+    }
+}
+
 #[test]
 fn a_cluster_lives_through_the_death_of_its_nodes() {
     let dir = tempfile::tempdir().unwrap();
-    let demo = Demo::start(dir.path());
+    let mut demo = Demo::start(dir.path());
     let mut one = demo.client(1);
     for i in 0..50 {
         assert_eq!(one.ask(&format!("SET k{i} v{i}")), "OK");
@@ -133,25 +144,26 @@ fn a_cluster_lives_through_the_death_of_its_nodes() {
     assert_eq!(one.ask("WITH ONE GET k1"), "v1");
     assert_eq!(http(demo.base + 201, "/readyz").unwrap().0, 503);
 
-    let three = demo.restart(3);
+    let mut three = demo.restart(3);
     let mut client = demo.client(3);
     assert_eq!(client.ask("GET k49"), "v49");
     // What was written while it was away is there, also on itself.
     assert_eq!(client.ask("WITH ONE GET during:7"), "v");
     until("n1 sees it", || (one.ask("SET lonely v") == "OK").then_some(()));
     three.terminate();
+    assert!(three.wait().success());
     demo.stop();
 }
 
 #[test]
 fn the_next_demo_finds_the_data_and_ctrl_c_stops_all() {
     let dir = tempfile::tempdir().unwrap();
-    let demo = Demo::start(dir.path());
+    let mut demo = Demo::start(dir.path());
     assert_eq!(demo.client(1).ask("SET kept value"), "OK");
     assert_eq!(demo.client(2).ask("INCR hits"), "1");
     demo.stop();
     // Other ports, the same data.
-    let demo = Demo::start(dir.path());
+    let mut demo = Demo::start(dir.path());
     assert_eq!(demo.client(3).ask("GET kept"), "value");
     assert_eq!(demo.client(3).ask("INCR hits"), "2");
     let context = std::fs::read_to_string(dir.path().join("ringctl.toml")).unwrap();
@@ -164,7 +176,7 @@ fn nodes_do_not_outlive_a_demo_that_is_killed() {
     let dir = tempfile::tempdir().unwrap();
     let demo = Demo::start(dir.path());
     let configs: Vec<_> = (1..=3).map(|n| demo.config(n).display().to_string()).collect();
-    demo.process.kill();
+    signal("KILL", demo.process.id());
     until("the children are gone", || configs.iter().all(|c| pid_of(c).is_none()).then_some(()));
     // They drained: nobody needs a new life.
     for node in 1..=3 {
@@ -196,7 +208,7 @@ fn a_port_in_use_is_told_before_anything_starts() {
 #[test]
 fn a_transaction_and_a_pipeline_work_through_any_node() {
     let dir = tempfile::tempdir().unwrap();
-    let demo = Demo::start(dir.path());
+    let mut demo = Demo::start(dir.path());
     for node in 1..=3 {
         let mut client = demo.client(node);
         assert_eq!(client.ask("MULTI"), "OK");
