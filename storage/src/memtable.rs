@@ -115,7 +115,8 @@ impl Memtable {
     }
 
     /// Applies `op` at `sequence`, which is above all before. `snapshot`: the newest live one, 0
-    /// when there is none. Range deletions are cut to `range`.
+    /// when there is none. Range deletions are cut to `range`. `absent_below` tells of a key that
+    /// this memtable does not have whether nothing older has it either; false if that is unknown.
     pub(crate) fn apply(
         &mut self,
         op: Op<'_>,
@@ -123,12 +124,15 @@ impl Memtable {
         snapshot: u64,
         range: &KeyRange,
         merge: &dyn Merge,
+        absent_below: &dyn Fn(&[u8]) -> bool,
     ) {
         self.last_sequence = self.last_sequence.max(sequence);
         match op {
             Op::Put { key, value } => self.set(key, Tag::new(sequence, Kind::Put), value, snapshot),
             Op::Delete { key } => self.set(key, Tag::new(sequence, Kind::Delete), &[], snapshot),
-            Op::Merge { key, operand } => self.merge(key, operand, sequence, snapshot, merge),
+            Op::Merge { key, operand } => {
+                self.merge(key, operand, sequence, snapshot, merge, absent_below);
+            }
             Op::DeleteRange { start, end } => {
                 if let Some((start, end)) = range.clip(start, end) {
                     self.bytes += start.len() + end.len() + ENTRY_OVERHEAD_BYTES;
@@ -166,14 +170,23 @@ impl Memtable {
         sequence: u64,
         snapshot: u64,
         merge: &dyn Merge,
+        absent_below: &dyn Fn(&[u8]) -> bool,
     ) {
         let tag = Tag::new(sequence, Kind::Merge);
         let cover = self.tombstones.covering(key, u64::MAX);
         // An open end: a second bound would be a second search.
         let slot = self.rows.range_mut::<[u8], _>((Bound::Included(key), Bound::Unbounded)).next();
         let Some((mem_key, versions)) = slot.filter(|(mem_key, _)| mem_key.key() == key) else {
-            // Nothing known of the key here: what it has below decides later.
-            return self.set(key, tag, operand, snapshot);
+            let mut out = Vec::new();
+            return if absent_below(key)
+                && let Some(kind) = full(merge, key, None, operand, &mut out)
+            {
+                // The oldest version of its key: reads need not look for a base.
+                self.set(key, Tag::new(sequence, kind), &out, snapshot);
+            } else {
+                // What it has below decides later.
+                self.set(key, tag, operand, snapshot);
+            };
         };
         let newest = &versions.newest;
         let foldable = newest.tag.sequence() > snapshot && newest.tag.sequence() > cover;

@@ -455,7 +455,8 @@ impl<'a> Logs<'a> {
                         any = true;
                         let shard = self.options.shard_of(key);
                         let memtable = &mut self.done.memtables[shard];
-                        memtable.apply(op, sequence, 0, &self.ranges[shard], self.merge);
+                        memtable
+                            .apply(op, sequence, 0, &self.ranges[shard], self.merge, &|_| false);
                     }
                 }
                 Op::DeleteRange { start, end } => {
@@ -467,7 +468,7 @@ impl<'a> Logs<'a> {
                         let op = Op::DeleteRange { start: &part.lower, end: part_end };
                         for (range, memtable) in self.ranges.iter().zip(&mut self.done.memtables) {
                             if range.clip(&part.lower, part_end).is_some() {
-                                memtable.apply(op, sequence, 0, range, self.merge);
+                                memtable.apply(op, sequence, 0, range, self.merge, &|_| false);
                             }
                         }
                     }

@@ -119,8 +119,23 @@ impl Shard {
             }
         }
         self.log.append(batch);
+        let (immutable, level0, view) = (&self.immutable, &self.level0, &self.view);
+        let absent_below = |key: &[u8]| {
+            if immutable.iter().any(|(_, memtable)| memtable.get(key).next().is_some()) {
+                return false;
+            }
+            if level0.is_empty() && view.levels[1..].iter().all(Vec::is_empty) {
+                return true;
+            }
+            let hash = table::hash(key);
+            let deeper = view.levels[1..].iter().filter_map(|tables| {
+                let i = tables.partition_point(|t| t.is_below(key));
+                tables.get(i)
+            });
+            !level0.iter().chain(deeper).any(|t| t.may_hold(key, hash))
+        };
         for op in batch.ops() {
-            self.active.apply(op, sequence, snapshot, &self.range, merge);
+            self.active.apply(op, sequence, snapshot, &self.range, merge, &absent_below);
             sequence += 1;
         }
         self.log_bytes += batch.encoded_len() as u64;

@@ -147,6 +147,12 @@ impl Table {
         self.bounds.smallest.as_slice() <= key && !self.is_below(key)
     }
 
+    /// True when it may hold a version of `key`: asks the filter, reads no block.
+    pub(crate) fn may_hold(&self, key: &[u8], hash: u64) -> bool {
+        self.spans(key)
+            && self.body.as_ref().is_none_or(|body| filter::may_contain(&body.filter, hash))
+    }
+
     /// True when it may speak of a key in `lower..upper`.
     pub(crate) fn overlaps(&self, lower: &[u8], upper: Option<&[u8]>) -> bool {
         !self.is_below(lower) && upper.is_none_or(|upper| self.bounds.smallest.as_slice() < upper)
