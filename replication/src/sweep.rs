@@ -610,6 +610,9 @@ impl Peer {
             last_sent: now.mono,
             body,
         });
+        if let Origin::Remote { request, .. } = origin {
+            self.in_flight.insert(request, key);
+        }
         self.with_job(now, key, out, |peer, job, out| {
             if let Body::Flush(flush) = &job.body
                 && let Some(collect) = &flush.collect
