@@ -15,7 +15,7 @@ use ring::keyspace::Durability;
 use ring::{GROUPS, Incarnation, Instant, NodeId, Now, SLOTS_PER_GROUP, Slot};
 
 use crate::bugs::Bug;
-use crate::causality::DotSet;
+use crate::causality::{Dot, DotSet};
 use crate::delta::{self, Delta};
 use crate::encoding::Reader;
 use crate::event::{Effect, Outbox};
@@ -156,7 +156,7 @@ impl Peer {
                 self.stats.unreadable_messages += 1;
                 return;
             };
-            // Dots of ours that we lost: a former life's, or this one's before power was lost.
+            self.check_own_dot(from, delta.slot(), delta.dot);
             if let Some(change) = self.slots.apply(&delta, raw, &self.cfg.bugs) {
                 changes.push(change);
                 self.stats.pulled += 1;
@@ -195,6 +195,10 @@ impl Peer {
         }
         pull.joining += 1;
         pull.clocks.insert(slot, clock.clone());
+        let ours = clock.highest(self.cfg.me);
+        if ours > 0 {
+            self.check_own_dot(from, slot, Dot::new(self.cfg.me, ours));
+        }
         if hasty {
             self.take_over_clock(slot, &clock, out);
         }

@@ -9,7 +9,7 @@ use ring::keyspace::Durability;
 use ring::{Hlc, NodeId, Now, Slot};
 
 use crate::bugs::Bug;
-use crate::causality::DotSet;
+use crate::causality::{Dot, DotSet};
 use crate::coordinator::gather::encode_state;
 use crate::delta::Delta;
 use crate::encoding::Reader;
@@ -196,33 +196,39 @@ impl Peer {
                 self.stats.unreadable_messages += 1;
                 return;
             };
-            self.take_in(now, &delta, raw, &mut changes);
+            self.take_in(now, from, (&delta, raw), &mut changes);
         }
         let ack = Message::Replicated { token, part, slot };
         self.apply_and_ack(from, ack, changes, sync, out);
+    }
+
+    /// A dot of this life of ours that we do not know: this life has been lived before, by a data
+    /// directory that is gone. To go on would be to name other mutations by the same dots.
+    pub(crate) fn check_own_dot(&mut self, from: NodeId, slot: Slot, dot: Dot) {
+        if dot.actor != self.cfg.me
+            || self.slots.clock(slot).contains(dot)
+            || self.has_bug(Bug::ReusesDots)
+        {
+            return;
+        }
+        let me = self.me();
+        self.fatal = Some(format!(
+            "{from} holds writes that {me} made in life {} and that are not in its data directory \
+             ({slot:?}, {dot}): the directory is empty, old, or a copy. fix: put the newest data \
+             directory of {me} back, or start the node under a new name and remove the old one",
+            self.cfg.me.incarnation
+        ));
     }
 
     /// Takes in a delta from elsewhere, unless it is here already.
     pub(crate) fn take_in(
         &mut self,
         now: Now,
-        delta: &Delta<'_>,
-        raw: &[u8],
+        from: NodeId,
+        (delta, raw): (&Delta<'_>, &[u8]),
         changes: &mut Vec<crate::event::RowChange>,
     ) {
-        if delta.dot.actor == self.cfg.me
-            && !self.slots.clock(delta.slot()).contains(delta.dot)
-            && !self.has_bug(Bug::ReusesDots)
-        {
-            // A dot of ours that we do not know: this life has been lived before.
-            self.fatal = Some(format!(
-                "dot {} of this node in {:?} came from a peer, and this node never made it: its data \
-                 directory was copied or restored. fix: stop it, and start it with a new incarnation \
-                 (remove node.state's clean mark) or an empty directory under a new name",
-                delta.dot,
-                delta.slot()
-            ));
-        }
+        self.check_own_dot(from, delta.slot(), delta.dot);
         if let Some(change) = self.slots.apply(delta, raw, &self.cfg.bugs) {
             changes.push(change);
             if let Some(request) = delta.request {

@@ -164,6 +164,13 @@ impl Cluster {
         }
     }
 
+    /// A node's directory is gone, and with it what life it was in.
+    pub(crate) fn lose_data(&mut self, id: NodeId) {
+        let node = self.nodes.get_mut(&id).expect("a node");
+        node.disk = Disk::default();
+        node.incarnation = 0;
+    }
+
     pub(crate) fn is_up(&self, id: NodeId) -> bool {
         self.nodes[&id].peer.is_some()
     }

@@ -313,3 +313,16 @@ fn a_quorum_read_repairs_before_it_answers() {
     }
     assert!(c.peer(n(3)).slot_clock(Slot::of_key(b"k")).is_some_and(|clock| !clock.is_empty()));
 }
+
+#[test]
+#[should_panic(expected = "holds writes that n3 made in life 1")]
+fn an_empty_directory_under_a_known_name_refuses_to_go_on() {
+    let mut c = Cluster::new(3);
+    for i in 0..50 {
+        c.set(n(3), &format!("k{i}"), "v").expect("a quorum");
+    }
+    c.kill(n(3), true);
+    c.lose_data(n(3));
+    c.start(n(3), false);
+    c.settle();
+}
