@@ -42,12 +42,21 @@ pub(crate) struct Pulls {
 struct Pull {
     group: u8,
     last_word: Instant,
+    /// The serving that counts: the first one heard of.
+    serving: Option<u64>,
     parts: BTreeSet<u32>,
     expected: Option<u32>,
     /// Parts whose joining still reads our disk.
     joining: u32,
     /// Clocks to take over when every part is in.
     clocks: BTreeMap<Slot, DotSet>,
+}
+
+impl Pull {
+    /// Whether a part is of the serving that counts; the first one heard of does.
+    fn is_of(&mut self, serving: u64) -> bool {
+        *self.serving.get_or_insert(serving) == serving
+    }
 }
 
 /// A part of a slot's state that is being joined: our own rows of its range are read first.
@@ -66,6 +75,7 @@ pub(crate) struct Join {
 pub(crate) struct Serve {
     to: NodeId,
     token: u64,
+    serving: u64,
     wanted: BTreeMap<Slot, DotSet>,
     /// Slots whose log no longer reaches back, the one in progress last.
     states: Vec<Slot>,
@@ -117,6 +127,7 @@ impl Peer {
             let pull = Pull {
                 group,
                 last_word: now.mono,
+                serving: None,
                 parts: BTreeSet::new(),
                 expected: None,
                 joining: 0,
@@ -145,8 +156,7 @@ impl Peer {
         &mut self,
         now: Now,
         from: NodeId,
-        token: u64,
-        part: u32,
+        (token, serving, part): (u64, u64, u32),
         deltas: &[Bytes],
         out: &mut Outbox,
     ) {
@@ -169,7 +179,7 @@ impl Peer {
             let token = Token::Nobody.to_u64();
             out.push(Effect::Apply { token, changes, durability: Durability::Os });
         }
-        self.part_in(now, from, token, part, out);
+        self.part_in(now, from, (token, serving, part), out);
     }
 
     /// Part of a slot's state came: read our own rows of its range before joining.
@@ -177,7 +187,7 @@ impl Peer {
         &mut self,
         now: Now,
         from: NodeId,
-        (token, part): (u64, u32),
+        (token, serving, part): (u64, u64, u32),
         (slot, clock, start, rows, next): (Slot, &Bytes, Row, Vec<Listed>, Row),
         out: &mut Outbox,
     ) {
@@ -189,6 +199,9 @@ impl Peer {
         let Some(pull) = self.pulls.get_mut(&from).and_then(|p| p.asked.get_mut(&token)) else {
             return;
         };
+        if !pull.is_of(serving) {
+            return;
+        }
         pull.last_word = now.mono;
         if !pull.parts.insert(part) {
             return;
@@ -279,7 +292,7 @@ impl Peer {
         &mut self,
         now: Now,
         from: NodeId,
-        token: u64,
+        (token, serving): (u64, u64),
         incarnation: Incarnation,
         parts: u32,
         out: &mut Outbox,
@@ -293,14 +306,26 @@ impl Peer {
             ));
         }
         if let Some(pull) = self.pulls.get_mut(&from).and_then(|p| p.asked.get_mut(&token)) {
+            if !pull.is_of(serving) {
+                return;
+            }
             pull.expected = Some(parts);
             pull.last_word = now.mono;
         }
         self.pull_on(now, from, token, out);
     }
 
-    fn part_in(&mut self, now: Now, from: NodeId, token: u64, part: u32, out: &mut Outbox) {
+    fn part_in(
+        &mut self,
+        now: Now,
+        from: NodeId,
+        (token, serving, part): (u64, u64, u32),
+        out: &mut Outbox,
+    ) {
         if let Some(pull) = self.pulls.get_mut(&from).and_then(|p| p.asked.get_mut(&token)) {
+            if !pull.is_of(serving) {
+                return;
+            }
             pull.parts.insert(part);
             pull.last_word = now.mono;
         }
@@ -417,9 +442,11 @@ impl Peer {
             }
         }
         let slot = clocks.first().map_or(Slot(0), |c| c.0);
+        self.last_serving += 1;
         let serve = Serve {
             to: from,
             token,
+            serving: self.last_serving,
             wanted,
             states: Vec::new(),
             clock: Bytes::new(),
@@ -486,7 +513,13 @@ impl Peer {
 
     fn send_pulled(&mut self, serve: &mut Serve, deltas: Vec<Bytes>, out: &mut Outbox) {
         let slot = deltas.first().and_then(|d| delta::slot_of(d)).unwrap_or(serve.slot);
-        let message = Message::Pulled { token: serve.token, part: serve.parts, slot, deltas };
+        let message = Message::Pulled {
+            token: serve.token,
+            serving: serve.serving,
+            part: serve.parts,
+            slot,
+            deltas,
+        };
         serve.parts += 1;
         out.push(Effect::Send { to: serve.to, message });
     }
@@ -550,6 +583,7 @@ impl Peer {
             .collect();
         let message = Message::PulledState {
             token: serve.token,
+            serving: serve.serving,
             part: serve.parts,
             slot,
             clock: serve.clock.clone(),
@@ -572,8 +606,9 @@ impl Peer {
 
     fn serve_end(&self, serve: &Serve, out: &mut Outbox) {
         let incarnation = self.incarnation_known(serve.to, serve.slot);
-        let (token, slot, parts) = (serve.token, serve.slot, serve.parts);
-        let message = Message::PullDone { token, slot, incarnation, parts };
+        let (token, serving) = (serve.token, serve.serving);
+        let (slot, parts) = (serve.slot, serve.parts);
+        let message = Message::PullDone { token, serving, slot, incarnation, parts };
         out.push(Effect::Send { to: serve.to, message });
     }
 

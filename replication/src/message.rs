@@ -313,6 +313,9 @@ pub enum Message {
         /// The asker's number.
         #[serde(rename = "t")]
         token: u64,
+        /// Which serving of the pull this is of: a pull that arrives twice is served twice.
+        #[serde(rename = "v")]
+        serving: u64,
         /// The how-manieth part of the pull, from 0.
         #[serde(rename = "p")]
         part: u32,
@@ -329,6 +332,9 @@ pub enum Message {
         /// The asker's number.
         #[serde(rename = "t")]
         token: u64,
+        /// Which serving of the pull this is of: a pull that arrives twice is served twice.
+        #[serde(rename = "v")]
+        serving: u64,
         /// The how-manieth part of the pull, from 0.
         #[serde(rename = "p")]
         part: u32,
@@ -354,6 +360,9 @@ pub enum Message {
         /// The asker's number.
         #[serde(rename = "t")]
         token: u64,
+        /// Which serving of the pull this is of: a pull that arrives twice is served twice.
+        #[serde(rename = "v")]
+        serving: u64,
         /// Any slot of the group.
         #[serde(rename = "l")]
         slot: Slot,

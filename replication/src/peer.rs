@@ -95,6 +95,7 @@ pub struct Peer {
     pub(crate) serves_waiting: Vec<Key>,
     pub(crate) serves_scanning: Vec<Key>,
     pub(crate) log_scan: u64,
+    pub(crate) last_serving: u64,
 
     pub(crate) stats: Stats,
 }
@@ -140,6 +141,7 @@ impl Peer {
             serves_waiting: Vec::new(),
             serves_scanning: Vec::new(),
             log_scan: 0,
+            last_serving: u64::from(life.0) << 32,
             stats: Stats::default(),
             cfg: Config { amnesia, ..config },
         }

@@ -79,20 +79,20 @@ impl Peer {
                 self.on_count(from, token, keyspace, slots, out);
             }
             Message::Pull { token, clocks } => self.on_pull(from, token, &clocks, out),
-            Message::Pulled { token, part, deltas, .. } => {
-                self.on_pulled(now, from, token, part, &deltas, out);
+            Message::Pulled { token, serving, part, deltas, .. } => {
+                self.on_pulled(now, from, (token, serving, part), &deltas, out);
             }
-            Message::PulledState { token, part, slot, clock, from: start, rows, next } => {
+            Message::PulledState { token, serving, part, slot, clock, from: start, rows, next } => {
                 self.on_pulled_state(
                     now,
                     from,
-                    (token, part),
+                    (token, serving, part),
                     (slot, &clock, start, rows, next),
                     out,
                 );
             }
-            Message::PullDone { token, incarnation, parts, .. } => {
-                self.on_pull_done(now, from, token, incarnation, parts, out);
+            Message::PullDone { token, serving, incarnation, parts, .. } => {
+                self.on_pull_done(now, from, (token, serving), incarnation, parts, out);
             }
             Message::Refused { token, why, epoch, .. } => {
                 self.on_refused(now, from, token, why, epoch, out);

@@ -163,7 +163,7 @@ impl Peer {
         &mut self,
         now: Now,
         origin: Origin,
-        task: Task,
+        mut task: Task,
         deadline: Instant,
         out: &mut Outbox,
     ) {
@@ -201,6 +201,8 @@ impl Peer {
         let free_choice = is_read
             || (task.is_blind()
                 && self.slots.clock(task.slot).covers(&self.slots.get(task.slot).heard));
+        // Our clients have heard of writes that are not here: whoever mints must read them first.
+        task.atomic |= !is_read && !free_choice && task.is_blind();
         if !forwarded && !free_choice && self.preferred(&replicas) != Some(self.me()) {
             return self.start_forward(now, origin, Request::Task(task), &replicas, deadline, out);
         }
