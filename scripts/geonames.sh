@@ -6,6 +6,8 @@
 #   RINGD=PATH      the ringd to run (default: the release build, built if it is missing)
 #   BASE_PORT=P     node i uses P+i, P+100+i, P+200+i (default 17500)
 #   VENV=DIR        where Python's packages go (default: below the target directory)
+#
+# Exit code 1: a record was lost, or something else failed; 3: Python's packages are not to be had.
 set -euo pipefail
 
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
@@ -15,10 +17,11 @@ venv="${VENV:-$target/geonames-venv}"
 if [ ! -x "$ringd" ]; then
     cargo build --release -p ringdb-node --bin ringd
 fi
-if [ ! -x "$venv/bin/python" ]; then
-    python3 -m venv "$venv"
+if ! { [ -x "$venv/bin/python" ] || python3 -m venv "$venv"; } ||
+    ! "$venv/bin/python" -m pip install --quiet --disable-pip-version-check -r examples/geonames/requirements.txt; then
+    echo "SKIPPED: Python's packages of examples/geonames cannot be installed"
+    exit 3
 fi
-"$venv/bin/python" -m pip install --quiet --disable-pip-version-check -r examples/geonames/requirements.txt
 
 dir="$(mktemp -d)"
 demo=""
