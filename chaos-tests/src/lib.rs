@@ -17,3 +17,5 @@ pub mod workload;
 pub mod check;
 
 pub mod run;
+
+pub mod mutation;

@@ -99,8 +99,20 @@ pub struct Profile {
 
 /// The profiles that can be asked for by name. `swarm` draws among all corners; the others press on
 /// one of them.
-pub const NAMES: [&str; 9] =
-    ["swarm", "quiet", "lossy", "crashes", "power", "sync", "retries", "small-log", "fence"];
+pub const NAMES: [&str; 12] = [
+    "swarm",
+    "quiet",
+    "lossy",
+    "crashes",
+    "power",
+    "sync",
+    "retries",
+    "small-log",
+    "fence",
+    "echoes",
+    "resets",
+    "rot",
+];
 
 impl Profile {
     /// What `seed` draws under a profile's name; `None` if there is no such profile.
@@ -261,6 +273,38 @@ impl Profile {
                 self.faults.set(Fault::Split, 4);
                 self.outage_ns = c.pick(&[300 * MS, 2 * SECOND]);
                 self.mix.del = 4;
+            }
+            "echoes" => {
+                // Acknowledgements come twice, and replicas are away just then.
+                self.quorums();
+                self.manners.faithful = false;
+                self.manners.loss_ppm = c.pick(&[50_000, 200_000]);
+                self.manners.twice_ppm = 400_000;
+                self.faults.set(Fault::Split, 3);
+                self.faults.set(Fault::OneWay, 3);
+                self.faults.set(Fault::Pause, 4);
+                self.think_ns = 10 * MS;
+            }
+            "resets" => {
+                self.quorums();
+                self.mix.reset = 20;
+                self.mix.counter = 0;
+                self.keys = c.pick(&[1, 3]);
+                self.think_ns = 10 * MS;
+                self.faults.set(Fault::Split, 4);
+            }
+            "rot" => {
+                // Damage, and whoever could make up for it is away.
+                self.quorums();
+                self.durability = Durability::Os;
+                self.nodes = 3;
+                self.faults = Rates::default();
+                self.faults.set(Fault::Rot, 2);
+                self.faults.set(Fault::Split, 2);
+                self.faults.set(Fault::Kill, 4);
+                self.memtable_bytes = 1 << 20;
+                self.outage_ns = c.pick(&[300 * MS, 2 * SECOND]);
+                self.think_ns = 10 * MS;
             }
             "fence" => {
                 self.quorums();

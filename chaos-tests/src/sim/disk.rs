@@ -53,7 +53,8 @@ impl Platter {
     pub fn floor(&self, wall: WallMillis) -> WallMillis {
         let ceiling = self.memory.ceiling;
         let ahead = replication::limits::CEILING_AHEAD.as_millis() as u64;
-        let honest = ceiling.0 <= wall.0 + ahead;
+        let offset = ring::hlc::MAX_OFFSET.as_millis() as u64;
+        let honest = ceiling.0 <= wall.0 + ahead + offset;
         if !self.memory.clean && honest { ceiling.min(wall) } else { ceiling }
     }
 

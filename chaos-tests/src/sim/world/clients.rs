@@ -215,7 +215,11 @@ impl World {
         if (node, life) != (asked.node, client.life) {
             return;
         }
-        let of_first = self.truth.of_op(first);
+        // One that was minted elsewhere may not know of the first: then they are concurrent.
+        let of_second: Vec<_> =
+            self.truth.of_op(op).iter().map(|i| self.truth.get(*i).dot.actor).collect();
+        let same = |i: &usize| of_second.contains(&self.truth.get(*i).dot.actor);
+        let of_first: Vec<_> = self.truth.of_op(first).into_iter().filter(same).collect();
         let replaced = of_first.iter().any(|i| !self.truth.get(*i).replaced_by.is_empty());
         if !of_first.is_empty() && !replaced {
             let text = format!("op {op} of client {} did not replace its op {first}", asked.client);

@@ -32,7 +32,8 @@ impl World {
         }
         // Clocks that were ahead have to be caught up with.
         let jumps = self.profile.faults.interval(crate::fault::Fault::Jump).is_some();
-        let behind = if jumps { replication::limits::CEILING_AHEAD.as_nanos() as u64 } else { 0 };
+        let ahead = replication::limits::CEILING_AHEAD.as_nanos() as u64;
+        let behind = if jumps { ahead + (self.profile.jump_ms + 5_000) * MS } else { 0 };
         let patience = self.profile.patience_ns * 2 + behind + 3 * SECOND;
         self.run(self.now + patience);
         if self.broken().is_some() {

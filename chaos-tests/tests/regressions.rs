@@ -1,0 +1,23 @@
+//! Seeds that once broke a promise, each with what was wrong; they must never again.
+
+use chaos_tests::profile::Profile;
+use chaos_tests::run::run;
+use chaos_tests::sim::trace::Telling;
+
+/// Profile, seed, seconds, and what it found.
+const ONCE_BROKEN: [(&str, u64, u64, &str); 5] = [
+    ("quiet", 2, 20, "a read at ALL saw a difference and repaired nothing"),
+    ("lossy", 9, 20, "a mark that found no space left a sealed frame behind"),
+    ("crashes", 6, 20, "a life began with its clock twenty seconds ahead"),
+    ("lossy", 159, 20, "a flush that was forwarded twice was done twice"),
+    ("sync", 27, 20, "a ceiling half a second further than usual was taken for a broken clock"),
+];
+
+#[test]
+fn what_once_failed_never_fails_again() {
+    for (name, seed, seconds, what) in ONCE_BROKEN {
+        let profile = Profile::draw(name, seed, seconds).expect("the profile exists");
+        let outcome = run(&profile, Telling::Silent);
+        assert_eq!(outcome.broken, None, "{name} seed {seed} ({what})");
+    }
+}

@@ -1,0 +1,50 @@
+//! The simulator itself.
+
+use chaos_tests::mutation::{PLANTED, seek};
+use chaos_tests::profile::{NAMES, Profile};
+use chaos_tests::run::run;
+use chaos_tests::sim::trace::Telling;
+
+#[test]
+fn promises_hold_on_a_few_seeds_of_every_profile() {
+    for name in NAMES {
+        for seed in 0..2 {
+            let profile = Profile::draw(name, seed, 5).expect("the profile exists");
+            let outcome = run(&profile, Telling::Silent);
+            assert_eq!(outcome.broken, None, "{name} seed {seed}");
+            assert!(outcome.requests.0 > 0, "{name} seed {seed}: nothing was done");
+        }
+    }
+}
+
+#[test]
+fn the_same_seed_gives_the_same_trace() {
+    for seed in 0..3 {
+        let profile = Profile::draw("crashes", seed, 5).expect("the profile exists");
+        let (first, second) = (run(&profile, Telling::Silent), run(&profile, Telling::Tail));
+        assert_eq!(first.hash, second.hash, "seed {seed}");
+        assert_eq!(first.requests, second.requests, "seed {seed}");
+    }
+}
+
+#[test]
+fn another_process_plays_the_same_seed_alike() {
+    let soak = env!("CARGO_BIN_EXE_soak");
+    let hashes = || {
+        let args = ["--seeds", "0..2", "--seconds", "4", "--profile", "power", "--hash"];
+        let output = std::process::Command::new(soak).args(args).output().expect("soak runs");
+        let text = String::from_utf8(output.stdout).expect("soak speaks UTF-8");
+        text.lines().filter(|l| l.contains("hash")).map(str::to_owned).collect::<Vec<_>>()
+    };
+    let first = hashes();
+    assert_eq!(first.len(), 2, "{first:?}");
+    assert_eq!(first, hashes());
+}
+
+#[test]
+fn a_planted_bug_is_found() {
+    for name in ["SkipsRepair", "MintsRetries", "ForgetsSeen", "MissingFsync"] {
+        let planted = PLANTED.iter().find(|p| p.name() == name).expect("it is planted");
+        assert!(seek(planted, 20, 10).is_some(), "{name} was not found");
+    }
+}
