@@ -11,6 +11,7 @@ use ring::WallMillis;
 
 use crate::limits::{KNOWN_FOR, KNOWN_MAX};
 use crate::message::RequestKey;
+use crate::op::Answer;
 
 /// The window.
 #[derive(Clone, Debug, Default)]
@@ -49,5 +50,36 @@ impl Known {
             self.entries.remove(request);
             self.order.pop_front();
         }
+    }
+}
+
+/// Requests that were answered without being minted: refused, failed, or found to change nothing.
+/// Another copy of one gets the same answer, and is not carried out though it could be by now: the
+/// client has been told that it was not.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Closed {
+    answers: BTreeMap<RequestKey, Option<Answer>>,
+    order: VecDeque<(WallMillis, RequestKey)>,
+}
+
+impl Closed {
+    /// The request was answered so, or refused if `None`.
+    pub(crate) fn insert(&mut self, request: RequestKey, answer: Option<Answer>, at: WallMillis) {
+        if self.answers.insert(request, answer).is_none() {
+            self.order.push_back((at, request));
+        }
+        let horizon = at.0.saturating_sub(KNOWN_FOR.as_millis() as u64);
+        while let Some((at, request)) = self.order.front() {
+            if at.0 >= horizon && self.answers.len() <= KNOWN_MAX {
+                break;
+            }
+            self.answers.remove(request);
+            self.order.pop_front();
+        }
+    }
+
+    /// How the request was answered before, if it was.
+    pub(crate) fn get(&self, request: &RequestKey) -> Option<&Option<Answer>> {
+        self.answers.get(request)
     }
 }

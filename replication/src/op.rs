@@ -366,6 +366,16 @@ pub enum Request {
 }
 
 impl Request {
+    /// True if carrying it out may change something.
+    #[must_use]
+    pub fn writes(&self) -> bool {
+        match self {
+            Self::Task(task) => !task.is_read(),
+            Self::Flush { .. } => true,
+            Self::Scan { .. } | Self::Count { .. } | Self::AwaitAcks { .. } => false,
+        }
+    }
+
     /// The slot that decides which core handles it.
     #[must_use]
     pub fn slot(&self) -> Slot {

@@ -16,7 +16,7 @@ use crate::bugs::Bug;
 use crate::catchup::{Join, Pulls, Serve};
 use crate::coordinator::{Body, Flow, Job, Origin, Replicas, Stage, Wanted};
 use crate::event::{Effect, Event, Outbox, RowChange};
-use crate::known::Known;
+use crate::known::{Closed, Known};
 use crate::limits::{CEILING_AHEAD, CEILING_LOW, LOOK_EVERY};
 use crate::message::RequestKey;
 use crate::op::TaskError;
@@ -66,6 +66,7 @@ pub struct Peer {
     ceiling_asked: WallMillis,
     pub(crate) slots: Slots,
     pub(crate) known: Known,
+    pub(crate) closed: Closed,
     pub(crate) up: BTreeSet<NodeId>,
     ready_peers: BTreeSet<NodeId>,
     /// The latest lives of the others.
@@ -116,6 +117,7 @@ impl Peer {
             ceiling_asked: ceiling,
             slots: recovery.slots,
             known: recovery.known,
+            closed: Closed::default(),
             up: BTreeSet::new(),
             ready_peers: BTreeSet::new(),
             lives: BTreeMap::new(),

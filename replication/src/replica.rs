@@ -49,6 +49,11 @@ impl Peer {
         };
         if let Some((token, why)) = self.refusal(slot, epoch, skewed, &message) {
             self.stats.refusals += 1;
+            if let Message::Forward { request, body, .. } = &message
+                && body.writes()
+            {
+                self.closed.insert(*request, None, now.wall);
+            }
             let epoch = self.epoch();
             out.push(Effect::Send {
                 to: from,

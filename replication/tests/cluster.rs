@@ -68,6 +68,9 @@ struct Node {
     incarnation: u32,
 }
 
+/// Which messages arrive twice.
+type Keep = Box<dyn Fn(&Message) -> bool>;
+
 /// Which messages are lost.
 type Loss = Box<dyn Fn(NodeId, NodeId, &Message) -> bool>;
 
@@ -79,6 +82,9 @@ pub(crate) struct Cluster {
     flying: VecDeque<(NodeId, NodeId, Message)>,
     /// Messages for which this is true are lost.
     pub(crate) lose: Loss,
+    /// Of messages for which this is true a copy is kept, to be delivered later.
+    pub(crate) kept: Option<Keep>,
+    copies: Vec<(NodeId, NodeId, Message)>,
     answers: BTreeMap<u64, Answer>,
     next_id: u64,
 }
@@ -99,6 +105,8 @@ impl Cluster {
             now: Now { mono: Instant(1_000_000_000), wall: WallMillis(1_700_000_000_000) },
             flying: VecDeque::new(),
             lose: Box::new(|_, _, _| false),
+            kept: None,
+            copies: Vec::new(),
             answers: BTreeMap::new(),
             next_id: 0,
         };
@@ -279,9 +287,27 @@ impl Cluster {
         if (self.lose)(from, to, &message) || !self.is_up(from) {
             return;
         }
+        if self.kept.as_ref().is_some_and(|kept| kept(&message)) {
+            self.copies.push((from, to, message.clone()));
+        }
         let Some(peer) = &self.nodes[&from].peer else { return };
         let (epoch, hlc) = (peer.epoch(), peer.hlc(self.now));
         self.event(to, Event::Received { from, epoch, hlc, message });
+    }
+
+    /// Delivers the copies that were kept.
+    pub(crate) fn deliver_kept(&mut self) {
+        self.kept = None;
+        for (from, to, message) in std::mem::take(&mut self.copies) {
+            self.deliver(from, to, message);
+        }
+        self.settle();
+    }
+
+    /// Lets one node believe that another is up, or is not.
+    pub(crate) fn believe(&mut self, at: NodeId, node: NodeId, up: bool) {
+        let incarnation = ring::Incarnation(self.nodes[&node].incarnation);
+        self.event(at, Event::PeerIs { node, up, ready: up, incarnation });
     }
 
     /// Lets time pass in small steps.

@@ -326,3 +326,25 @@ fn an_empty_directory_under_a_known_name_refuses_to_go_on() {
     c.start(n(3), false);
     c.settle();
 }
+
+#[test]
+fn a_request_that_was_answered_without_a_write_is_not_carried_out_by_a_late_copy() {
+    let mut c = Cluster::new(3);
+    let key = "hits";
+    let minter = c.layout().replicas(Slot::of_key(key.as_bytes()))[0];
+    let front = if minter == n(1) { n(2) } else { n(1) };
+    // Every forward arrives twice: once now, once when the world looks better.
+    c.kept = Some(Box::new(|m| matches!(m, Message::Forward { .. })));
+    let others: Vec<_> = (1..=3).map(n).filter(|o| *o != minter).collect();
+    for other in &others {
+        c.believe(minter, *other, false);
+    }
+    let answer = c.ask(front, task(key, Op::Increment(1)));
+    assert!(matches!(answer, Answer::Failed(TaskError::Unavailable { .. })), "{answer:?}");
+    for other in &others {
+        c.believe(minter, *other, true);
+    }
+    c.deliver_kept();
+    c.wait(Duration::from_millis(100));
+    assert_eq!(c.get(front, key), None, "the client was told that nothing was done");
+}

@@ -48,8 +48,11 @@ impl Peer {
         out: &mut Outbox,
     ) {
         // A request is forwarded once: who gets it does it or refuses it.
-        if let Origin::Remote { from, token, slot, .. } = origin {
+        if let Origin::Remote { from, token, slot, request: name, writes } = origin {
             let why = if self.ready { Refusal::NotMine } else { Refusal::NotReady };
+            if writes {
+                self.closed.insert(name, None, now.wall);
+            }
             let epoch = self.epoch();
             let message = Message::Refused { token, slot, why, epoch };
             out.push(Effect::Send { to: from, message });
@@ -68,11 +71,7 @@ impl Peer {
             n: self.last_request,
             first_sent: now.wall.0,
         };
-        let writes = match &request {
-            Request::Task(task) => !task.is_read(),
-            Request::Flush { .. } => true,
-            Request::Scan { .. } | Request::Count { .. } | Request::AwaitAcks { .. } => false,
-        };
+        let writes = request.writes();
         let forward = ForwardJob {
             request,
             name,
@@ -223,17 +222,16 @@ impl Peer {
     ) {
         let slot = request.slot();
         let deadline = now.mono + core::time::Duration::from_micros(remaining_us);
-        let origin = Origin::Remote { from, token, request: name, slot };
-        let mut refuse = |peer: &Self, why| {
+        let writes = request.writes();
+        let origin = Origin::Remote { from, token, request: name, slot, writes };
+        let refuse = |peer: &mut Self, out: &mut Outbox, why| {
             let epoch = peer.epoch();
-            out.push(Effect::Send {
-                to: from,
-                message: Message::Refused { token, slot, why, epoch },
-            });
+            if writes && why != Refusal::NotHeld {
+                peer.closed.insert(name, None, now.wall);
+            }
+            let message = Message::Refused { token, slot, why, epoch };
+            out.push(Effect::Send { to: from, message });
         };
-        if !self.ready {
-            return refuse(self, Refusal::NotReady);
-        }
         // The same request is here already: answer the latest asking, again if need be.
         if let Some(key) = self.in_flight.get(&name).copied()
             && let Some(job) = self.jobs.get_mut(key)
@@ -244,24 +242,30 @@ impl Peer {
             }
             return;
         }
-        let writes = match &request {
-            Request::Task(task) => !task.is_read(),
-            Request::Flush { .. } => true,
-            Request::Scan { .. } | Request::Count { .. } | Request::AwaitAcks { .. } => false,
-        };
+        match self.closed.get(&name).filter(|_| !self.has_bug(Bug::MintsRetries)) {
+            Some(Some(answer)) => {
+                let answer = answer.clone();
+                return self.answer(origin, answer, out);
+            }
+            Some(None) => return refuse(self, out, Refusal::NotHeld),
+            None => {}
+        }
+        if !self.ready {
+            return refuse(self, out, Refusal::NotReady);
+        }
         if writes && !self.has_bug(Bug::MintsRetries) {
             if self.known.contains(&name) {
                 return match request {
                     Request::Task(task) => self.start_confirm(now, origin, task, deadline, out),
-                    _ => refuse(self, Refusal::NotHeld),
+                    _ => refuse(self, out, Refusal::NotHeld),
                 };
             }
             let age = now.wall.0.saturating_sub(name.first_sent);
             if minter != self.cfg.me || age > RETRY_FOR.as_millis() as u64 {
-                return refuse(self, Refusal::NotHeld);
+                return refuse(self, out, Refusal::NotHeld);
             }
             if self.known.is_full() {
-                return refuse(self, Refusal::Overloaded);
+                return refuse(self, out, Refusal::Overloaded);
             }
         }
         self.start(now, origin, request, deadline, out);

@@ -34,7 +34,7 @@ pub(crate) enum Origin {
     /// A client of this node.
     Local(RequestId),
     /// A node that forwarded it.
-    Remote { from: NodeId, token: u64, request: RequestKey, slot: Slot },
+    Remote { from: NodeId, token: u64, request: RequestKey, slot: Slot, writes: bool },
     /// Nobody any more.
     Nobody,
 }
@@ -334,7 +334,11 @@ impl Peer {
     ) {
         match origin {
             Origin::Local(id) => out.push(Effect::Answer { id, answer }),
-            Origin::Remote { from, token, slot, .. } => {
+            Origin::Remote { from, token, request, slot, writes } => {
+                if writes && !self.known.contains(&request) {
+                    let at = self.hlc.last().wall();
+                    self.closed.insert(request, Some(answer.clone()), at);
+                }
                 let message = Message::Forwarded { token, slot, answer, heard };
                 out.push(Effect::Send { to: from, message });
             }
