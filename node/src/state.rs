@@ -207,7 +207,9 @@ impl StateFile {
 /// future (what the log holds is known besides). A ceiling further ahead means that the clock was
 /// set back; then no stamp may be minted below it.
 fn floor(old: &NodeState, now: WallMillis) -> WallMillis {
-    let honest = old.hlc_ceiling.0 <= now.0 + crate::limits::CEILING_AHEAD_MS;
+    // Stamps merged from peers may lead our clock, and the ceiling leads the stamps.
+    let lead = 2 * ring::hlc::MAX_OFFSET.as_millis() as u64;
+    let honest = old.hlc_ceiling.0 <= now.0 + crate::limits::CEILING_AHEAD_MS + lead;
     if !old.clean && honest { old.hlc_ceiling.min(now) } else { old.hlc_ceiling }
 }
 

@@ -73,11 +73,16 @@ pub(crate) fn open(
     let mut manifest = Manifest::create(disk.as_ref(), number, story, poison.clone())?;
     cuts.iter().try_for_each(|cut| cut.carry_out(disk.as_ref()))?;
     // What survived the death of a process may still be in the page cache alone, and no sync of
-    // this run's streams would cover it.
+    // this run's streams would cover it. To sync the old file is not enough: after a sync that
+    // failed, its pages pass for clean, and the next sync says yes without writing them. So the
+    // bytes that were replayed are written anew.
     for (stream, segment) in replayed {
         let name = segment_name(stream, segment);
-        let synced = disk.open(&name).and_then(|file| file.sync());
-        synced.map_err(|e| Error::io("syncing a replayed log segment", &e))?;
+        let rewritten = disk
+            .open(&name)
+            .and_then(|file| read_all(file.as_ref()))
+            .and_then(|bytes| swap_file(disk.as_ref(), &name, &bytes));
+        rewritten.map_err(|e| Error::io("rewriting a replayed log segment", &e))?;
     }
     remove_leftovers(disk.as_ref(), &manifest.story, number, &names);
     disk.sync_dir().map_err(|e| Error::io("syncing the directory", &e))?;
