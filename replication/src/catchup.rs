@@ -402,15 +402,13 @@ impl Peer {
                 .filter(|(_, p)| now.mono.since(p.last_word) >= PULL_PATIENCE && p.joining == 0)
                 .map(|(token, _)| *token)
                 .collect();
-            if silent.is_empty() {
-                continue;
-            }
             for token in silent {
                 if let Some(pull) = pulls.asked.remove(&token) {
                     pulls.todo.insert(pull.group);
                 }
             }
-            if self.up.contains(&node) {
+            // What went silent while the peer was away is asked for again when it is back.
+            if !pulls.todo.is_empty() && self.up.contains(&node) {
                 self.pull_more(now, node, out);
             }
         }
