@@ -140,7 +140,8 @@ pub struct Core {
     /// Effects to be told of by the commit, and by the sync after it.
     on_commit: Vec<u64>,
     on_sync: Vec<u64>,
-    refused: Vec<(u64, String)>,
+    /// The disk refused a write: the machine knows more than the disk, and nothing may leave.
+    disk_failed: bool,
     sends: Sends,
     mail: Vec<Vec<Letter>>,
     letters: Vec<Letter>,
@@ -182,7 +183,7 @@ impl Core {
             uncommitted: false,
             on_commit: Vec::new(),
             on_sync: Vec::new(),
-            refused: Vec::new(),
+            disk_failed: false,
             sends: Sends::default(),
             mail,
             letters: Vec::new(),
@@ -413,7 +414,7 @@ impl Core {
                     };
                     waiting.push(token);
                 }
-                Err(e) => self.refused.push((token, e.to_string())),
+                Err(e) => self.fail_disk(&e),
             },
             Effect::List { token, keyspace, from, from_hash, last, count } => {
                 match self.store.list(keyspace, (from, from_hash), last, count) {
@@ -496,8 +497,12 @@ impl Core {
                 break;
             }
         }
-        if self.store.wants_rotation() {
+        if self.store.wants_rotation() && !self.disk_failed {
             self.rotate();
+        }
+        if self.disk_failed {
+            self.now = None;
+            return;
         }
         self.send_frames();
         self.write_replies();
@@ -517,40 +522,50 @@ impl Core {
 
     /// Commits what was applied and tells the machine what is durable; false if there was nothing.
     fn settle(&mut self) -> bool {
-        let quiet = self.on_commit.is_empty() && self.on_sync.is_empty() && self.refused.is_empty();
+        let quiet = self.on_commit.is_empty() && self.on_sync.is_empty();
         if quiet && !self.uncommitted {
             return false;
         }
-        let failed = match self.uncommitted.then(|| self.store.commit()) {
-            Some(Ok(())) => {
-                self.report.commits += 1;
-                self.shared.background.committed(self.index);
-                None
+        if self.uncommitted && !self.disk_failed {
+            match self.store.commit() {
+                Ok(()) => {
+                    self.report.commits += 1;
+                    self.shared.background.committed(self.index);
+                }
+                Err(e) => self.fail_disk(&e),
             }
-            Some(Err(e)) => {
-                error!(error = %e, "the log cannot be written; nothing of this turn is confirmed");
-                Some(e.to_string())
-            }
-            None => None,
-        };
+        }
         self.uncommitted = false;
-        for (token, why) in std::mem::take(&mut self.refused) {
-            self.feed(Event::Applied { token, failed: Some(why) });
+        if self.disk_failed {
+            return false;
         }
         let mut tokens = std::mem::take(&mut self.on_commit);
         let on_sync = std::mem::take(&mut self.on_sync);
-        if failed.is_some() {
-            tokens.extend(on_sync);
-        } else if !on_sync.is_empty() {
+        if !on_sync.is_empty() {
             self.shared.background.sync_log(self.index, on_sync);
         }
         for token in tokens.drain(..) {
-            self.feed(Event::Applied { token, failed: failed.clone() });
+            self.feed(Event::Applied { token, failed: None });
         }
         if self.on_commit.is_empty() {
             self.on_commit = tokens;
         }
         true
+    }
+
+    /// The disk refused a write. The slot clocks speak of changes now that are not on it, so this
+    /// node must say nothing more: it ends, and its next start reads from the disk what is there.
+    fn fail_disk(&mut self, error: &storage::Error) {
+        if self.disk_failed {
+            return;
+        }
+        self.disk_failed = true;
+        error!(%error, "the disk refuses writes; nothing of this turn leaves the node");
+        self.shared.fail(format!(
+            "the disk under {} refuses writes: {error}. Nothing that was acknowledged is lost. fix: make \
+             room there, or mend the disk, and start the node again: it pulls what it missed",
+            self.shared.config.data_dir.display()
+        ));
     }
 
     /// Puts what only the log told into rows, then begins a new memtable.
@@ -562,7 +577,7 @@ impl Core {
                 self.store.rotate();
                 self.shared.background.look_for_jobs();
             }
-            Err(e) => error!(error = %e, "the memtable cannot be rotated"),
+            Err(e) => self.fail_disk(&e),
         }
     }
 

@@ -8,6 +8,14 @@ pub const JOBS_MAX: usize = 65_536;
 /// The longest encoded value.
 pub const VALUE_BYTES_MAX: usize = 8 << 20;
 
+/// The longest row, that is a key with its escapes (a tagged key counts its tag twice).
+pub const ROW_BYTES_MAX: usize = 64 << 10;
+
+/// The most that one task may write, keys and values together: it travels in one message.
+pub const TASK_BYTES_MAX: usize = 10 << 20;
+
+const _: () = assert!(TASK_BYTES_MAX > VALUE_BYTES_MAX + ROW_BYTES_MAX);
+
 /// Concurrent values of a key; a write that replaces none of them is refused beyond it.
 pub const SIBLINGS_MAX: usize = 128;
 

@@ -252,6 +252,29 @@ impl Task {
         }
     }
 
+    /// About how many bytes it writes: rows and values.
+    #[must_use]
+    pub fn bytes(&self) -> usize {
+        let of_op = |op: &Op| match op {
+            Op::Set { value, .. } | Op::Append(value) | Op::SetRange { bytes: value, .. } => {
+                value.len()
+            }
+            Op::SetWithContext { value, context } => {
+                value.as_ref().map_or(0, Bytes::len) + context.len()
+            }
+            Op::IncrementFloat(text) => text.len(),
+            Op::Read
+            | Op::Siblings
+            | Op::Delete
+            | Op::GetDelete
+            | Op::GetExpire(_)
+            | Op::Increment(_)
+            | Op::Expire { .. }
+            | Op::Persist => 0,
+        };
+        self.ops.iter().map(|(row, op)| row.len() + of_op(op)).sum()
+    }
+
     /// True if nothing in it writes.
     #[must_use]
     pub fn is_read(&self) -> bool {

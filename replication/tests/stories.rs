@@ -348,3 +348,12 @@ fn a_request_that_was_answered_without_a_write_is_not_carried_out_by_a_late_copy
     c.wait(Duration::from_millis(100));
     assert_eq!(c.get(front, key), None, "the client was told that nothing was done");
 }
+
+#[test]
+fn a_key_that_no_disk_would_take_is_refused_before_it_has_a_dot() {
+    let mut c = Cluster::new(3);
+    let key = "k".repeat(70_000);
+    assert!(matches!(c.set(n(1), &key, "v"), Err(TaskError::Invalid(_))));
+    let clock = c.peer(n(1)).slot_clock(Slot::of_key(key.as_bytes()));
+    assert!(clock.is_some_and(|clock| clock.is_empty()));
+}

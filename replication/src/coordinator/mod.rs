@@ -13,7 +13,7 @@ use ring::{Instant, NodeId, Now, Slot};
 use smallvec::SmallVec;
 
 use crate::event::{Effect, Outbox, RequestId};
-use crate::limits::{JOBS_MAX, LOOK_EVERY};
+use crate::limits::{JOBS_MAX, LOOK_EVERY, ROW_BYTES_MAX, TASK_BYTES_MAX};
 use crate::message::{Message, Refusal, RequestKey};
 use crate::op::{Answer, Request, Task, TaskError};
 use crate::peer::Peer;
@@ -171,6 +171,20 @@ impl Peer {
         let rows = task.ops.iter().map(|(r, _)| r).chain(task.watches.iter().map(|(r, _)| r));
         if !rows.clone().all(of_slot) || rows.count() == 0 || !self.slots.owns(task.slot) {
             let text = "a task without keys, or with keys of another slot".to_owned();
+            return self.answer(origin, Answer::Failed(TaskError::Invalid(text)), out);
+        }
+        // Before anything is minted: what a replica's disk or a frame cannot hold must not have a dot.
+        let longest = task.ops.iter().map(|(row, _)| row.len()).max().unwrap_or(0);
+        if longest > ROW_BYTES_MAX || task.bytes() > TASK_BYTES_MAX {
+            let text = if longest > ROW_BYTES_MAX {
+                format!("the key takes {longest} bytes, and a key may take {ROW_BYTES_MAX}")
+            } else {
+                format!(
+                    "{} bytes are to be written at once, and {TASK_BYTES_MAX} may be: write fewer keys \
+                     of one slot in one command",
+                    task.bytes()
+                )
+            };
             return self.answer(origin, Answer::Failed(TaskError::Invalid(text)), out);
         }
         let replicas = self.replicas(task.slot, task.keyspace);
