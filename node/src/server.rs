@@ -62,6 +62,10 @@ impl Server {
             background::start(&engine, handles, state, &boxes).map_err(|e| {
                 Fault::new("cannot start a thread", e.to_string(), "raise this user's limits")
             })?;
+        if damaged {
+            // Damage is not deletion: what is lost must not be claimed as seen.
+            recoveries.iter_mut().for_each(Recovery::forget_clocks);
+        }
         if start.state.amnesia {
             warn!("acknowledged writes may be lost here; pulling from every other replica first");
         }

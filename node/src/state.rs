@@ -130,7 +130,7 @@ impl StateFile {
         let amnesia = damaged || old.as_ref().is_some_and(forgot);
         let incarnation = match &old {
             None => Incarnation(1),
-            Some(o) if o.clean => o.incarnation,
+            Some(o) if o.clean && !damaged => o.incarnation,
             Some(o) => Incarnation(o.incarnation.0 + 1),
         };
         let ahead = WallMillis(now.0 + crate::limits::CEILING_AHEAD_MS);

@@ -48,7 +48,8 @@ pub struct Config {
     /// The ceiling that is on disk now.
     pub hlc_ceiling: WallMillis,
     /// True if acknowledged writes may be lost: the machine lost power, or the log is damaged. The
-    /// replica then answers nothing before it has pulled from every other replica.
+    /// replica then answers nothing before it has pulled from every other replica. After damage the
+    /// driver also calls [`Recovery::forget_clocks`].
     pub amnesia: bool,
     /// Chance for choosing peers and spreading retries.
     pub seed: u64,
