@@ -275,8 +275,10 @@ impl Profile {
                 self.mix.del = 4;
             }
             "echoes" => {
-                // Acknowledgements come twice, and replicas are away just then.
-                self.quorums();
+                // Acknowledgements come twice, all are needed, and a replica is away just then.
+                self.read = Level::One;
+                self.write = Level::All;
+                self.mixed_levels = false;
                 self.manners.faithful = false;
                 self.manners.loss_ppm = c.pick(&[50_000, 200_000]);
                 self.manners.twice_ppm = 400_000;

@@ -51,7 +51,7 @@ fn arguments() -> Result<Arguments, String> {
                 };
             }
             "--seconds" => {
-                all.seconds = value()?.parse().map_err(|_| "bad --seconds".to_owned())?
+                all.seconds = value()?.parse().map_err(|_| "bad --seconds".to_owned())?;
             }
             "--profile" => all.profile = value()?,
             "--bug" => {

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 
 use bytes::Bytes;
 use replication::row::Row;
-use replication::{DotSet, Record, decimal};
+use replication::{Dot, DotSet, Record, decimal};
 use ring::{Actor, Slot, WallMillis};
 
 use super::convergence::Copies;
@@ -116,6 +116,11 @@ pub fn check_model(truth: &mut Truth, copies: &Copies, clocks: &BTreeMap<Slot, D
                 newer(&mut counts, m.dot.actor, (generation, m.dot.seq), total);
             }
             for r in &m.resets {
+                // A reset knows what somebody has minted, and nothing else.
+                let of = truth.of_row(row).find(|i| i.dot == Dot::new(r.actor, r.n));
+                if of.is_none_or(|i| i.count != Some((r.generation, r.total))) {
+                    wrong = Some(format!("{row:?}: {} resets {r:?}, which nobody minted", m.dot));
+                }
                 newer(&mut resets, r.actor, (r.generation, r.n), r.total);
                 newer(&mut counts, r.actor, (r.generation, r.n), r.total);
             }

@@ -70,7 +70,8 @@ pub fn deleted(truth: &mut Truth, asked: &Asked, now: u64, minted: bool) {
         .collect();
     // A deletion that found nothing rests on what its read left behind on N - R + 1 copies.
     let write = if minted { asked.write } else { COPIES + 1 - asked.read };
-    if !minted && asked.at < void {
+    // A read at ONE leaves nothing behind.
+    if !minted && (asked.at < void || asked.read < 2) {
         return;
     }
     for i in seen {

@@ -130,6 +130,7 @@ impl Node {
             .map_err(|e| e.to_string())?;
         if opened.damaged {
             self.platter.memory.suspect = true;
+            self.platter.memory.clean = false;
         }
         let floor = self.platter.floor(now.wall);
         let incarnation = self.platter.begin_life(same);

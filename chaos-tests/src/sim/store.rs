@@ -85,6 +85,10 @@ pub fn open(disk: &MemoryDisk, options: Options, cores: u8) -> Result<Opened, Op
         }
     }
     let damaged = !engine.damage().is_empty();
+    if damaged {
+        // A clock may claim what the damage took: nothing is seen until it has been pulled again.
+        recoveries = (0..cores).map(|c| Recovery::new(c, cores)).collect();
+    }
     Ok(Opened { engine, stores, recoveries, damaged })
 }
 

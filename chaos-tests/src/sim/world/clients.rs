@@ -71,7 +71,7 @@ impl World {
             return;
         }
         let outcome = answer_kind(&answer);
-        self.trace.mix(&[self.now, op, outcome as u64]);
+        self.trace.mix(&[self.now, op, u64::from(outcome)]);
         self.trace.tell(self.now, format_args!("op {op} heard {answer:?}"));
         match answer {
             Answer::Failed(error) => {
@@ -248,7 +248,11 @@ impl World {
     /// A step with a key that only this client writes.
     fn own_key(&mut self, step: Step, asked: &Asked, outcome: &Outcome) {
         let now_ms = true_wall(self.now);
-        let margin = self.profile.skew_ms + self.profile.jump_ms + 600 + 100;
+        let jumps = self.profile.faults.interval(crate::fault::Fault::Jump).is_some();
+        // A life that begins after its wall clock was set back keeps to the ceiling of the one before.
+        let ceiling = replication::limits::CEILING_AHEAD.as_millis() as u64;
+        let ahead = if jumps { self.profile.jump_ms + ceiling } else { 0 };
+        let margin = self.profile.skew_ms + ahead + 600 + 100;
         let strong = asked.read + asked.write > 3;
         let client = &mut self.clients[asked.client];
         let began_ms = true_wall(asked.at);
