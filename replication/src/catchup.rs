@@ -18,7 +18,7 @@ use crate::bugs::Bug;
 use crate::causality::{Dot, DotSet};
 use crate::delta::{self, Delta};
 use crate::encoding::Reader;
-use crate::event::{Effect, Outbox};
+use crate::event::{Effect, Outbox, RowChange};
 use crate::limits::{LONELY_AFTER, PULL_PART_BYTES, PULL_PATIENCE};
 use crate::message::{Listed, Message};
 use crate::peer::Peer;
@@ -50,6 +50,10 @@ struct Pull {
     joining: u32,
     /// Clocks to take over when every part is in.
     clocks: BTreeMap<Slot, DotSet>,
+    /// Rows that the parts held.
+    held: BTreeSet<Row>,
+    /// Rows of these slots that changed here from elsewhere since the first part came.
+    touched: BTreeSet<Row>,
 }
 
 impl Pull {
@@ -132,6 +136,8 @@ impl Peer {
                 expected: None,
                 joining: 0,
                 clocks: BTreeMap::new(),
+                held: BTreeSet::new(),
+                touched: BTreeSet::new(),
             };
             if let Some(pulls) = self.pulls.get_mut(&node) {
                 pulls.asked.insert(token, pull);
@@ -169,6 +175,7 @@ impl Peer {
             self.check_own_dot(from, delta.slot(), delta.dot);
             if let Some(change) = self.slots.apply(&delta, raw, &self.cfg.bugs) {
                 changes.push(change);
+                self.note_touched(delta.slot(), delta.row);
                 self.stats.pulled += 1;
                 if let Some(request) = delta.request {
                     self.known.insert(request, now.wall);
@@ -208,6 +215,8 @@ impl Peer {
         }
         pull.joining += 1;
         pull.clocks.insert(slot, clock.clone());
+        pull.held.extend(rows.iter().map(|l| l.row.clone()));
+        self.pulls_state = true;
         let ours = clock.highest(self.cfg.me);
         if ours > 0 {
             self.check_own_dot(from, slot, Dot::new(self.cfg.me, ours));
@@ -260,6 +269,11 @@ impl Peer {
                     let (slot, clock) = (join.slot, &join.clock);
                     changes.push(self.slots.install(slot, row, &record, clock, &self.cfg.bugs));
                 }
+            }
+        }
+        for change in &changes {
+            if let RowChange::Merge { row, .. } = change {
+                self.note_touched(join.slot, row);
             }
         }
         self.stats.pulled += changes.len() as u64;
@@ -342,11 +356,42 @@ impl Peer {
             return;
         }
         let Some(pull) = pulls.asked.remove(&token) else { return };
+        self.pulls_state =
+            self.pulls.values().any(|p| p.asked.values().any(|p| !p.clocks.is_empty()));
+        // What came from elsewhere meanwhile, into rows that the peer no longer has: with its clock
+        // we learn of their deletion, and no delta will tell us of it again.
+        let mut changes = Vec::new();
+        for row in pull.touched.difference(&pull.held) {
+            let slot = row::slot_of(row).filter(|slot| self.slots.owns(*slot));
+            let Some((slot, clock)) = slot.and_then(|s| Some((s, pull.clocks.get(&s)?))) else {
+                continue;
+            };
+            let nothing = Record::default();
+            let (row, bugs) = (row.clone(), &self.cfg.bugs);
+            changes.push(self.slots.install(slot, row, &nothing, clock, bugs));
+        }
+        if !changes.is_empty() {
+            let token = Token::Nobody.to_u64();
+            out.push(Effect::Apply { token, changes, durability: Durability::Os });
+        }
         for (slot, clock) in pull.clocks {
             self.take_over_clock(slot, &clock, out);
         }
         self.pull_more(now, from, out);
         self.pull_settled(now, from, out);
+    }
+
+    /// A row changed here by what came from elsewhere: pulls of its slot's state must know.
+    pub(crate) fn note_touched(&mut self, slot: Slot, row: &[u8]) {
+        if !self.pulls_state {
+            return;
+        }
+        let row = Row::copy_from_slice(row);
+        for pull in self.pulls.values_mut().flat_map(|p| p.asked.values_mut()) {
+            if pull.clocks.contains_key(&slot) {
+                pull.touched.insert(row.clone());
+            }
+        }
     }
 
     /// Every current dot of a peer's slot has come: what it has seen, we have seen.

@@ -92,6 +92,8 @@ pub struct Peer {
 
     pub(crate) pulls: BTreeMap<NodeId, Pulls>,
     pub(crate) last_pull: u64,
+    /// A slot's state is being pulled.
+    pub(crate) pulls_state: bool,
     pub(crate) joins: Slab<Join>,
     pub(crate) serves: Slab<Serve>,
     pub(crate) serves_waiting: Vec<Key>,
@@ -138,6 +140,7 @@ impl Peer {
             turn: seed,
             served: Slab::new(life),
             pulls: BTreeMap::new(),
+            pulls_state: false,
             last_pull: u64::from(life.0) << 32,
             joins: Slab::new(life),
             serves: Slab::new(life),

@@ -236,6 +236,7 @@ impl Peer {
         self.check_own_dot(from, delta.slot(), delta.dot);
         if let Some(change) = self.slots.apply(delta, raw, &self.cfg.bugs) {
             changes.push(change);
+            self.note_touched(delta.slot(), delta.row);
             if let Some(request) = delta.request {
                 self.known.insert(request, now.wall);
             }
@@ -257,6 +258,7 @@ impl Peer {
             self.stats.unreadable_messages += 1;
             return;
         };
+        self.note_touched(slot, &row);
         let change = self.slots.install(slot, row, &record, &seen, &self.cfg.bugs);
         let ack = Message::Installed { token, index, slot };
         self.apply_and_ack(from, ack, vec![change], false, out);

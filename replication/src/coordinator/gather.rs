@@ -313,6 +313,7 @@ impl Peer {
                 self.stats.repairs += 1;
                 if i == t.mine {
                     let record = Record::decode(&joined.record).unwrap_or_default();
+                    self.note_touched(t.task.slot, &g.row);
                     let change = self.slots.install(
                         t.task.slot,
                         g.row.clone(),
@@ -402,7 +403,12 @@ impl Peer {
                 }
             });
         }
-        let Some(joined) = joined else { return false };
+        let Some(mut joined) = joined else { return false };
+        // A clock is read before its record, so the record may show values that the clock lacks: what
+        // is shown is seen, or a deletion would spare what it returned.
+        if let Some(record) = Record::decode(&joined.record) {
+            joined.seen.union(&record.live_dots());
+        }
         if state_digests.len() > 1 && state_digests.iter().any(|d| *d != joined.digest) {
             self.stats.reads_that_differed += 1;
         }

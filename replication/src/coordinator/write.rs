@@ -216,6 +216,7 @@ impl Peer {
                 // What was read, and no more: what came since must survive as a sibling.
                 None => {
                     let mut all = seen.clone();
+                    all.union(&record.live_dots());
                     all.union(&record.pending);
                     all.union(&record.pending_expiry);
                     all
