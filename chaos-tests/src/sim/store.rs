@@ -86,8 +86,7 @@ pub fn open(disk: &MemoryDisk, options: Options, cores: u8) -> Result<Opened, Op
     }
     let damaged = !engine.damage().is_empty();
     if damaged {
-        // A clock may claim what the damage took: nothing is seen until it has been pulled again.
-        recoveries = (0..cores).map(|c| Recovery::new(c, cores)).collect();
+        recoveries.iter_mut().for_each(Recovery::forget_clocks);
     }
     Ok(Opened { engine, stores, recoveries, damaged })
 }
