@@ -47,9 +47,12 @@ impl Server {
         let listeners = listen::bind(config.redis.listen, config.cores)?;
         let owner = Owner { cluster: config.cluster, node: config.node, name: &config.name };
         StateFile::check(&config.data_dir, &owner)?;
+        // A node that has a past but no store has lost all that it acknowledged.
+        let lost = !config.data_dir.join("engine").join("FORMAT").exists()
+            && StateFile::peek(&config.data_dir)?.is_some();
         // The engine's lock also guards the state of the node.
-        let Opened { engine, stores, mut recoveries, damaged } = open(&config)?;
-        let (state, start) = StateFile::begin(&config.data_dir, &owner, damaged, clock::wall())?;
+        let Opened { engine, stores, mut recoveries } = open(&config)?;
+        let (state, start) = StateFile::begin(&config.data_dir, &owner, lost, clock::wall())?;
         let cluster = start.state.cluster;
         let layout = Arc::new(config.layout(cluster)?);
         for (core, store) in stores.iter().enumerate() {
@@ -62,10 +65,6 @@ impl Server {
             background::start(&engine, handles, state, &boxes).map_err(|e| {
                 Fault::new("cannot start a thread", e.to_string(), "raise this user's limits")
             })?;
-        if damaged {
-            // Damage is not deletion: what is lost must not be claimed as seen.
-            recoveries.iter_mut().for_each(Recovery::forget_clocks);
-        }
         if start.state.amnesia {
             warn!("acknowledged writes may be lost here; pulling from every other replica first");
         }
@@ -162,7 +161,6 @@ struct Opened {
     engine: Arc<Engine>,
     stores: Vec<Store>,
     recoveries: Vec<Recovery>,
-    damaged: bool,
 }
 
 /// Opens the engine and replays the log into the recovery of each core.
@@ -197,18 +195,19 @@ fn open(config: &Config) -> Result<Opened, Fault> {
         log_segment_bytes: config.engine.log_segment_bytes,
         log_retain_bytes: config.engine.log_retain_bytes,
         block_cache_bytes: config.engine.block_cache_bytes,
-        tolerate_damage: true,
+        // Clocks and rows must not contradict each other: a damaged store is not served from.
+        tolerate_damage: false,
         ..Options::default()
     };
     let (engine, shards) = Engine::open(Arc::new(disk), options, Arc::new(Folding), &mut replay)
         .map_err(|e| refused(&dir, &e))?;
-    let damage = engine.damage();
-    for part in &damage {
-        warn!(%part, "a part of the store is damaged");
-    }
     let stores = shards.into_iter().map(Store::new).collect();
-    Ok(Opened { engine, stores, recoveries, damaged: !damage.is_empty() })
+    Ok(Opened { engine, stores, recoveries })
 }
+
+/// How a node gets its data back from its peers.
+const FETCH_ANEW: &str = "look at the disk; then move the engine directory away, keep node.state beside \
+                          it, and start: the node fetches its data from its peers in a new life";
 
 fn refused(dir: &Path, error: &OpenError) -> Fault {
     let what = format!("the store in {} cannot be opened", dir.display());
@@ -217,9 +216,7 @@ fn refused(dir: &Path, error: &OpenError) -> Fault {
         OpenError::Format { .. } => {
             "start the ringd that wrote it, or choose another node.data_dir"
         }
-        OpenError::Damaged { .. } | OpenError::Options { .. } | OpenError::Disk(_) => {
-            "look at the disk; or empty the directory and let the node fetch its data from its peers"
-        }
+        OpenError::Damaged { .. } | OpenError::Options { .. } | OpenError::Disk(_) => FETCH_ANEW,
     };
     Fault::new(what, error.to_string(), fix)
 }
@@ -233,13 +230,9 @@ fn learn_clocks(
 ) -> Result<(), Fault> {
     let rows: Vec<Bytes> =
         Slot::all().filter(|slot| slot.core(cores) == core).map(row::of_clock).collect();
-    let values = store.load(&rows).map_err(|e| {
-        Fault::new(
-            "the slot clocks cannot be read",
-            e.to_string(),
-            "empty the data directory and let the node fetch its data from its peers",
-        )
-    })?;
+    let values = store
+        .load(&rows)
+        .map_err(|e| Fault::new("the slot clocks cannot be read", e.to_string(), FETCH_ANEW))?;
     for (row, value) in rows.into_iter().zip(values).filter(|(_, value)| !value.is_empty()) {
         recovery.learn(&RowChange::Put { row, value });
     }

@@ -48,8 +48,8 @@ pub struct Config {
     /// The ceiling that is on disk now.
     pub hlc_ceiling: WallMillis,
     /// True if acknowledged writes may be lost: the machine lost power, or the log is damaged. The
-    /// replica then answers nothing before it has pulled from every other replica. After damage the
-    /// driver also calls [`Recovery::forget_clocks`].
+    /// replica then answers nothing before it has pulled from every other replica. A damaged store
+    /// must be emptied first: clocks that claim what the damage took would have joins delete it.
     pub amnesia: bool,
     /// Chance for choosing peers and spreading retries.
     pub seed: u64,

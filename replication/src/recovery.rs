@@ -39,17 +39,6 @@ impl Recovery {
         }
     }
 
-    /// Part of what was applied is damaged: the clocks must not claim it. What this replica has seen
-    /// is nothing until it has pulled from the others, so that no join takes a row that was lost for
-    /// one that was deleted (rule 2). Its life must be a new one.
-    pub fn forget_clocks(&mut self) {
-        for slot in self.slots.all() {
-            let state = self.slots.get_mut(slot);
-            state.clock = crate::causality::DotSet::new();
-            state.dirty = true;
-        }
-    }
-
     /// How many changes could not be read.
     #[must_use]
     pub const fn unreadable(&self) -> u64 {

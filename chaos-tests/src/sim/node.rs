@@ -113,7 +113,7 @@ pub fn options(profile: &Profile) -> Options {
         memtable_bytes: profile.memtable_bytes,
         log_segment_bytes: profile.memtable_bytes as u64,
         log_retain_bytes: profile.log_retain_bytes,
-        tolerate_damage: true,
+        tolerate_damage: false,
         planted_bugs: profile.storage_bugs.clone(),
         ..Options::small()
     }
@@ -126,12 +126,15 @@ impl Node {
     /// What keeps the store from opening.
     pub fn start(&mut self, profile: &Profile, now: Now, seed: u64) -> Result<(), String> {
         let same = profile.bugs.contains(&Bug::ReusesDots);
-        let opened = store::open(&self.platter.files, options(profile), profile.cores)
-            .map_err(|e| e.to_string())?;
-        if opened.damaged {
+        let mut opened = store::open(&self.platter.files, options(profile), profile.cores);
+        if matches!(opened, Err(storage::OpenError::Damaged { .. })) {
+            // As the operator is told to: the store is moved away, the node's state is kept.
+            self.platter.files = storage::MemoryDisk::new(seed);
             self.platter.memory.suspect = true;
             self.platter.memory.clean = false;
+            opened = store::open(&self.platter.files, options(profile), profile.cores);
         }
+        let opened = opened.map_err(|e| e.to_string())?;
         let floor = self.platter.floor(now.wall);
         let incarnation = self.platter.begin_life(same);
         let actor = Actor { node: self.id, incarnation };

@@ -52,8 +52,6 @@ pub struct Opened {
     pub stores: Vec<Store>,
     /// One a core.
     pub recoveries: Vec<Recovery>,
-    /// Acknowledged data was found damaged.
-    pub damaged: bool,
 }
 
 /// Opens the engine on a disk and gathers what the machines must be told.
@@ -84,11 +82,7 @@ pub fn open(disk: &MemoryDisk, options: Options, cores: u8) -> Result<Opened, Op
             }
         }
     }
-    let damaged = !engine.damage().is_empty();
-    if damaged {
-        recoveries.iter_mut().for_each(Recovery::forget_clocks);
-    }
-    Ok(Opened { engine, stores, recoveries, damaged })
+    Ok(Opened { engine, stores, recoveries })
 }
 
 fn change_of(op: Op<'_>) -> Option<RowChange> {

@@ -154,12 +154,6 @@ impl World {
         let Some(life) = &mut self.nodes[node].life else { return };
         if life.cores.iter().all(|c| c.peer.is_serving()) {
             life.liveness.set_state(NodeState::Ready);
-            // Everything was pulled from everybody: what was damaged in the log is made up for.
-            for damage in life.engine.damage() {
-                if matches!(damage.place, storage::Place::Log { .. }) {
-                    let _ = life.engine.repaired(&damage);
-                }
-            }
             self.nodes[node].platter.memory.suspect = false;
             self.trace.tell(self.now, format_args!("n{} is ready", node + 1));
         }
