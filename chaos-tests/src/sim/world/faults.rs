@@ -90,6 +90,9 @@ impl World {
                     self.die(node, Crash::ProcessKill);
                     let files = &self.nodes[node].platter.files;
                     let where_ = files.rot_random(".log");
+                    // From now on, not only once it is noticed: nobody else may lose anything before
+                    // this machine is whole again.
+                    self.nodes[node].platter.memory.suspect = true;
                     self.trace.tell(self.now, format_args!("rot in {where_:?}"));
                     self.queue.plan(self.now + outage, Happening::Start { node });
                 }
