@@ -163,10 +163,6 @@ impl Profile {
         may(c, 200_000, Fault::SyncFails, &[15, 30]);
         may(c, 200_000, Fault::Full, &[15, 30]);
         may(c, 100_000, Fault::Rot, &[10]);
-        // Rot in the last frames of a log that an earlier run left behind passes for a torn tail, and
-        // newer clocks then claim what it took. Until the manifest says where such a log ends, only the
-        // profile that looks for this has rot.
-        faults.never(Fault::Rot);
         if durability == Durability::Sync && c.coin() {
             faults.set(Fault::PowerEverywhere, 20);
         }

@@ -31,6 +31,9 @@ pub(crate) struct Story {
     /// Log damage that was found and not yet repaired; and what was repaired.
     pub(crate) damage: BTreeSet<Damage>,
     pub(crate) repaired: BTreeSet<Damage>,
+    /// Where the streams of earlier runs end: up to there they were written anew and synced, so what
+    /// is missing before is damage and no torn tail.
+    pub(crate) ends: BTreeMap<u64, Mark>,
 }
 
 /// A change of the story.
@@ -42,6 +45,7 @@ pub(crate) enum Edit {
     Numbers { next_table: u64, next_stream: u64 },
     Damaged { damage: Damage },
     Repaired { damage: Damage },
+    StreamEnds { stream: u64, end: Mark },
 }
 
 impl Story {
@@ -62,6 +66,7 @@ impl Story {
                 self.damage.remove(damage);
                 self.repaired.insert(damage.clone());
             }
+            Edit::StreamEnds { stream, end } => drop(self.ends.insert(*stream, *end)),
         }
     }
 
@@ -77,6 +82,8 @@ impl Story {
         }
         edits.extend(self.damage.iter().cloned().map(|damage| Edit::Damaged { damage }));
         edits.extend(self.repaired.iter().cloned().map(|damage| Edit::Repaired { damage }));
+        let ends = self.ends.iter();
+        edits.extend(ends.map(|(stream, end)| Edit::StreamEnds { stream: *stream, end: *end }));
         edits
     }
 
@@ -264,6 +271,10 @@ fn encode_edit(edit: &Edit, out: &mut Vec<u8>) {
             out.push(6);
             encode_damage(damage, out);
         }
+        Edit::StreamEnds { stream, end } => {
+            out.push(7);
+            [*stream, end.segment, end.offset].iter().for_each(|v| put_varint(out, *v));
+        }
     }
 }
 
@@ -288,6 +299,11 @@ fn decode_edit(rest: &mut &[u8]) -> Option<Edit> {
         4 => Edit::Numbers { next_table: varint(rest)?, next_stream: varint(rest)? },
         5 => Edit::Damaged { damage: decode_damage(rest)? },
         6 => Edit::Repaired { damage: decode_damage(rest)? },
+        7 => {
+            let stream = varint(rest)?;
+            let end = Mark { segment: varint(rest)?, offset: varint(rest)? };
+            Edit::StreamEnds { stream, end }
+        }
         _ => return None,
     })
 }
@@ -362,6 +378,8 @@ mod tests {
         manifest
             .commit(&[Edit::Flushed { range, sequence: 12 }, Edit::Damaged { damage }])
             .unwrap();
+        let end = Mark { segment: 4, offset: 77 };
+        manifest.commit(&[Edit::StreamEnds { stream: 3, end }]).unwrap();
         manifest
             .commit(&[
                 Edit::AddTable { level: 0, number: 8, bounds },

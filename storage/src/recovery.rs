@@ -68,6 +68,8 @@ pub(crate) fn open(
     let first_stream = story.next_stream.max(1);
     story.next_stream = first_stream + ranges.len() as u64;
     story.next_table = next_table(&story, &names);
+    let present = streams(&names);
+    story.ends.retain(|stream, _| present.contains_key(stream));
     let poison = Arc::new(Poison::default());
     let number = manifest_number + 1;
     let mut manifest = Manifest::create(disk.as_ref(), number, story, poison.clone())?;
@@ -76,7 +78,11 @@ pub(crate) fn open(
     // this run's streams would cover it. To sync the old file is not enough: after a sync that
     // failed, its pages pass for clean, and the next sync says yes without writing them. So the
     // bytes that were replayed are written anew.
+    let mut ends: BTreeMap<u64, Mark> = BTreeMap::new();
     for (stream, segment) in replayed {
+        let bytes = old_segments.get(&(stream, segment)).map_or(0, |old| old.bytes);
+        let end = ends.entry(stream).or_default();
+        *end = (*end).max(Mark { segment, offset: bytes });
         let name = segment_name(stream, segment);
         let rewritten = disk
             .open(&name)
@@ -90,8 +96,9 @@ pub(crate) fn open(
     // stood behind them must never count as flushed.
     let settled = ranges.iter().zip(&memtables).filter(|(_, memtable)| memtable.is_empty());
     let sequence = next_sequence - 1;
-    let marks = settled.map(|(range, _)| Edit::Flushed { range: range.clone(), sequence });
-    manifest.commit(&marks.collect::<Vec<_>>())?;
+    let settled = settled.map(|(range, _)| Edit::Flushed { range: range.clone(), sequence });
+    let ends = ends.into_iter().map(|(stream, end)| Edit::StreamEnds { stream, end });
+    manifest.commit(&settled.chain(ends).collect::<Vec<_>>())?;
 
     let planted = options.planted(PlantedBug::MissingFsync);
     let streams: Vec<Arc<Stream>> = ranges
@@ -342,6 +349,7 @@ impl<'a> Logs<'a> {
     ) -> Result<(), OpenError> {
         let flushed = self.story.flushed.lowest(range);
         let durable = segments.iter().map(|(_, r)| r.durable).max().unwrap_or_default();
+        let durable = self.story.ends.get(&stream).copied().unwrap_or_default().max(durable);
         // Without the first header nothing before the first frame can be called lost.
         let mut last = first_sequence.map_or(flushed, |first| first - 1);
         for (i, (segment, reading)) in segments.iter().enumerate() {

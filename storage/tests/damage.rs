@@ -171,3 +171,23 @@ fn all(store: &Store) -> Rows {
     let rows = store.shards[0].scan(b"", None, Direction::Forward, None).unwrap();
     rows.map(Result::unwrap).collect()
 }
+
+#[test]
+fn rot_at_the_end_of_an_earlier_run_s_log_is_damage_and_no_torn_tail() {
+    let disk = MemoryDisk::new(3);
+    let mut store = Store::open(&disk, options(1)).unwrap();
+    store.shards[0].apply(&put(b"k001", b"early"), Durability::Os).unwrap();
+    let names = disk.list().unwrap();
+    let log = names.iter().find(|name| name.ends_with(".log")).unwrap().clone();
+    drop(store);
+    disk.crash(Crash::ProcessKill);
+    let mut store = Store::open(&disk, options(1)).unwrap();
+    store.shards[0].apply(&put(b"k002", b"late"), Durability::Os).unwrap();
+    drop(store);
+    disk.crash(Crash::ProcessKill);
+    let len = disk.open(&log).unwrap().len().unwrap();
+    // In the payload of the last frame, before what pads it.
+    assert!(disk.rot(&log, len - 12, 1));
+    let opened = Store::open(&disk, options(1));
+    assert!(matches!(opened, Err(OpenError::Damaged { .. })));
+}
