@@ -7,5 +7,6 @@ mod damage;
 mod faults;
 mod fixture;
 mod foreign;
+mod front;
 mod model;
 mod stories;
