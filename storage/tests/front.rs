@@ -89,3 +89,55 @@ fn a_failed_sync_fails_every_writer_of_the_group_and_all_that_come_after() {
     assert!(outcomes.iter().all(|o| matches!(o, Err(Error::Poisoned { .. }))), "{outcomes:?}");
     assert_eq!(store.get(b"k001").unwrap().as_deref(), Some(&b"safe"[..]));
 }
+
+/// A writer moves money between two keys in one batch; readers must never see a moment between.
+#[test]
+fn a_batch_becomes_visible_at_once_to_readers_on_other_threads() {
+    for (memtable_bytes, workers) in [(1 << 20, 0), (8 << 10, 1)] {
+        let disk = MemoryDisk::new(1);
+        let store = open(&disk, Options { memtable_bytes, ..options(1) });
+        let both = |a: u64, b: u64| {
+            let mut batch = ringdb_storage::Batch::new();
+            batch.put(b"a", &a.to_be_bytes());
+            batch.put(b"b", &b.to_be_bytes());
+            batch.merge(b"m", b"x");
+            batch.delete_range(b"c", b"d");
+            batch.put(format!("c{}", a % 7).as_bytes(), b"row");
+            batch
+        };
+        store.write(&both(1000, 0), Durability::Buffered).unwrap();
+        let done = std::sync::atomic::AtomicBool::new(false);
+        let number = |value: Option<&[u8]>| u64::from_be_bytes(value.unwrap().try_into().unwrap());
+        thread::scope(|scope| {
+            for _ in 0..workers {
+                scope.spawn(|| store.work());
+            }
+            for _ in 0..2 {
+                scope.spawn(|| {
+                    let mut last = 0;
+                    while !done.load(std::sync::atomic::Ordering::Relaxed) {
+                        let mut seen = [0, 0];
+                        store.get_many(&[b"a", b"b"], |i, value| seen[i] = number(value)).unwrap();
+                        assert_eq!(seen[0] + seen[1], 1000);
+                        assert!(seen[1] >= last, "time does not go back");
+                        last = seen[1];
+                        let view = &store.views()[0];
+                        let moved = number(view.get(b"b").unwrap().as_deref());
+                        let operands = view.get(b"m").unwrap().map_or(0, |value| value.len());
+                        assert_eq!(operands as u64, moved + 1);
+                        // Each batch deletes the row of the batch before.
+                        let mut scan = view.scan(b"c", Some(b"d"), Direction::Backward).unwrap();
+                        let (key, _) = scan.next_row().unwrap().unwrap();
+                        assert_eq!(key, format!("c{}", (1000 - moved) % 7).as_bytes());
+                        assert!(scan.next_row().unwrap().is_none());
+                    }
+                });
+            }
+            for moved in 1..=1000 {
+                store.write(&both(1000 - moved, moved), Durability::Os).unwrap();
+            }
+            done.store(true, std::sync::atomic::Ordering::Relaxed);
+            store.close();
+        });
+    }
+}

@@ -14,6 +14,7 @@ use crate::fold::Merge;
 use crate::log::SyncHandle;
 use crate::merge::Direction;
 use crate::options::Options;
+use crate::reader::{Reader, View};
 use crate::shard::{Durability, Shard};
 use crate::sync::{Mutex, lock};
 use std::cell::RefCell;
@@ -40,6 +41,7 @@ struct Inner {
 struct Lane {
     groups: Groups,
     shard: Mutex<Shard>,
+    reader: Reader,
     sync: SyncHandle,
 }
 
@@ -65,8 +67,9 @@ impl Store {
         merge: Arc<dyn Merge>,
     ) -> Result<Self, OpenError> {
         let (engine, shards) = Engine::open(disk, options.clone(), merge, &mut |_| {})?;
-        let lane = |shard: Shard| Lane {
+        let lane = |mut shard: Shard| Lane {
             groups: Groups::default(),
+            reader: shard.reader(),
             sync: shard.sync_handle(),
             shard: Mutex::new(shard),
         };
@@ -180,7 +183,7 @@ impl Store {
     /// # Errors
     /// As [`Store::get`].
     pub fn get_with<T>(&self, key: &[u8], f: impl FnOnce(Option<&[u8]>) -> T) -> Result<T, Error> {
-        lock(&self.inner.lane(key).shard).get_with(key, f)
+        self.inner.lane(key).reader.get_with(key, f)
     }
 
     /// Calls `f` with the index and value of each of `keys`, in no particular order.
@@ -192,10 +195,27 @@ impl Store {
         keys: &[K],
         mut f: impl FnMut(usize, Option<&[u8]>),
     ) -> Result<(), Error> {
+        let lanes = &self.inner.lanes;
+        if let [lane] = &lanes[..] {
+            return lane.reader.get_many(keys, f);
+        }
+        let mut parts: Vec<(Vec<usize>, Vec<&[u8]>)> = vec![Default::default(); lanes.len()];
         for (i, key) in keys.iter().enumerate() {
-            self.get_with(key.as_ref(), |value| f(i, value))?;
+            let part = &mut parts[self.inner.options.shard_of(key.as_ref())];
+            part.0.push(i);
+            part.1.push(key.as_ref());
+        }
+        for (lane, (indexes, keys)) in lanes.iter().zip(parts).filter(|(_, p)| !p.0.is_empty()) {
+            lane.reader.get_many(&keys, |i, value| f(indexes[i], value))?;
         }
         Ok(())
+    }
+
+    /// The moment, shard by shard: what is written from now on it does not see. It keeps in memory
+    /// what it sees until it is dropped.
+    #[must_use]
+    pub fn views(&self) -> Vec<View> {
+        self.inner.lanes.iter().map(|lane| lane.reader.view()).collect()
     }
 
     /// Calls `f` with the rows from `start` (inclusive) to `end` (exclusive; none = to the end) of
@@ -219,8 +239,8 @@ impl Store {
                 Direction::Forward => &lanes[i],
                 Direction::Backward => &lanes[lanes.len() - 1 - i],
             };
-            let shard = lock(&lane.shard);
-            let mut scan = shard.scan(start, end, direction, None)?;
+            let view = lane.reader.view();
+            let mut scan = view.scan(start, end, direction)?;
             while let Some((key, value)) = scan.next_row()? {
                 if f(key, &value).is_break() {
                     return Ok(());
