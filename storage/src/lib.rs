@@ -83,6 +83,8 @@ pub mod disk;
 mod error;
 mod key;
 pub mod limits;
+#[doc(hidden)]
+pub mod measure;
 mod poison;
 mod sync;
 
