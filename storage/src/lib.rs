@@ -33,6 +33,7 @@ mod batch;
 mod engine;
 mod fold;
 mod job;
+mod lookup;
 mod options;
 mod scan;
 mod shard;
