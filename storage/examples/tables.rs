@@ -75,14 +75,18 @@ fn fill(directory: &Path, rows: u64) {
     settle(&engine, &mut shard);
 }
 
+/// True when the workload is asked for.
+fn wanted(what: &str) -> bool {
+    std::env::args().nth(3).is_none_or(|part| what.contains(&part))
+}
+
 fn report(what: &str, n: u64, f: impl FnOnce()) {
-    if std::env::args().nth(3).is_some_and(|wanted| !what.contains(&wanted)) {
-        return;
+    if wanted(what) {
+        let before = cpu_ns();
+        f();
+        let ns = (cpu_ns() - before) as f64 / n as f64;
+        println!("{what:<24} {ns:>10.1} ns/op");
     }
-    let before = cpu_ns();
-    f();
-    let ns = (cpu_ns() - before) as f64 / n as f64;
-    println!("{what:<24} {ns:>10.1} ns/op");
 }
 
 fn gets(shard: &Shard, n: u64, seed: u64, of: impl Fn(u64) -> [u8; 16], hit: bool) {
@@ -100,10 +104,30 @@ fn main() {
     if !directory.join("CURRENT").exists() {
         fill(&directory, rows);
     }
-    let known = |r: u64| key(r % rows);
-    let unknown = |r: u64| key(rows + r % (1 << 40));
+    let cached = ["scan, first", "scan, cached", "scan back, cached", "get, cached"];
+    let more =
+        ["get missing, cached", "get_many 64, cached", "get_many 64, near", "seek + 10, cached"];
+    if cached.iter().chain(&more).any(|what| wanted(what)) {
+        read_cached(&directory, rows);
+    }
+    if ["get, small cache", "get missing, small", "seek + 10, small"].iter().any(|w| wanted(w)) {
+        read_through_a_small_cache(&directory, rows);
+    }
+    if ["flush to a table", "compact", "scan over a tenth gone"].iter().any(|w| wanted(w)) {
+        write(&scratch.path().join("written"));
+    }
+}
 
-    let (engine, shard) = open(&directory, 512 << 20);
+fn known(rows: u64) -> impl Fn(u64) -> [u8; 16] {
+    move |r| key(r % rows)
+}
+
+fn unknown(rows: u64) -> impl Fn(u64) -> [u8; 16] {
+    move |r| key(rows + r % (1 << 40))
+}
+
+fn read_cached(directory: &Path, rows: u64) {
+    let (engine, shard) = open(directory, 512 << 20);
     println!("tables a level: {:?}", engine.stats().tables);
     let walk = |direction| {
         let mut scan = shard.scan(b"", None, direction, None).unwrap();
@@ -115,15 +139,16 @@ fn main() {
         assert_eq!(seen, rows);
     };
     report("scan, first", rows, || walk(Direction::Forward));
+    walk(Direction::Forward);
     report("scan, cached", rows, || walk(Direction::Forward));
     report("scan back, cached", rows, || walk(Direction::Backward));
     println!("cache {:.1} MB", engine.stats().cache_bytes as f64 / 1e6);
-    gets(&shard, 100_000, 77, known, true);
-    report("get, cached", 300_000, || gets(&shard, 300_000, 1, known, true));
-    report("get missing, cached", 500_000, || gets(&shard, 500_000, 2, unknown, false));
+    gets(&shard, 50_000, 77, known(rows), true);
+    report("get, cached", 500_000, || gets(&shard, 500_000, 1, known(rows), true));
+    report("get missing, cached", 500_000, || gets(&shard, 500_000, 2, unknown(rows), false));
     for sorted in [false, true] {
-        let name = if sorted { "get_many 64, near keys" } else { "get_many 64, cached" };
-        let mut all: Vec<[u8; 16]> = (0..300_032).map(|i| known(scatter(i + 3))).collect();
+        let name = if sorted { "get_many 64, near" } else { "get_many 64, cached" };
+        let mut all: Vec<[u8; 16]> = (0..500_032).map(|i| known(rows)(scatter(i + 3))).collect();
         if sorted {
             all.sort_unstable();
         }
@@ -136,38 +161,44 @@ fn main() {
             assert_eq!(found, all.len());
         });
     }
-    report("seek + 10, cached", 100_000, || seeks(&shard, 100_000, known));
-    drop((engine, shard));
+    report("seek + 10, cached", 200_000, || seeks(&shard, 200_000, known(rows)));
+}
 
-    if std::env::args().nth(3).is_some_and(|part| part.ends_with("cached")) {
-        return;
-    }
-    let (engine, shard) = open(&directory, 24 << 20);
-    gets(&shard, 100_000, 78, known, true);
-    report("get, small cache", 200_000, || gets(&shard, 200_000, 4, known, true));
-    report("get missing, small", 300_000, || gets(&shard, 300_000, 5, unknown, false));
-    report("seek + 10, small cache", 50_000, || seeks(&shard, 50_000, known));
-    drop((engine, shard));
+fn read_through_a_small_cache(directory: &Path, rows: u64) {
+    let (_engine, shard) = open(directory, 24 << 20);
+    gets(&shard, 50_000, 78, known(rows), true);
+    report("get, small cache", 300_000, || gets(&shard, 300_000, 4, known(rows), true));
+    report("get missing, small", 300_000, || gets(&shard, 300_000, 5, unknown(rows), false));
+    report("seek + 10, small cache", 100_000, || seeks(&shard, 100_000, known(rows)));
+}
 
-    let (engine, mut shard) = open(&scratch.path().join("written"), 8 << 20);
+fn write(directory: &Path) {
+    let (engine, mut shard) = open(directory, 8 << 20);
     let n = 300_000;
     let mut batch = Batch::new();
-    for i in 0..n {
-        batch.clear();
-        batch.put(&key(i), &value(i));
-        shard.apply(&batch, Durability::Buffered).unwrap();
-        if i % 1024 == 0 {
-            shard.commit().unwrap();
+    for round in 0..4 {
+        for i in round * n..(round + 1) * n {
+            batch.clear();
+            batch.put(&key(i), &value(i));
+            shard.apply(&batch, Durability::Buffered).unwrap();
+            if i % 1024 == 0 {
+                shard.commit().unwrap();
+            }
+        }
+        shard.rotate();
+        let job = engine.next_job().unwrap();
+        if round < 3 {
+            job.run().unwrap();
+            settle(&engine, &mut shard);
+        } else {
+            report("flush to a table", n, || job.run().unwrap());
+            report("compact", 4 * n, || settle(&engine, &mut shard));
         }
     }
-    shard.rotate();
-    let job = engine.next_job().unwrap();
-    report("flush to a table", n, || job.run().unwrap());
-    shard.refresh();
     let mut batch = Batch::new();
     batch.delete_range(&[0x40], &[0x40 + 26]);
     shard.apply(&batch, Durability::Os).unwrap();
-    report("scan over a tenth gone", n, || {
+    report("scan over a tenth gone", 4 * n, || {
         let mut scan = shard.scan(b"", None, Direction::Forward, None).unwrap();
         while let Some(row) = scan.next_row().unwrap() {
             black_box(row.0.len());

@@ -138,7 +138,10 @@ impl Clock {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::table::tests_block as block_of;
+
+    fn block_of(value_bytes: usize) -> Block {
+        Block::of_one(&vec![7; value_bytes])
+    }
 
     #[test]
     fn the_budget_holds_and_what_is_used_stays() {

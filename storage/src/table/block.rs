@@ -185,8 +185,22 @@ impl Block {
         }
     }
 
+    /// A block with one row, to be put somewhere.
+    #[cfg(test)]
+    pub(crate) fn of_one(value: &[u8]) -> Self {
+        let mut builder = super::build::BlockBuilder::new(16);
+        builder.add_change(b"key", Tag(1), value);
+        Self::decode(builder.finish(), &mut DecodeScratch::default()).expect("a sound block")
+    }
+
     pub(crate) fn bytes(&self) -> &[u8] {
         &self.bytes
+    }
+
+    /// Touches what a search looks at first, so that several blocks come from memory at once.
+    pub(crate) fn warm(&self) -> u8 {
+        let words = self.bytes.iter().step_by(64).take(8);
+        words.fold(0, |sum, byte| sum.wrapping_add(*byte))
     }
 
     /// Number of changes.

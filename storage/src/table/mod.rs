@@ -18,18 +18,15 @@ mod raw;
 mod reader;
 mod writer;
 
+#[cfg(test)]
+#[allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
+mod tests;
+
 pub(crate) use block::Block;
 pub(crate) use cursor::TablesCursor;
 pub(crate) use filter::hash;
 pub(crate) use reader::{Slice, Table};
 pub(crate) use writer::{TableBounds, TableWriter};
-
-#[cfg(test)]
-pub(crate) fn tests_block(value_bytes: usize) -> Block {
-    let mut block = build::BlockBuilder::new(16);
-    block.add_change(b"key", crate::key::Tag(1), &vec![7; value_bytes]);
-    Block::decode(block.finish(), &mut block::DecodeScratch::default()).expect("a sound block")
-}
 
 /// File name of a table.
 pub(crate) fn table_name(number: u64) -> String {

@@ -183,31 +183,27 @@ impl Table {
         Ok(&self.body()?.tombstones)
     }
 
-    /// Calls `visit` with the versions of `key`, newest first, until it says false. Asks the index;
-    /// asking the filter before is the caller's part. `last` is the block that was looked at last:
-    /// many keys in order read a block once.
-    pub(crate) fn get(
+    /// Calls `visit` with the versions of `key`, newest first, until it says false. `at` is the
+    /// [`Table::first_block`] for it, `block` that block. Asking the filter is the caller's part.
+    pub(crate) fn get_in(
         &self,
         key: &[u8],
-        last: &mut Option<(usize, Arc<Block>)>,
+        at: usize,
+        block: &Arc<Block>,
         mut visit: impl FnMut(Tag, &Arc<Block>, Range<usize>) -> bool,
     ) -> Result<(), Error> {
         let body = self.body()?;
-        let mut i = body.index.first_block(key);
-        while i < body.index.len() {
-            if last.as_ref().is_none_or(|(number, _)| *number != i) {
-                *last = Some((i, self.block(i)?));
+        let mut in_block = |block: &Arc<Block>| {
+            block.find(key).all(|row| visit(block.tag(row), block, block.value(row)))
+        };
+        let mut more = in_block(block);
+        let mut at = at;
+        while more && body.splits_keys && body.index.ends_with(at, key) {
+            at += 1;
+            if at == body.index.len() {
+                break;
             }
-            let Some((_, block)) = last else { break };
-            for row in block.find(key) {
-                if !visit(block.tag(row), block, block.value(row)) {
-                    return Ok(());
-                }
-            }
-            if !(body.splits_keys && body.index.ends_with(i, key)) {
-                return Ok(());
-            }
-            i += 1;
+            more = in_block(&self.block(at)?);
         }
         Ok(())
     }
