@@ -1,8 +1,11 @@
 //! Cursors and gets against the list of rows that was written.
 
-use super::super::TablesCursor;
+use super::super::build::BlockBuilder;
+use super::super::footer::{Footer, Handle, seal};
+use super::super::{TableBounds, TablesCursor};
 use super::{Chance, Row, get, open, write};
-use crate::disk::MemoryDisk;
+use crate::checksum::Checksum;
+use crate::disk::{Disk, MemoryDisk};
 use crate::merge::Direction;
 use crate::table::Table;
 use std::sync::Arc;
@@ -106,6 +109,64 @@ fn a_walk_over_any_part_in_any_direction_gives_what_was_written() {
             assert!(
                 all.iter().any(|row| row.0 == beside) || get(table, &beside).unwrap().is_empty()
             );
+        }
+    }
+}
+
+#[test]
+fn versions_of_a_key_that_stand_in_several_blocks_are_all_found() {
+    // As RocksDB may write: a block ends between two versions, so separators are internal keys.
+    let key = |i: u64| format!("key-{:02}", i / 7).into_bytes();
+    let rows: Vec<Row> = (0..100).map(|i| (key(i), 900 - i, vec![i as u8; 9])).collect();
+    let internal = |row: &Row| [&row.0[..], &(row.1 << 8 | 1).to_le_bytes()].concat();
+    let (mut out, mut handles) = (Vec::new(), Vec::new());
+    let mut sealed = |payload: &[u8]| {
+        let offset = out.len() as u64;
+        let handle = Handle { offset, size: seal(&mut out, payload, false) };
+        let mut value = Vec::new();
+        handle.encode(&mut value);
+        (handle, value)
+    };
+    for rows in rows.chunks(3) {
+        let mut block = BlockBuilder::new(16);
+        rows.iter().for_each(|row| block.add(&internal(row), &row.2, true));
+        handles.push((internal(rows.last().unwrap()), sealed(block.finish()).1));
+    }
+    let mut index = BlockBuilder::new(1);
+    handles.iter().for_each(|(separator, handle)| index.add(separator, handle, true));
+    let index = sealed(index.finish()).0;
+    let properties = sealed(&[0, 0, 0, 0, 1, 0, 0, 0]).1;
+    let mut metaindex = BlockBuilder::new(1);
+    metaindex.add(b"rocksdb.properties", &properties, true);
+    let metaindex = sealed(metaindex.finish()).0;
+    out.extend(Footer { checksum: Checksum::Xxh3, metaindex, index }.encode());
+    let disk = MemoryDisk::new(1);
+    disk.create("t").unwrap().write_at(&out, 0).unwrap();
+    let bounds = TableBounds {
+        bytes: out.len() as u64,
+        smallest: rows[0].0.clone(),
+        largest: rows[99].0.clone(),
+        last_sequence: 900,
+        ..TableBounds::default()
+    };
+    let tables = [open(&disk, "t", bounds, 1 << 20).unwrap()];
+    for i in 0..15 {
+        let name = key(7 * i);
+        let found: Vec<u64> =
+            get(&tables[0], &name).unwrap().iter().map(|(tag, _)| tag.sequence()).collect();
+        let want: Vec<u64> = rows.iter().filter(|row| row.0 == name).map(|row| row.1).collect();
+        assert_eq!(found, want, "{i}");
+        for direction in [Direction::Forward, Direction::Backward] {
+            let (start, end) = (key(7 * (i / 2)), key(7 * i));
+            let mut cursor = TablesCursor::new(&tables, &start, Some(&end), direction).unwrap();
+            assert_eq!(walk(&mut cursor), part(&rows, &start, Some(&end), direction));
+            let mut cursor = TablesCursor::new(&tables, &start, None, direction).unwrap();
+            let mut keys = 0;
+            while cursor.key().is_some() {
+                cursor.advance().unwrap();
+                keys += 1;
+            }
+            assert_eq!(keys, 15 - i / 2);
         }
     }
 }
