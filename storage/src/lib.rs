@@ -54,6 +54,7 @@ mod engine;
 mod fold;
 mod front;
 mod job;
+mod lookup;
 mod options;
 mod reader;
 mod scan;
