@@ -23,8 +23,14 @@ pub struct Options {
     pub table_bytes: u64,
     /// Tables of one key range in level 0 that start a compaction.
     pub level0_tables: usize,
-    /// Bytes in level 1; each further level holds ten times as many.
+    /// Bytes in the last level from which on a level above it is used, a tenth as large; and so on
+    /// upwards. Below that, level 0 is merged straight into the last level.
     pub level1_bytes: u64,
+    /// Deletions that make a table worth a compaction of its own, if they are half of what it holds.
+    pub deletions_many: u64,
+    /// Into how many parts a flush and the merging of level 0 are split, at most, once the store is
+    /// large enough; the parts are merged by jobs of their own.
+    pub parts_max: usize,
     /// Bloom filter bits per key.
     pub bloom_bits: usize,
     /// Open although acknowledged data is lost, and report it in [`crate::Engine::damage`].
@@ -54,6 +60,8 @@ impl Default for Options {
             table_bytes: 64 << 20,
             level0_tables: 4,
             level1_bytes: 256 << 20,
+            deletions_many: 4 << 10,
+            parts_max: 4,
             bloom_bits: 10,
             tolerate_damage: false,
             planted_bugs: Vec::new(),
@@ -73,6 +81,7 @@ impl Options {
             block_cache_bytes: 64 << 10,
             table_bytes: 16 << 10,
             level1_bytes: 64 << 10,
+            deletions_many: 32,
             ..Self::default()
         }
     }
@@ -109,6 +118,9 @@ impl Options {
         }
         if self.level0_tables < 2 || self.table_bytes == 0 || self.level1_bytes == 0 {
             return refuse("level0_tables must be at least 2, table and level sizes above 0");
+        }
+        if !(1..=64).contains(&self.parts_max) {
+            return refuse("parts_max must be between 1 and 64");
         }
         if !(1..=18).contains(&self.bloom_bits) {
             return refuse("bloom_bits must be between 1 and 18");

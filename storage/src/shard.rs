@@ -1,6 +1,7 @@
 //! Shard: one core's part of the key space; the only writer of its keys.
 
 use crate::batch::Batch;
+use crate::compaction::pace::Debt;
 use crate::engine::Shared;
 use crate::error::Error;
 use crate::key::KeyRange;
@@ -295,6 +296,13 @@ impl Shard {
     #[must_use]
     pub fn unflushed(&self) -> usize {
         self.immutable.len()
+    }
+
+    /// How far the background work behind this shard's writes is behind. What a writer makes of it:
+    /// [`crate::Brake`].
+    #[must_use]
+    pub fn debt(&self) -> Debt {
+        self.shared.debt(self.number, self.active.bytes())
     }
 
     /// Bytes in the memtable that takes the writes.

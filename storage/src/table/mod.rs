@@ -7,12 +7,15 @@
 //! Every block is verified when it is read from the disk. RocksDB's own tools read these files.
 
 mod block;
+mod counts;
 mod filter;
 mod footer;
 mod reader;
 mod writer;
 
 pub(crate) use block::{Block, Decoded};
+#[cfg(test)]
+pub(crate) use counts::TableCounts;
 pub(crate) use filter::hash;
 pub(crate) use reader::{Slice, Table};
 pub(crate) use writer::{TableBounds, TableWriter};

@@ -1,6 +1,7 @@
 //! Reading a table: index, filter and range deletions in memory, data blocks through the cache.
 
 use super::block::Block;
+use super::counts::TableCounts;
 use super::filter;
 use super::footer::{FOOTER_BYTES, Handle, TRAILER_BYTES, decode_footer, unseal};
 use super::writer::TableBounds;
@@ -21,6 +22,8 @@ use std::sync::{Arc, Mutex, PoisonError};
 pub(crate) struct Table {
     pub(crate) number: u64,
     pub(crate) bounds: TableBounds,
+    /// What its properties say that it holds; zeros while it cannot be read.
+    pub(crate) counts: TableCounts,
     /// None: the file is damaged beyond its blocks, and every read of its range says so.
     body: Option<Body>,
     shelf: Arc<Shelf>,
@@ -68,12 +71,14 @@ impl Table {
         let mut table = Self {
             number,
             bounds,
+            counts: TableCounts::default(),
             body: None,
             shelf,
             broken: AtomicBool::new(true),
             forgiven: Mutex::default(),
         };
-        table.body = Some(table.read_body(file)?);
+        let (body, counts) = table.read_body(file)?;
+        (table.body, table.counts) = (Some(body), counts);
         table.broken.store(false, Ordering::Relaxed);
         Ok(table)
     }
@@ -83,11 +88,22 @@ impl Table {
         Self {
             number,
             bounds,
+            counts: TableCounts::default(),
             body: None,
             shelf,
             broken: AtomicBool::new(true),
             forgiven: Mutex::default(),
         }
+    }
+
+    /// A table without content, for those who look at bounds and counts only.
+    #[cfg(test)]
+    pub(crate) fn hollow(number: u64, bounds: TableBounds, counts: TableCounts) -> Self {
+        let shelf = Arc::new(Shelf::new(0));
+        let mut table = Self::damaged(number, bounds, shelf);
+        table.counts = counts;
+        table.broken.store(false, Ordering::Relaxed);
+        table
     }
 
     /// True when it cannot be read as a whole.
@@ -156,6 +172,14 @@ impl Table {
     /// True when it may speak of a key in `lower..upper`.
     pub(crate) fn overlaps(&self, lower: &[u8], upper: Option<&[u8]>) -> bool {
         !self.is_below(lower) && upper.is_none_or(|upper| self.bounds.smallest.as_slice() < upper)
+    }
+
+    /// Up to `parts` − 1 keys that cut it into parts of like size.
+    pub(crate) fn sample(&self, parts: usize) -> Vec<Vec<u8>> {
+        let Some(body) = &self.body else { return Vec::new() };
+        let blocks = body.blocks.len();
+        let parts = parts.min(blocks).max(1);
+        (1..parts).map(|i| body.separator(i * blocks / parts - 1).to_vec()).collect()
     }
 
     pub(crate) fn tombstones(&self) -> Result<&RangeTombstones, Error> {
@@ -255,7 +279,7 @@ impl Table {
         })
     }
 
-    fn read_body(&self, file: Arc<dyn DiskFile>) -> Result<Body, Error> {
+    fn read_body(&self, file: Arc<dyn DiskFile>) -> Result<(Body, TableCounts), Error> {
         let broken = || self.damage(None);
         let footer_at = self.bounds.bytes.checked_sub(FOOTER_BYTES as u64).ok_or_else(broken)?;
         let mut footer = [0; FOOTER_BYTES];
@@ -276,10 +300,11 @@ impl Table {
             read_tombstones(&block(handle)?, &mut tombstones).ok_or_else(broken)?;
         }
         // Reading the properties verifies them; nothing in them changes how we read.
-        block(meta("rocksdb.properties").ok_or_else(broken)?)?;
+        let properties = block(meta("rocksdb.properties").ok_or_else(broken)?)?;
+        let counts = TableCounts::of_properties(&properties);
         let (separators, blocks) =
             parse_index(&self.read(file.as_ref(), index)?).ok_or_else(broken)?;
-        Ok(Body { file, separators, blocks, filter, tombstones })
+        Ok((Body { file, separators, blocks, filter, tombstones }, counts))
     }
 }
 
