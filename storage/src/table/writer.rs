@@ -272,7 +272,7 @@ impl TableWriter {
 fn separator(last: &[u8], next: &[u8]) -> Vec<u8> {
     let shared = last.iter().zip(next).take_while(|(a, b)| a == b).count();
     match (last.get(shared), next.get(shared)) {
-        (Some(a), Some(b)) if a + 1 < *b => {
+        (Some(a), Some(b)) if a.checked_add(1).is_some_and(|a| a < *b) => {
             let mut key = last[..=shared].to_vec();
             key[shared] += 1;
             key
