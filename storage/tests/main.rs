@@ -7,5 +7,6 @@ mod damage;
 mod faults;
 mod fixture;
 mod foreign;
+mod fuzz;
 mod model;
 mod stories;
