@@ -338,7 +338,7 @@ impl Layers {
         let patterns = [concat!("Instant::", "now"), concat!("SystemTime::", "now")];
         let name = path.split('/').next().unwrap_or_default();
         let pure = self.crates.get(name).is_some_and(|layer| layer.pure);
-        let outside = path.contains("/examples/") || path.contains("/tests/") && !pure;
+        let outside = measures(path) || path.contains("/tests/") && !pure;
         if outside || self.excepted("clock", path) {
             return Vec::new();
         }
@@ -348,7 +348,7 @@ impl Layers {
     fn sleeps(&self, path: &str, text: &str) -> Vec<String> {
         let patterns =
             [concat!("thread::", "sleep"), concat!("time::", "sleep"), concat!(" sl", "eep(")];
-        if self.excepted("sleep", path) || path.contains("/examples/") {
+        if self.excepted("sleep", path) || measures(path) {
             return Vec::new();
         }
         lines_with(path, text, &patterns, "wait for a condition, never for time to pass")
@@ -429,6 +429,11 @@ fn lines_with(path: &str, text: &str, patterns: &[&str], rule: &str) -> Vec<Stri
         .collect()
 }
 
+/// Examples, and the workspace that measures the engine beside its peers: time is their subject.
+fn measures(path: &str) -> bool {
+    path.contains("/examples/") || path.starts_with("bench/")
+}
+
 fn opening(path: &str, text: &str) -> Option<String> {
     let first = text.lines().next().unwrap_or_default();
     let says = |rest: &str| rest.split_whitespace().count() >= HEADER_WORDS_MIN;
@@ -465,6 +470,7 @@ fn unreached(texts: &BTreeMap<String, String>, manifest: &str) -> Vec<String> {
         let named =
             |text: &String| text.lines().any(|l| l.trim().ends_with(&format!("mod {module};")));
         let whole = matches!(parts[..], ["examples" | "benches", _] | ["src", "bin", ..])
+            || matches!(parts[..], ["examples" | "benches", _, "main.rs"])
             || matches!(parts[..], ["src", _]) && roots.contains(&file)
             || matches!(parts[..], ["tests", _] | ["tests", _, "main.rs"]) && automatic;
         whole || manifest.contains(&format!("\"{}\"", parts.join("/"))) || texts.values().any(named)

@@ -10,7 +10,7 @@ use crate::disk::{Disk, DiskFile, read_all};
 use crate::error::{Damage, Error, Place, is_full};
 use crate::flushed::Flushed;
 use crate::key::KeyRange;
-use crate::limits::LEVELS;
+use crate::limits::{LEVELS, SEQUENCE_MAX};
 use crate::log::{FRAME_HEADER_BYTES, Frames, Mark, encode_frame, next_frame};
 use crate::poison::Poison;
 use crate::table::TableBounds;
@@ -344,30 +344,35 @@ fn decode_edit(rest: &mut &[u8]) -> Option<Edit> {
     Some(match take(rest, 1)?[0] {
         1 => {
             let level = usize::try_from(varint(rest)?).ok().filter(|level| *level < LEVELS)?;
-            let number = varint(rest)?;
-            let (bytes_, last_sequence) = (varint(rest)?, varint(rest)?);
+            let number = count(rest)?;
+            let (bytes_, last_sequence) = (count(rest)?, count(rest)?);
             let (smallest, largest) = (bytes(rest)?.to_vec(), bytes(rest)?.to_vec());
             let largest_excluded = take(rest, 1)? == [1];
             let bounds =
                 TableBounds { bytes: bytes_, smallest, largest, largest_excluded, last_sequence };
             Edit::AddTable { level, number, bounds }
         }
-        2 => Edit::RemoveTable { number: varint(rest)? },
+        2 => Edit::RemoveTable { number: count(rest)? },
         3 => {
-            let sequence = varint(rest)?;
+            let sequence = count(rest)?;
             let range = KeyRange { lower: bytes(rest)?.to_vec(), upper: upper(rest)? };
             Edit::Flushed { range, sequence }
         }
-        4 => Edit::Numbers { next_table: varint(rest)?, next_stream: varint(rest)? },
+        4 => Edit::Numbers { next_table: count(rest)?, next_stream: count(rest)? },
         5 => Edit::Damaged { damage: decode_damage(rest)? },
         6 => Edit::Repaired { damage: decode_damage(rest)? },
         7 => {
-            let stream = varint(rest)?;
-            let end = Mark { segment: varint(rest)?, offset: varint(rest)? };
+            let stream = count(rest)?;
+            let end = Mark { segment: count(rest)?, offset: count(rest)? };
             Edit::StreamEnds { stream, end }
         }
         _ => return None,
     })
+}
+
+/// A number that is counted on from: what leaves no room for that was never written.
+fn count(rest: &mut &[u8]) -> Option<u64> {
+    varint(rest).filter(|n| *n <= SEQUENCE_MAX)
 }
 
 fn put_upper(out: &mut Vec<u8>, upper: Option<&[u8]>) {

@@ -10,5 +10,6 @@ mod filtered;
 mod fixture;
 mod foreign;
 mod front;
+mod fuzz;
 mod model;
 mod stories;

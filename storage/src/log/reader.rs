@@ -5,6 +5,7 @@ use super::segment_id;
 use super::writer::SEGMENT_MAGIC;
 use crate::codec::{bytes, take};
 use crate::key::KeyRange;
+use crate::limits::SEQUENCE_MAX;
 
 /// A segment's bytes.
 pub(crate) struct Segment {
@@ -71,6 +72,7 @@ pub(crate) fn read_segment(segment: &Segment) -> Reading {
 fn parse_header(frame: &Frame<'_>) -> Option<(u64, KeyRange)> {
     let mut rest = frame.payload.strip_prefix(SEGMENT_MAGIC)?;
     let first = crate::codec::u64_at(take(&mut rest, 8)?, 0)?;
+    (1..=SEQUENCE_MAX).contains(&first).then_some(())?;
     let lower = bytes(&mut rest)?.to_vec();
     let has_upper = take(&mut rest, 1)? == [1];
     let upper = bytes(&mut rest)?.to_vec();

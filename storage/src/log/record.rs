@@ -2,7 +2,7 @@
 
 use crate::batch::{LogBatch, Ops};
 use crate::codec::{take, u32_at, u64_at};
-use crate::limits::FRAME_BYTES_MAX;
+use crate::limits::{FRAME_BYTES_MAX, SEQUENCE_MAX};
 
 /// Bytes before a frame's payload.
 pub(crate) const FRAME_HEADER_BYTES: usize = 48;
@@ -84,6 +84,9 @@ impl<'a> Frame<'a> {
 
     /// The batches in it, or none when the payload is not made of batches.
     pub(crate) fn log_batches(&self) -> Option<Vec<LogBatch<'a>>> {
+        if !(1..=SEQUENCE_MAX).contains(&self.first_sequence) {
+            return None;
+        }
         let mut rest = self.payload;
         let mut sequence = self.first_sequence;
         let mut batches = Vec::new();
@@ -94,7 +97,8 @@ impl<'a> Frame<'a> {
             batches.push(LogBatch { first_sequence: sequence, ops: Ops::checked(bytes, count)? });
             sequence = sequence.checked_add(u64::from(count))?;
         }
-        rest.is_empty().then_some(batches)
+        // Beyond the last sequence nothing can be counted on, nor counted.
+        (rest.is_empty() && sequence <= SEQUENCE_MAX).then_some(batches)
     }
 }
 

@@ -271,7 +271,7 @@ impl TableWriter {
 fn shorten(last: &mut Vec<u8>, next: &[u8]) {
     let shared = common(last, next);
     if let (Some(a), Some(b)) = (last.get(shared), next.get(shared))
-        && a + 1 < *b
+        && b.checked_sub(*a).is_some_and(|apart| apart > 1)
     {
         last.truncate(shared + 1);
         last[shared] += 1;
