@@ -10,10 +10,12 @@ use crate::error::{Damage, Error, OpenError, Place};
 use crate::fold::Merge;
 use crate::job::{Job, Task};
 use crate::key::KeyRange;
-use crate::log::{Frames, LogPosition, SegmentInfo, Stream, next_frame, segment_id, segment_name};
+use crate::log::{
+    Frames, LogPosition, SegmentInfo, Spares, Stream, next_frame, segment_id, segment_name,
+};
 use crate::manifest::{Edit, Manifest};
 use crate::memtable::Memtable;
-use crate::options::Options;
+use crate::options::{Options, PlantedBug};
 use crate::poison::Poison;
 use crate::recovery;
 use crate::shard::Shard;
@@ -49,6 +51,7 @@ pub(crate) struct Shared {
     work: Mutex<Work>,
     /// This run's log, by shard.
     streams: Vec<Arc<Stream>>,
+    pub(crate) spares: Arc<Spares>,
     _lock: Box<dyn Send + Sync>,
 }
 
@@ -92,6 +95,8 @@ pub struct Stats {
     pub log_segments: usize,
     /// Their bytes.
     pub log_bytes: u64,
+    /// Files that wait to become log segments.
+    pub log_spares: usize,
     /// Bytes of blocks in the cache.
     pub cache_bytes: usize,
     /// True when an earlier failure made the store refuse writes.
@@ -106,6 +111,7 @@ pub(crate) struct Parts {
     pub(crate) shelf: Arc<Shelf>,
     pub(crate) old_segments: BTreeMap<(u64, u64), OldSegment>,
     pub(crate) streams: Vec<Arc<Stream>>,
+    pub(crate) spares: Arc<Spares>,
     pub(crate) lock: Box<dyn Send + Sync>,
 }
 
@@ -148,6 +154,7 @@ impl Engine {
             next_table,
             work: Mutex::new(work),
             streams: parts.streams,
+            spares: parts.spares,
             _lock: parts.lock,
         };
         shared.retire_segments();
@@ -171,9 +178,14 @@ impl Engine {
         } else {
             let version = self.shared.version.load_full();
             let free = !work.compacting;
-            let choice = free.then(|| choose(&version, &self.shared.options)).flatten()?;
-            work.compacting = true;
-            Task::Compact(choice, version)
+            match free.then(|| choose(&version, &self.shared.options)).flatten() {
+                Some(choice) => {
+                    work.compacting = true;
+                    Task::Compact(choice, version)
+                }
+                None if self.shared.spares.claim() => Task::Fill,
+                None => return None,
+            }
         };
         Some(Job::new(self.shared.clone(), task))
     }
@@ -249,6 +261,7 @@ impl Engine {
             unflushed_memtables: self.shared.work().flushes.len(),
             log_segments: segments.len(),
             log_bytes: segments.iter().map(|(_, bytes, _)| bytes).sum(),
+            log_spares: self.shared.spares.ready(),
             cache_bytes: self.shared.shelf.cache.bytes(),
             poisoned: self.shared.poison.is_set(),
         }
@@ -290,6 +303,7 @@ impl Shared {
         match task {
             Task::Flush(flush) => drop(work.flushing.remove(&flush.shard)),
             Task::Compact(..) => work.compacting = false,
+            Task::Fill => self.spares.leave(),
             Task::Remove(names) => work.obsolete.extend(names.iter().cloned()),
         }
     }
@@ -401,7 +415,8 @@ impl Shared {
         };
         let mut content = vec![0; usize::try_from(bytes).expect("segments fit in memory")];
         file.read_at(&mut content, 0).map_err(|e| Error::io("reading a log segment", &e))?;
-        let id = segment_id(stream, segment);
+        let planted = self.options.planted(PlantedBug::OneSegmentId);
+        let id = segment_id(stream, segment, planted);
         let mut at = 0;
         loop {
             let mut frames = Frames { file: &content, id, offset: at };

@@ -4,6 +4,7 @@ use crate::compaction::choose::Choice;
 use crate::compaction::run::{ReachesBelow, Rewrite};
 use crate::engine::{Flush, Shared};
 use crate::error::Error;
+use crate::log::parse_segment_name;
 use crate::manifest::Edit;
 use crate::merge::{Direction, MemtableCursor, Source, TablesCursor};
 use crate::table::{TableBounds, table_name};
@@ -22,6 +23,7 @@ pub(crate) enum Task {
     Flush(Flush),
     Compact(Choice, Arc<Version>),
     Remove(Vec<String>),
+    Fill,
 }
 
 /// What a job does.
@@ -31,8 +33,10 @@ pub enum JobKind {
     Flush,
     /// Merges tables.
     Compact,
-    /// Deletes files that nobody needs.
+    /// Deletes files that nobody needs, or makes them ready to be used again.
     Remove,
+    /// Makes a file ready for the log.
+    Fill,
 }
 
 impl Job {
@@ -46,6 +50,7 @@ impl Job {
         match self.task {
             Some(Task::Flush(_)) => JobKind::Flush,
             Some(Task::Compact(..)) => JobKind::Compact,
+            Some(Task::Fill) => JobKind::Fill,
             Some(Task::Remove(_)) | None => JobKind::Remove,
         }
     }
@@ -62,6 +67,7 @@ impl Job {
             Task::Flush(flush) => run_flush(&shared, flush),
             Task::Compact(choice, version) => run_compaction(&shared, choice, version),
             Task::Remove(names) => remove_files(&shared, names),
+            Task::Fill => shared.spares.fill(),
         };
         if done.is_ok() && matches!(self.task, Some(Task::Remove(_))) {
             self.task = None;
@@ -190,6 +196,12 @@ fn install(
 }
 
 fn remove_files(shared: &Shared, names: &mut Vec<String>) -> Result<(), Error> {
+    let is_segment = |name: &String| parse_segment_name(name).is_some();
+    let (mut segments, others): (Vec<_>, Vec<_>) = names.drain(..).partition(is_segment);
+    *names = others;
+    let retired = shared.spares.retire(&mut segments);
+    names.append(&mut segments);
+    retired?;
     while let Some(name) = names.first() {
         match shared.disk.remove(name) {
             Err(e) if e.kind() != ErrorKind::NotFound => {

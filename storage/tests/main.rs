@@ -9,4 +9,5 @@ mod fixture;
 mod foreign;
 mod front;
 mod model;
+mod spares;
 mod stories;
