@@ -2,7 +2,7 @@
 //! files made ready before. Time per put as its thread sees it, and processor time of the process.
 //!
 //! ```text
-//! cargo run --release -p ringdb-storage --example fill [-- directory puts]
+//! cargo run --release -p ringdb-storage --example fill [-- directory puts name]
 //! ```
 
 #![allow(clippy::unwrap_used, reason = "an example that cannot go on has failed")]
@@ -115,6 +115,7 @@ fn main() {
     let mut arguments = std::env::args().skip(1);
     let directory = arguments.next().map_or_else(std::env::temp_dir, Into::into);
     let puts: u64 = arguments.next().map_or(1_000_000, |n| n.parse().unwrap());
+    let wanted = arguments.next().unwrap_or_default();
     let case = |name, threads, share, durability, spares, splits| Case {
         name,
         threads,
@@ -124,6 +125,11 @@ fn main() {
         splits,
     };
     use Durability::{Buffered, Os, Sync};
+    let run = |directory: &Path, case: &Case| {
+        if case.name.contains(&wanted) {
+            run(directory, case);
+        }
+    };
     for _ in 0..2 {
         run(&directory, &case("1 thread, buffered", 1, 1, Buffered, 1, 0));
         run(&directory, &case("1 thread, os", 1, 1, Os, 1, 0));
