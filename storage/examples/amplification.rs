@@ -123,7 +123,7 @@ fn run_jobs(engine: &Engine, spent: &mut Spent) -> Result<(), ringdb_storage::Er
         let place = match kind {
             JobKind::Flush => &mut spent.flush,
             JobKind::Compact => &mut spent.compact,
-            JobKind::Remove => continue,
+            JobKind::Remove | JobKind::Fill => continue,
         };
         place.0 += cpu_ns() - before;
         place.1 += 1;

@@ -16,10 +16,12 @@ use crate::fold::Merge;
 use crate::job::{self, Job, Task};
 use crate::key::KeyRange;
 use crate::limits::LEVELS;
-use crate::log::{Frames, LogPosition, SegmentInfo, Stream, next_frame, segment_id, segment_name};
+use crate::log::{
+    Frames, LogPosition, SegmentInfo, Spares, Stream, next_frame, segment_id, segment_name,
+};
 use crate::manifest::{Edit, Manifest};
 use crate::memtable::Memtable;
-use crate::options::Options;
+use crate::options::{Options, PlantedBug};
 use crate::poison::Poison;
 use crate::recovery;
 use crate::shard::Shard;
@@ -62,6 +64,7 @@ pub(crate) struct Shared {
     cuts: Mutex<Vec<Cuts>>,
     /// This run's log, by shard.
     streams: Vec<Arc<Stream>>,
+    pub(crate) spares: Arc<Spares>,
     _lock: Box<dyn Send + Sync>,
 }
 
@@ -131,6 +134,8 @@ pub struct Stats {
     pub log_segments: usize,
     /// Their bytes.
     pub log_bytes: u64,
+    /// Files that wait to become log segments.
+    pub log_spares: usize,
     /// Bytes of blocks in the cache.
     pub cache_bytes: usize,
     /// True when an earlier failure made the store refuse writes.
@@ -145,6 +150,7 @@ pub(crate) struct Parts {
     pub(crate) shelf: Arc<Shelf>,
     pub(crate) old_segments: BTreeMap<(u64, u64), OldSegment>,
     pub(crate) streams: Vec<Arc<Stream>>,
+    pub(crate) spares: Arc<Spares>,
     pub(crate) lock: Box<dyn Send + Sync>,
 }
 
@@ -191,6 +197,7 @@ impl Engine {
             next_table,
             work: Mutex::new(work),
             streams: parts.streams,
+            spares: parts.spares,
             _lock: parts.lock,
         };
         shared.retire_segments();
@@ -226,11 +233,15 @@ impl Engine {
         }
         let mut work = self.shared.work();
         let task = if work.obsolete.is_empty() {
-            let (plan, part) = work.take_part().or_else(|| {
+            let part = work.take_part().or_else(|| {
                 self.shared.begin_merging(&mut work)?;
                 work.take_part()
-            })?;
-            Task::Compact(plan, part)
+            });
+            match part {
+                Some((plan, part)) => Task::Compact(plan, part),
+                None if self.shared.spares.claim() => Task::Fill,
+                None => return None,
+            }
         } else {
             Task::Remove(std::mem::take(&mut work.obsolete))
         };
@@ -336,6 +347,7 @@ impl Engine {
             table_bytes: (0..version.levels.len()).map(|l| version.level_bytes(l)).collect(),
             log_segments: segments.len(),
             log_bytes: segments.iter().map(|(_, bytes, _)| bytes).sum(),
+            log_spares: self.shared.spares.ready(),
             cache_bytes: self.shared.shelf.cache.bytes(),
             poisoned: self.shared.poison.is_set(),
         }
@@ -646,7 +658,8 @@ impl Shared {
         };
         let mut content = vec![0; usize::try_from(bytes).expect("segments fit in memory")];
         file.read_at(&mut content, 0).map_err(|e| Error::io("reading a log segment", &e))?;
-        let id = segment_id(stream, segment);
+        let planted = self.options.planted(PlantedBug::OneSegmentId);
+        let id = segment_id(stream, segment, planted);
         let mut at = 0;
         loop {
             let mut frames = Frames { file: &content, id, offset: at };

@@ -5,6 +5,7 @@ use crate::compaction::merging::{Plan, Written};
 use crate::compaction::run::Rewrite;
 use crate::engine::{Flush, Shared};
 use crate::error::Error;
+use crate::log::parse_segment_name;
 use crate::manifest::Edit;
 use crate::merge::{Direction, MemtableCursor, Source};
 use crate::options::PlantedBug;
@@ -27,6 +28,7 @@ pub(crate) enum Task {
     /// A part of a merging.
     Compact(Arc<Plan>, usize),
     Remove(Vec<String>),
+    Fill,
 }
 
 /// What a job does.
@@ -36,8 +38,10 @@ pub enum JobKind {
     Flush,
     /// Merges tables, or a part of them.
     Compact,
-    /// Deletes files that nobody needs.
+    /// Deletes files that nobody needs, or makes them ready to be used again.
     Remove,
+    /// Makes a file ready for the log.
+    Fill,
 }
 
 /// Told of bytes as they are worked on; see [`Job::run_paced`].
@@ -54,6 +58,7 @@ impl Job {
         match self.task {
             Some(Task::Flush(_)) => JobKind::Flush,
             Some(Task::Compact(..)) => JobKind::Compact,
+            Some(Task::Fill) => JobKind::Fill,
             Some(Task::Remove(_)) | None => JobKind::Remove,
         }
     }
@@ -97,6 +102,11 @@ impl Job {
                 shared.queue_removal(std::mem::take(names));
                 done
             }
+            Task::Fill => {
+                let done = shared.spares.fill();
+                shared.spares.leave();
+                done
+            }
         };
         self.task = None;
         done
@@ -109,6 +119,7 @@ impl Drop for Job {
             Some(Task::Flush(flush)) => self.shared.flush_ended(&flush, false),
             Some(Task::Compact(plan, part)) => self.shared.put_back(&plan, part),
             Some(Task::Remove(names)) => self.shared.queue_removal(names),
+            Some(Task::Fill) => self.shared.spares.leave(),
             None => {}
         }
     }
@@ -279,6 +290,12 @@ fn install(
 }
 
 fn remove_files(shared: &Shared, names: &mut Vec<String>) -> Result<(), Error> {
+    let is_segment = |name: &String| parse_segment_name(name).is_some();
+    let (mut segments, others): (Vec<_>, Vec<_>) = names.drain(..).partition(is_segment);
+    *names = others;
+    let retired = shared.spares.retire(&mut segments);
+    names.append(&mut segments);
+    retired?;
     while let Some(name) = names.first() {
         match shared.disk.remove(name) {
             Err(e) if e.kind() != ErrorKind::NotFound => {

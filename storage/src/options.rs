@@ -15,6 +15,9 @@ pub struct Options {
     /// Keep the newest flushed log segments, in sum at least this many bytes where they exist, so
     /// that peers can pull missed writes from them.
     pub log_retain_bytes: u64,
+    /// How many files for each shard are made ready before the log needs them. A segment in such a
+    /// file neither grows nor takes blocks, which is what makes a sync slow. 0: none.
+    pub log_spares: usize,
     /// Uncompressed size at which a table's block is cut.
     pub block_bytes: usize,
     /// Budget of the block cache, in bytes of uncompressed blocks.
@@ -52,6 +55,9 @@ pub enum PlantedBug {
     DamageReadAsTornTail,
     /// Flush and compaction forget deletions although something older lies below.
     DeletionsForgotten,
+    /// All segments of the log have one id, so that what stands in a file from its former life
+    /// proves itself.
+    OneSegmentId,
 }
 
 impl Default for Options {
@@ -61,6 +67,7 @@ impl Default for Options {
             memtable_bytes: 64 << 20,
             log_segment_bytes: 64 << 20,
             log_retain_bytes: 256 << 20,
+            log_spares: 1,
             block_bytes: 4 << 10,
             block_cache_bytes: 128 << 20,
             table_bytes: 64 << 20,

@@ -12,8 +12,8 @@ use crate::fold::Merge;
 use crate::key::KeyRange;
 use crate::limits::FORMAT_LINE;
 use crate::log::{
-    HEADER_BYTES_MAX, LogWriter, Mark, Reading, Segment, Stream, parse_segment_name, read_header,
-    read_segment, segment_name,
+    HEADER_BYTES_MAX, LogWriter, Mark, Planted, Reading, Segment, Spares, Stream,
+    parse_segment_name, read_header, read_segment, segment_id, segment_name,
 };
 use crate::manifest::{self, Edit, LoadError, Manifest, Story, parse_manifest_name};
 use crate::memtable::Active;
@@ -86,8 +86,12 @@ pub(crate) fn open(
         let name = segment_name(stream, segment);
         let rewritten = disk
             .open(&name)
-            .and_then(|file| read_all(file.as_ref()))
-            .and_then(|bytes| swap_file(disk.as_ref(), &name, &bytes));
+            .and_then(|file| {
+                let len = usize::try_from(bytes).map_err(|_| ErrorKind::FileTooLarge)?;
+                let mut content = vec![0; len];
+                file.read_at(&mut content, 0).map(|()| content)
+            })
+            .and_then(|content| swap_file(disk.as_ref(), &name, &content));
         rewritten.map_err(|e| Error::io("rewriting a replayed log segment", &e))?;
     }
     remove_leftovers(disk.as_ref(), &manifest.story, number, &names);
@@ -100,16 +104,32 @@ pub(crate) fn open(
     let ends = ends.into_iter().map(|(stream, end)| Edit::StreamEnds { stream, end });
     manifest.commit(&settled.chain(ends).collect::<Vec<_>>())?;
 
-    let planted = options.planted(PlantedBug::MissingFsync);
+    let planted = Planted {
+        missing_fsync: options.planted(PlantedBug::MissingFsync),
+        one_segment_id: options.planted(PlantedBug::OneSegmentId),
+    };
+    let names = disk.list().map_err(|e| Error::io("listing the directory", &e))?;
+    let spares = Arc::new(Spares::open(&disk, &options, &names));
     let streams: Vec<Arc<Stream>> = ranges
         .iter()
         .zip(first_stream..)
-        .map(|(range, id)| Stream::new(id, range.clone(), disk.clone(), poison.clone(), planted))
+        .map(|(range, id)| {
+            let (disk, poison) = (disk.clone(), poison.clone());
+            Stream::new(id, range.clone(), disk, poison, spares.clone(), planted)
+        })
         .collect();
     let version = Version::new(tables, vec![0; ranges.len()]);
     let log_segment_bytes = options.log_segment_bytes;
-    let parts =
-        Parts { manifest, version, poison, shelf, old_segments, streams: streams.clone(), lock };
+    let parts = Parts {
+        manifest,
+        version,
+        poison,
+        shelf,
+        old_segments,
+        streams: streams.clone(),
+        spares,
+        lock,
+    };
     let engine = Engine::assemble(disk, options, merge, parts);
     let shards = ranges.into_iter().zip(memtables).zip(streams).enumerate();
     let shards = shards
@@ -327,7 +347,8 @@ impl<'a> Logs<'a> {
         let mut segments = Vec::new();
         for number in &numbers[first..] {
             let bytes = self.read(stream, *number)?;
-            let segment = Segment { stream, number: *number, bytes };
+            let id = self.id(stream, *number);
+            let segment = Segment { number: *number, id, bytes };
             let reading = read_segment(&segment);
             segments.push((segment, reading));
         }
@@ -502,9 +523,12 @@ impl<'a> Logs<'a> {
         range: &KeyRange,
         last: u64,
     ) -> Result<(), OpenError> {
-        for (i, (segment, _)) in segments.iter().enumerate() {
+        for (i, (segment, reading)) in segments.iter().enumerate() {
+            // What stands behind, zeros or a former life, is not part of the log. (What fills a frame
+            // up to a multiple of eight may be cut off.)
+            let len = segment.bytes.len() as u64;
             let bytes = match segment.number.cmp(&end.segment) {
-                std::cmp::Ordering::Less => segment.bytes.len() as u64,
+                std::cmp::Ordering::Less => reading.end.min(len),
                 std::cmp::Ordering::Equal if end.offset > 0 => end.offset,
                 _ => break,
             };
@@ -533,6 +557,10 @@ impl<'a> Logs<'a> {
         Ok(())
     }
 
+    fn id(&self, stream: u64, number: u64) -> u64 {
+        segment_id(stream, number, self.options.planted(PlantedBug::OneSegmentId))
+    }
+
     fn open(&self, stream: u64, number: u64) -> Result<Arc<dyn crate::disk::DiskFile>, OpenError> {
         let file = self.disk.open(&segment_name(stream, number));
         file.map_err(|e| Error::io("opening a log segment", &e).into())
@@ -549,7 +577,7 @@ impl<'a> Logs<'a> {
         let len = file.len().map_err(io)?.min(HEADER_BYTES_MAX as u64);
         let mut bytes = vec![0; usize::try_from(len).expect("a header fits in memory")];
         file.read_at(&mut bytes, 0).map_err(io)?;
-        Ok(read_header(&bytes, stream, number))
+        Ok(read_header(&bytes, self.id(stream, number)))
     }
 }
 

@@ -95,8 +95,15 @@ fn small(bugs: Vec<PlantedBug>) -> Options {
 }
 
 /// What is wrong with the store after the crash, if anything.
-fn violation(disk: &MemoryDisk, ledger: &Ledger, crash: Crash, shards: usize) -> Option<String> {
-    let mut store = match Store::open(disk, Options { ..options(shards) }) {
+fn violation(
+    disk: &MemoryDisk,
+    ledger: &Ledger,
+    crash: Crash,
+    shards: usize,
+    bugs: &[PlantedBug],
+) -> Option<String> {
+    let with = |shards| Options { planted_bugs: bugs.to_vec(), ..options(shards) };
+    let mut store = match Store::open(disk, with(shards)) {
         Ok(store) => store,
         Err(e) => return Some(format!("does not open: {e}")),
     };
@@ -124,7 +131,7 @@ fn violation(disk: &MemoryDisk, ledger: &Ledger, crash: Crash, shards: usize) ->
     let rows: Vec<_> = all_rows(&store);
     drop(store);
     disk.crash(Crash::PowerLoss(Survival::None));
-    let again = match Store::open(disk, options(3 - shards)) {
+    let again = match Store::open(disk, with(3 - shards)) {
         Ok(again) => again,
         Err(e) => return Some(format!("second start: {e}")),
     };
@@ -159,7 +166,7 @@ fn crash_at(number: u64, seed: u64, bugs: &[PlantedBug]) -> (Vec<String>, bool) 
         let fork = disk.fork(seed * 1000 + number * 10 + i as u64);
         fork.crash(fate);
         let shards = 1 + (number as usize + i) % 2;
-        if let Some(v) = violation(&fork, &ledger, fate, shards) {
+        if let Some(v) = violation(&fork, &ledger, fate, shards, bugs) {
             violations.push(format!("seed {seed}, sync {number}, {fate:?}: {v}"));
         }
     }
@@ -186,6 +193,14 @@ fn what_was_promised_survives_a_crash_at_every_sync_point() {
 fn a_missing_fsync_is_caught() {
     let caught = (0..3).any(|seed| {
         (0..60).any(|number| !crash_at(number, seed, &[PlantedBug::MissingFsync]).0.is_empty())
+    });
+    assert!(caught);
+}
+
+#[test]
+fn frames_of_a_file_s_former_life_are_caught_when_they_are_believed() {
+    let caught = (0..10).any(|seed| {
+        (0..60).any(|number| !crash_at(number, seed, &[PlantedBug::OneSegmentId]).0.is_empty())
     });
     assert!(caught);
 }

@@ -85,7 +85,8 @@ fn every_flipped_byte_is_noticed_or_harmless() {
             }
         }
     }
-    assert!(flips > 4_000 && noticed > flips / 2, "{noticed} of {flips} noticed");
+    // The others are in files made ready for the log, and behind the end of what is written there.
+    assert!(flips > 4_000 && noticed > 4_000, "{noticed} of {flips} noticed");
 }
 
 #[test]

@@ -12,4 +12,5 @@ mod foreign;
 mod front;
 mod fuzz;
 mod model;
+mod spares;
 mod stories;

@@ -180,7 +180,8 @@ fn operands_that_cannot_be_parsed_are_carried_through_flush_and_compaction() {
 #[test]
 fn a_dropped_or_failed_job_is_handed_out_again() {
     let disk = MemoryDisk::new(1);
-    let mut store = Store::open(&disk, options(1)).unwrap();
+    let options = Options { log_spares: 0, ..options(1) };
+    let mut store = Store::open(&disk, options).unwrap();
     store.shards[0].apply(&put(b"k001", b"v"), Durability::Os).unwrap();
     store.shards[0].rotate();
     let job = store.engine.next_job().unwrap();

@@ -1,7 +1,6 @@
 //! Reading a segment back: its good frames, and its holes.
 
 use super::record::{FRAME_HEADER_BYTES, Frame, Frames, Mark, next_frame};
-use super::segment_id;
 use super::writer::SEGMENT_MAGIC;
 use crate::codec::{bytes, take};
 use crate::key::KeyRange;
@@ -9,8 +8,8 @@ use crate::limits::SEQUENCE_MAX;
 
 /// A segment's bytes.
 pub(crate) struct Segment {
-    pub(crate) stream: u64,
     pub(crate) number: u64,
+    pub(crate) id: u64,
     pub(crate) bytes: Vec<u8>,
 }
 
@@ -25,15 +24,13 @@ pub(crate) struct Reading {
     pub(crate) holes: Vec<u64>,
     /// The greatest durable mark in any good frame.
     pub(crate) durable: Mark,
+    /// Where the last good frame ends.
+    pub(crate) end: u64,
 }
 
 impl Segment {
-    pub(crate) fn id(&self) -> u64 {
-        segment_id(self.stream, self.number)
-    }
-
     pub(crate) fn frame(&self, offset: u64) -> Frame<'_> {
-        Frame::at(&self.bytes, offset, self.id()).expect("read_segment found a frame here")
+        Frame::at(&self.bytes, offset, self.id).expect("read_segment found a frame here")
     }
 }
 
@@ -41,11 +38,12 @@ impl Segment {
 pub(crate) fn read_segment(segment: &Segment) -> Reading {
     let mut reading = Reading::default();
     let file = segment.bytes.as_slice();
-    let id = segment.id();
+    let id = segment.id;
     let mut at = 0;
     loop {
         for frame in (Frames { file, id, offset: at }) {
             at = frame.end;
+            reading.end = frame.end;
             reading.durable = reading.durable.max(frame.durable);
             if frame.offset == 0 {
                 reading.header = parse_header(&frame);
@@ -80,8 +78,8 @@ fn parse_header(frame: &Frame<'_>) -> Option<(u64, KeyRange)> {
 }
 
 /// First sequence and key range of a segment, from its first bytes.
-pub(crate) fn read_header(file: &[u8], stream: u64, number: u64) -> Option<(u64, KeyRange)> {
-    parse_header(&Frame::at(file, 0, segment_id(stream, number))?)
+pub(crate) fn read_header(file: &[u8], id: u64) -> Option<(u64, KeyRange)> {
+    parse_header(&Frame::at(file, 0, id)?)
 }
 
 /// Bytes that surely hold a whole header.

@@ -4,6 +4,7 @@
 //! same bytes; any other failed write, and any failed sync, poisons the store.
 
 use super::record::{FRAME_HEADER_BYTES, Mark, encode_frame};
+use super::spares::Spares;
 use super::{LogPosition, segment_id, segment_name};
 use crate::batch::Batch;
 use crate::codec::put_bytes;
@@ -12,6 +13,7 @@ use crate::error::{Error, is_full};
 use crate::key::KeyRange;
 use crate::poison::Poison;
 use std::collections::BTreeMap;
+use std::io;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 /// First bytes of a segment's first frame.
@@ -23,8 +25,8 @@ pub(crate) struct Stream {
     pub(crate) range: KeyRange,
     disk: Arc<dyn Disk>,
     poison: Arc<Poison>,
-    /// True when a test planted the bug that syncing does nothing.
-    sync_planted_away: bool,
+    spares: Arc<Spares>,
+    planted: Planted,
     progress: Mutex<Progress>,
     /// Held while syncing, so that those who come meanwhile share the next sync.
     syncing: Mutex<()>,
@@ -43,6 +45,15 @@ struct Progress {
     segments: BTreeMap<u64, SegmentInfo>,
 }
 
+/// Bugs that a test planted.
+#[derive(Clone, Copy)]
+pub(crate) struct Planted {
+    /// Syncing does nothing.
+    pub(crate) missing_fsync: bool,
+    /// All segments have one id.
+    pub(crate) one_segment_id: bool,
+}
+
 /// What is known of a segment without reading it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct SegmentInfo {
@@ -56,11 +67,16 @@ impl Stream {
         range: KeyRange,
         disk: Arc<dyn Disk>,
         poison: Arc<Poison>,
-        sync_planted_away: bool,
+        spares: Arc<Spares>,
+        planted: Planted,
     ) -> Arc<Self> {
         let progress = Mutex::default();
         let syncing = Mutex::default();
-        Arc::new(Self { id, range, disk, poison, sync_planted_away, progress, syncing })
+        Arc::new(Self { id, range, disk, poison, spares, planted, progress, syncing })
+    }
+
+    fn segment_id(&self, segment: u64) -> u64 {
+        segment_id(self.id, segment, self.planted.one_segment_id)
     }
 
     fn progress(&self) -> MutexGuard<'_, Progress> {
@@ -91,7 +107,7 @@ impl Stream {
             let directory = std::mem::take(&mut progress.directory_dirty);
             (progress.written, progress.written_sequence, files, directory)
         };
-        if !self.sync_planted_away {
+        if !self.planted.missing_fsync {
             let files = files.iter().try_for_each(|file| file.sync());
             let all = files.and_then(|()| if directory { self.disk.sync_dir() } else { Ok(()) });
             all.map_err(|e| self.poison.set(&format!("sync of log stream {}: {e}", self.id)))?;
@@ -136,6 +152,10 @@ pub(crate) struct LogWriter {
     segment: u64,
     file: Option<Arc<dyn DiskFile>>,
     offset: u64,
+    /// Where the header of the current segment ends.
+    header_end: u64,
+    /// The size of the segment's file if it was made ready before; writes up to it do not grow it.
+    ready_bytes: Option<u64>,
     /// Room for the header, then the batches of the next frame.
     buffer: Vec<u8>,
     batches: u32,
@@ -158,6 +178,8 @@ impl LogWriter {
             segment: 0,
             file: None,
             offset: 0,
+            header_end: 0,
+            ready_bytes: None,
             buffer: vec![0; FRAME_HEADER_BYTES],
             batches: 0,
             first_sequence: next_sequence,
@@ -222,13 +244,13 @@ impl LogWriter {
         if self.batches == 0 && !self.sealed && !self.mark_is_due() {
             return Ok(self.position());
         }
-        if self.file.is_none() || (!self.sealed && self.offset >= self.segment_bytes) {
+        if self.file.is_none() || (!self.sealed && self.segment_is_full()) {
             self.start_segment()?;
         }
         let file = self.file.clone().expect("a segment was just started");
         if !self.sealed {
             let durable = self.stream.progress().durable;
-            let id = segment_id(self.stream.id, self.segment);
+            let id = self.stream.segment_id(self.segment);
             let (first, batches) = (self.first_sequence, self.batches);
             encode_frame(&mut self.buffer, id, self.offset, first, batches, durable);
             self.recorded = durable;
@@ -262,6 +284,32 @@ impl LogWriter {
             && self.stream.progress().durable >= self.last_data
     }
 
+    /// True when the next frame belongs into another segment: this one is large enough, its file
+    /// would grow, or it grows with every frame and there is a file that would not.
+    fn segment_is_full(&self) -> bool {
+        let end = self.offset + self.buffer.len().next_multiple_of(8) as u64;
+        let better = self
+            .ready_bytes
+            .map_or_else(|| self.stream.spares.ready() > 0, |ready_bytes| end > ready_bytes);
+        self.offset >= self.segment_bytes || (better && self.offset > self.header_end)
+    }
+
+    /// A file of this name, made ready if there is one, and its size then.
+    fn segment_file(&self, name: &str) -> io::Result<(Arc<dyn DiskFile>, Option<u64>)> {
+        let disk = &self.stream.disk;
+        if let Some(spare) = self.stream.spares.take() {
+            match disk.rename(&spare, name) {
+                Ok(()) => {
+                    let file = disk.open(name)?;
+                    let ready_bytes = file.len()?;
+                    return Ok((file, Some(ready_bytes)));
+                }
+                Err(e) => tracing::warn!(%spare, error = %e, "a spare log file cannot be used"),
+            }
+        }
+        Ok((disk.create(name)?, None))
+    }
+
     fn start_segment(&mut self) -> Result<(), Error> {
         let number = self.segment + 1;
         let stream = &self.stream;
@@ -273,11 +321,13 @@ impl LogWriter {
         header.push(u8::from(stream.range.upper.is_some()));
         put_bytes(&mut header, stream.range.upper.as_deref().unwrap_or_default());
         let durable = stream.progress().durable;
-        let id = segment_id(stream.id, number);
+        let id = stream.segment_id(number);
         encode_frame(&mut header, id, 0, self.first_sequence, 0, durable);
-        let file =
-            stream.disk.create(&name).map_err(|e| Error::io("creating a log segment", &e))?;
+        let (file, ready_bytes) =
+            self.segment_file(&name).map_err(|e| Error::io("creating a log segment", &e))?;
         self.write(&file, &header, 0)?;
+        self.ready_bytes = ready_bytes;
+        self.header_end = header.len() as u64;
         self.segment = number;
         self.offset = header.len() as u64;
         self.file = Some(file.clone());

@@ -59,8 +59,8 @@ fn rows(memtable: &Memtable, start: &[u8], end: Option<&[u8]>, way: Direction) -
 
 #[test]
 fn it_is_a_sorted_map_for_keys_of_every_kind() {
-    let keys = if cfg!(miri) { 150 } else { 4000 };
-    for seed in 0..if cfg!(miri) { 2 } else { 10 } {
+    let keys = if cfg!(miri) { 60 } else { 4000 };
+    for seed in 0..if cfg!(miri) { 1 } else { 10 } {
         let mut chance = Chance(seed * 1_000_000);
         // The first block is soon full.
         let mut active = Active::new(100);
@@ -79,7 +79,7 @@ fn it_is_a_sorted_map_for_keys_of_every_kind() {
             assert_eq!(versions, [value.clone()]);
             assert!(memtable.get(&[key, &b"\0"[..]].concat()).next().is_none());
         }
-        for _ in 0..200 {
+        for _ in 0..if cfg!(miri) { 5 } else { 200 } {
             let (a, b) = (chance.key(), chance.key());
             let end = (chance.below(4) > 0).then_some(b.as_slice());
             let stop = end.map(|end| end.max(&a).to_vec());
@@ -100,21 +100,20 @@ fn a_hot_key_takes_no_more_memory_however_often_it_changes() {
         put(&mut active, b"hot", &[1; 50][..sequence as usize % 50], sequence, 0);
     }
     let before = active.bytes();
-    for sequence in 101..5000u64 {
+    for sequence in 101..if cfg!(miri) { 150 } else { 5000u64 } {
         put(&mut active, b"hot", &[1; 50][..sequence as usize % 50], sequence, 0);
     }
     assert!(active.bytes() <= before + 64, "{before} became {}", active.bytes());
     let grown = |merge: &dyn Merge| {
         let mut active = Active::new(1 << 20);
         let base = active.bytes();
-        for sequence in 1..=2000u64 {
+        let operands = if cfg!(miri) { 60 } else { 2000u64 };
+        for sequence in 1..=operands {
             let op = Op::Merge { key: b"set", operand: b"x" };
             active.apply(op, sequence, 0, &everything(), merge, &|_| true);
         }
-        assert_eq!(
-            active.memtable().get(b"set").map(|(_, value)| value.len()).sum::<usize>(),
-            2000
-        );
+        let bytes: usize = active.memtable().get(b"set").map(|(_, value)| value.len()).sum();
+        assert_eq!(bytes as u64, operands);
         active.bytes() - base
     };
     // Two of each of the sizes on the way, eight for each doubling; for other keys to use again.
@@ -185,7 +184,7 @@ fn with_readers_operands_are_folded_once_everybody_sees_all_of_them() {
 /// bound, in order, with the newest value that the bound allows.
 #[test]
 fn readers_see_all_that_was_published_and_nothing_else_while_it_is_written() {
-    let count: u64 = if cfg!(miri) { 120 } else { 20_000 };
+    let count: u64 = if cfg!(miri) { 40 } else { 20_000 };
     let mut active = Active::new(1 << 12);
     active.share(0);
     let memtable = active.memtable().clone();

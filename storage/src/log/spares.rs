@@ -1,0 +1,168 @@
+//! Spares: files that wait to become segments, already as large as they will be.
+//!
+//! A write into such a file changes no size and takes no new block, so syncing it is a write of its
+//! bytes and nothing else. A spare is a file of zeros that a job made, or a segment that nobody needs
+//! any more, as it was: what it holds from its former life proves itself under another segment id
+//! only. Its old name is durably gone before it is used again, so that no crash brings it back.
+
+use super::{parse_segment_name, segment_id};
+use crate::codec::u64_at;
+use crate::disk::Disk;
+use crate::error::Error;
+use crate::limits::LOG_SPARE_BYTES_MAX;
+use crate::options::Options;
+use std::collections::BTreeSet;
+use std::io::{self, ErrorKind};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+/// The spare files of a store.
+pub(crate) struct Spares {
+    disk: Arc<dyn Disk>,
+    /// A file below this size is no spare.
+    bytes: u64,
+    /// So many are made when there are fewer.
+    wanted: usize,
+    /// More than so many are removed.
+    room: usize,
+    state: Mutex<State>,
+}
+
+#[derive(Default)]
+struct State {
+    ready: Vec<String>,
+    /// Names given out.
+    last: u64,
+    /// Somebody is making one.
+    filling: bool,
+}
+
+/// The number of a spare file's name, if it is one.
+fn parse_name(name: &str) -> Option<u64> {
+    name.strip_suffix(".spare")?.parse().ok()
+}
+
+impl Spares {
+    /// The spares of a store with the files `names`. Those that are too small are removed, and those
+    /// that may be a segment under a second name, which a crash can leave behind, lose this name.
+    pub(crate) fn open(disk: &Arc<dyn Disk>, options: &Options, names: &[String]) -> Self {
+        let bytes = options.log_segment_bytes.min(LOG_SPARE_BYTES_MAX);
+        let wanted = options.log_spares * options.shards();
+        // What one memtable of each shard fills comes back at once when it is flushed.
+        let filled = options.memtable_bytes as u64 / bytes.max(1) + 1;
+        let room = wanted * usize::try_from(filled).unwrap_or(1).min(64);
+        let segments = names.iter().filter_map(|name| parse_segment_name(name));
+        let ids: BTreeSet<u64> =
+            segments.map(|(stream, segment)| segment_id(stream, segment, false)).collect();
+        let mut state = State::default();
+        for name in names {
+            let Some(number) = parse_name(name) else { continue };
+            state.last = state.last.max(number);
+            let useful = state.ready.len() < room
+                && first_id(disk.as_ref(), name, bytes).is_some_and(|id| !ids.contains(&id));
+            if useful {
+                state.ready.push(name.clone());
+            } else if let Err(e) = disk.remove(name) {
+                tracing::warn!(%name, error = %e, "a left-over file could not be removed");
+            }
+        }
+        Self { disk: disk.clone(), bytes, wanted, room, state: Mutex::new(state) }
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// How many are ready.
+    pub(crate) fn ready(&self) -> usize {
+        self.state().ready.len()
+    }
+
+    /// Takes one out.
+    pub(crate) fn take(&self) -> Option<String> {
+        self.state().ready.pop()
+    }
+
+    /// True for one caller when a spare should be made: [`Spares::fill`] or [`Spares::leave`].
+    pub(crate) fn claim(&self) -> bool {
+        let mut state = self.state();
+        let claimed = !state.filling && state.ready.len() < self.wanted;
+        state.filling |= claimed;
+        claimed
+    }
+
+    /// Who claimed does not fill after all.
+    pub(crate) fn leave(&self) {
+        self.state().filling = false;
+    }
+
+    fn next_name(&self) -> String {
+        let mut state = self.state();
+        state.last += 1;
+        format!("{:010}.spare", state.last)
+    }
+
+    /// Makes a file of zeros.
+    pub(crate) fn fill(&self) -> Result<(), Error> {
+        let name = self.next_name();
+        let done = self.write_zeros(&name);
+        if done.is_err() {
+            // Its space may be what is missing.
+            let _ = self.disk.remove(&name);
+        }
+        done.map_err(|e| Error::io("making a log segment ready", &e))?;
+        self.state().ready.push(name);
+        Ok(())
+    }
+
+    fn write_zeros(&self, name: &str) -> io::Result<()> {
+        let file = self.disk.create(name)?;
+        let zeros = vec![0; usize::try_from(self.bytes.min(1 << 20)).expect("at most a mebibyte")];
+        let mut at = 0;
+        while at < self.bytes {
+            let len = self.bytes.min(at + zeros.len() as u64) - at;
+            file.write_at(&zeros[..usize::try_from(len).expect("at most a mebibyte")], at)?;
+            at += len;
+        }
+        file.sync()
+    }
+
+    /// Turns the retired segments `names` into spares where there is room, and removes the others.
+    /// Each is taken off the list when it is gone.
+    pub(crate) fn retire(&self, names: &mut Vec<String>) -> Result<(), Error> {
+        let io = |e: io::Error| Error::io("removing a log segment", &e);
+        let mut renamed = Vec::new();
+        while let Some(name) = names.first() {
+            let len = self.disk.open(name).and_then(|file| file.len());
+            let useful = len.as_ref().is_ok_and(|len| *len >= self.bytes);
+            let gone = if useful && self.ready() + renamed.len() < self.room {
+                let spare = self.next_name();
+                let gone = self.disk.rename(name, &spare);
+                renamed.extend(gone.is_ok().then_some(spare));
+                gone
+            } else {
+                self.disk.remove(name)
+            };
+            match gone {
+                Err(e) if e.kind() != ErrorKind::NotFound => return Err(io(e)),
+                _ => drop(names.remove(0)),
+            }
+        }
+        if !renamed.is_empty() {
+            // The old names may not come back over new content. Spares that this does not reach are
+            // found at the next start.
+            self.disk.sync_dir().map_err(io)?;
+            self.state().ready.append(&mut renamed);
+        }
+        Ok(())
+    }
+}
+
+/// The segment id that the first frame of a file claims, if the file has at least `bytes`.
+fn first_id(disk: &dyn Disk, name: &str, bytes: u64) -> Option<u64> {
+    let file = disk.open(name).ok()?;
+    let mut head = [0; 16];
+    if file.len().ok()? < bytes.max(16) || file.read_at(&mut head, 0).is_err() {
+        return None;
+    }
+    u64_at(&head, 8)
+}
