@@ -10,6 +10,7 @@ use std::path::{Path, PathBuf};
 const LINES_MAX: usize = 900;
 const HEADER_WORDS_MIN: usize = 4;
 const UNBOUNDED: [&str; 2] = [concat!("unbounded_", "channel("), concat!("mpsc::", "channel()")];
+const UNSAFE: &str = concat!("allow(unsafe", "_code");
 const SKIPPED: [&str; 4] = ["target", "ringdb-demo", "node_modules", "venv"];
 
 // ---------------------------------------------------------------------------------------------
@@ -22,7 +23,9 @@ fn crates_import_only_what_layers_allows() {
     let members = members(&read("Cargo.toml"));
     found.extend(layers.unlisted(&members));
     for name in &members {
-        found.extend(layers.imports(name, &read(&format!("{name}/Cargo.toml"))));
+        let manifest = read(&format!("{name}/Cargo.toml"));
+        found.extend(layers.imports(name, &manifest));
+        found.extend(layers.lints(name, &manifest, &read("Cargo.toml")));
     }
     report(found);
 }
@@ -53,6 +56,7 @@ fn source_files_keep_the_house_rules() {
         found.extend(layers.sleeps(&path, &text));
         found.extend(layers.purity(&path, &text));
         found.extend(layers.queues(&path, &text));
+        found.extend(layers.unsafe_code(&path, &text));
     }
     found.extend(layers.idle_exceptions(&files("rs"), read));
     report(found);
@@ -190,6 +194,8 @@ struct Layer {
     own: BTreeSet<String>,
     theirs: BTreeSet<String>,
     tests: BTreeSet<String>,
+    /// Why it has a table of lints of its own; empty when it has not.
+    own_lints: String,
 }
 
 /// `layers.toml`.
@@ -215,13 +221,14 @@ impl Layers {
                     "own" => layer.own = list(),
                     "theirs" => layer.theirs = list(),
                     "tests" => layer.tests = list(),
+                    "own_lints" => layer.own_lints = strings(&value).concat(),
                     _ => layers.unknown.push(format!("[{section}] {key}")),
                 }
                 continue;
             }
             match section.as_str() {
                 "apart" => drop(layers.apart.insert(key, strings(&value))),
-                "clock" | "sleep" | "queue" | "files" => {
+                "clock" | "sleep" | "queue" | "files" | "unsafe" => {
                     let reasons = layers.exceptions.entry(section).or_default();
                     reasons.insert(key, strings(&value).concat());
                 }
@@ -286,9 +293,7 @@ impl Layers {
     fn imports(&self, name: &str, manifest: &str) -> Vec<String> {
         let Some(layer) = self.crates.get(name) else { return Vec::new() };
         let mut found = Vec::new();
-        let mut lints = false;
-        for (section, key, value) in toml(manifest) {
-            lints |= section == "lints" && key == "workspace" && value == "true";
+        for (section, key, _) in toml(manifest) {
             let Some((kind, import)) = dependency(&section, &key) else { continue };
             let tests = kind == "dev-dependencies";
             let allowed = layer.own.contains(import)
@@ -303,10 +308,34 @@ impl Layers {
                 ));
             }
         }
-        if !lints {
-            found.push(format!("{name}/Cargo.toml: `[lints] workspace = true` is missing"));
-        }
         found
+    }
+
+    /// The lints of a crate: the workspace's, or its own where layers.toml says why; and then all of
+    /// the workspace's as well, but that `unsafe` code is denied instead of forbidden.
+    fn lints(&self, name: &str, manifest: &str, workspace: &str) -> Vec<String> {
+        let Some(layer) = self.crates.get(name) else { return Vec::new() };
+        let rows = toml(manifest);
+        let has = |section: &str, key: &str, value: &str| {
+            rows.iter()
+                .any(|(s, k, v)| (s.as_str(), k.as_str(), v.as_str()) == (section, key, value))
+        };
+        if layer.own_lints.is_empty() {
+            let missing = !has("lints", "workspace", "true");
+            let finding = format!("{name}/Cargo.toml: `[lints] workspace = true` is missing");
+            return missing.then_some(finding).into_iter().collect();
+        }
+        let wanted = toml(workspace).into_iter().filter_map(|(section, key, value)| {
+            let section = section.strip_prefix("workspace.")?.to_owned();
+            let value = if key == "unsafe_code" { "\"deny\"".to_owned() } else { value };
+            section.starts_with("lints.").then_some((section, key, value))
+        });
+        wanted
+            .filter(|(section, key, value)| !has(section, key, value))
+            .map(|(section, key, value)| {
+                format!("{name}/Cargo.toml: [{section}] {key} = {value} is missing")
+            })
+            .collect()
     }
 }
 
@@ -382,6 +411,13 @@ impl Layers {
     }
 
     /// Exceptions that give no reason, or that nobody needs any more.
+    /// `unsafe` code where layers.toml does not allow it.
+    fn unsafe_code(&self, path: &str, text: &str) -> Option<String> {
+        let allowed = self.exceptions.get("unsafe").is_some_and(|files| files.contains_key(path));
+        (text.contains(UNSAFE) && !allowed)
+            .then(|| format!("{path}: `unsafe` code, and layers.toml does not say why"))
+    }
+
     fn idle_exceptions(&self, files: &[String], read: impl Fn(&str) -> String) -> Vec<String> {
         let rows =
             self.exceptions.iter().flat_map(|(what, rows)| rows.iter().map(move |r| (what, r)));
@@ -392,6 +428,7 @@ impl Layers {
             let needed = match what {
                 "clock" => read(path).contains(concat!("::", "now")),
                 "sleep" => read(path).contains(concat!("sl", "eep(")),
+                "unsafe" => read(path).contains(UNSAFE),
                 "queue" => UNBOUNDED.iter().any(|made| read(path).contains(made)),
                 _ => true,
             };
@@ -703,7 +740,18 @@ fn an_import_that_the_table_does_not_give_is_found_however_it_is_written() {
     breaks(with("[target.'cfg(unix)'.dependencies]\nlibc = \"1\"\n"), "may not import `libc`");
     breaks(with("[build-dependencies]\ncc = \"1\"\n"), "may not import `cc`");
     breaks(with("[dev-dependencies]\nringdb-high.workspace = true\n"), "tests of `low` may not");
-    breaks(layers.imports("low", "[dependencies]\nserde = \"1\"\n"), "`[lints] workspace = true`");
+    let serde = "[dependencies]\nserde = \"1\"\n";
+    breaks(layers.lints("low", serde, ""), "`[lints] workspace = true`");
+    let own = "[lints.rust]\nunsafe_code = \"deny\"\n";
+    let workspace = "[workspace.lints.rust]\nunsafe_code = \"forbid\"\ntodo = \"warn\"\n";
+    let table =
+        "[crate.low]\nquestion = \"?\"\nown_lints = \"arena\"\n[unsafe]\n\"a.rs\" = \"why\"\n";
+    let with_own = Layers::of(table);
+    breaks(with_own.lints("low", own, workspace), "todo = \"warn\" is missing");
+    assert_eq!(with_own.lints("low", &format!("{own}todo = \"warn\"\n"), workspace), NOTHING);
+    let allow = format!("#![{UNSAFE})]");
+    assert_eq!(with_own.unsafe_code("a.rs", &allow), None);
+    breaks(with_own.unsafe_code("b.rs", &allow).into_iter().collect(), "does not say why");
 }
 
 #[test]

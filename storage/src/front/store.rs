@@ -11,6 +11,7 @@ use crate::disk::Disk;
 use crate::engine::Engine;
 use crate::error::{Error, OpenError};
 use crate::fold::Merge;
+use crate::job::{Job, JobKind};
 use crate::log::SyncHandle;
 use crate::merge::Direction;
 use crate::options::Options;
@@ -313,16 +314,19 @@ impl Inner {
 
     /// Does one background job; false when there was none, or it failed and should wait.
     fn do_one_job(&self) -> bool {
-        let Some(job) = self.engine.next_job() else { return false };
+        self.engine.next_job().is_some_and(|job| self.run(job).is_ok())
+    }
+
+    /// Runs a job, and tells those who wait for what it does.
+    fn run(&self, job: Job) -> Result<(), Error> {
         let done = job.run();
         // What became a table is no longer needed as a memtable.
         self.lanes.iter().for_each(|lane| lock(&lane.shard).refresh());
         if let Err(error) = &done {
             tracing::warn!(%error, "a background job failed and will be tried again");
         }
-        let went_well = done.is_ok();
-        self.crew.step(done);
-        went_well
+        self.crew.step(done.clone());
+        done
     }
 
     /// Waits until fewer than `below` memtables of `lane` wait for their flush.
@@ -336,11 +340,17 @@ impl Inner {
                     return Ok(());
                 }
             }
-            if !self.crew.is_empty() {
-                self.crew.call();
-                self.crew.await_step(steps)?;
-            } else if let Some(job) = self.engine.next_job() {
-                job.run()?;
+            // A worker may be busy with a long merging while this shard waits for a flush.
+            let alone = self.crew.is_empty();
+            let job = self.engine.next_job();
+            match job.filter(|job| alone || job.kind() == JobKind::Flush) {
+                Some(job) => self.run(job)?,
+                // Another writer does it.
+                None if alone => std::thread::yield_now(),
+                None => {
+                    self.crew.call();
+                    self.crew.await_step(steps)?;
+                }
             }
             if self.engine.stats().poisoned {
                 let reason = "an earlier write or sync failed".to_owned();
