@@ -7,7 +7,6 @@ use super::block::Block;
 use super::reader::Table;
 use crate::error::Error;
 use crate::merge::Direction;
-use std::sync::Arc;
 
 /// Blocks walked one by one before the first read ahead.
 const STEPS_BEFORE: u32 = 2;
@@ -45,7 +44,7 @@ impl ReadAhead {
         table: &Table,
         i: usize,
         direction: Direction,
-    ) -> Result<Arc<Block>, Error> {
+    ) -> Result<Block, Error> {
         let before = match direction {
             Direction::Forward => i.checked_sub(1),
             Direction::Backward => i.checked_add(1),

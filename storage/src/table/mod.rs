@@ -22,7 +22,7 @@ mod writer;
 #[allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
 mod tests;
 
-pub(crate) use block::Block;
+pub(crate) use block::{Block, SharedBlock};
 pub(crate) use cursor::TablesCursor;
 pub(crate) use filter::hash;
 pub(crate) use reader::{Slice, Table};
