@@ -115,8 +115,8 @@ impl ReadAhead {
         if self.bytes.len() < len {
             self.bytes.resize(len, 0);
         }
-        if table.read_ahead(&mut self.bytes[..len], from).is_err() {
-            // Perhaps only what lies ahead cannot be read.
+        // Perhaps only what lies ahead cannot be read.
+        if !table.read_ahead(&mut self.bytes[..len], from) {
             return Ok(false);
         }
         (self.offset, self.table, self.len) = (from, table.number, len);

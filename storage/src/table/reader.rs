@@ -265,9 +265,10 @@ impl Table {
         self.admit(i, block, keep)
     }
 
-    /// Reads the file from `offset` into `bytes`.
-    pub(crate) fn read_ahead(&self, bytes: &mut [u8], offset: u64) -> Result<(), Error> {
-        self.read_at(self.body()?.file.as_ref(), bytes, offset)
+    /// Reads the file from `offset` into `bytes`; false when that fails. No damage is reported: what
+    /// was asked for may well be sound.
+    pub(crate) fn read_ahead(&self, bytes: &mut [u8], offset: u64) -> bool {
+        self.body.as_ref().is_some_and(|body| body.file.read_at(bytes, offset).is_ok())
     }
 
     /// The block if it was sound; keeps it for others if asked.
