@@ -4,8 +4,8 @@
 //! atomic load, without a hash, a lock, or a search. Only what brings or removes a block takes a
 //! lock. Promise: the blocks in all places together cost at most the budget.
 
-use crate::table::Block;
-use arc_swap::ArcSwapOption;
+use crate::table::{Block, SharedBlock};
+use arc_swap::ArcSwapAny;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -14,21 +14,23 @@ const PARTS: usize = 16;
 /// A block that costs more than this part of the budget is not kept.
 const SHARE_MAX: usize = 8;
 
+type Place = ArcSwapAny<Option<SharedBlock>>;
+
 /// The places for the blocks of one table.
 pub(crate) struct Slots {
     /// The table's number: spreads its blocks over the parts of the clock.
     number: u64,
-    places: Box<[ArcSwapOption<Block>]>,
+    places: Box<[Place]>,
 }
 
 impl Slots {
     pub(crate) fn new(number: u64, blocks: usize) -> Self {
-        Self { number, places: (0..blocks).map(|_| ArcSwapOption::empty()).collect() }
+        Self { number, places: (0..blocks).map(|_| Place::new(None)).collect() }
     }
 
     /// Block `i`, if it is kept.
-    pub(crate) fn get(&self, i: usize) -> Option<Arc<Block>> {
-        let block = self.places.get(i)?.load_full()?;
+    pub(crate) fn get(&self, i: usize) -> Option<Block> {
+        let block = Block::of_shared(self.places.get(i)?.load_full()?);
         block.touch();
         Some(block)
     }
@@ -55,7 +57,7 @@ impl BlockCache {
     }
 
     /// Keeps `block` as block `i` of a table, if its place is empty and it is not too large.
-    pub(crate) fn insert(&self, slots: &Arc<Slots>, i: usize, block: &Arc<Block>) {
+    pub(crate) fn insert(&self, slots: &Arc<Slots>, i: usize, block: &Block) {
         let cost = block.cost();
         let (Some(place), Ok(number)) = (slots.places.get(i), u32::try_from(i)) else { return };
         if cost > self.budget / SHARE_MAX {
@@ -78,7 +80,7 @@ impl BlockCache {
         let fits = self.bytes.load(Ordering::Relaxed) <= self.budget;
         if fits && place.load().is_none() {
             clock.ring.push((slots.clone(), number));
-            place.store(Some(block.clone()));
+            place.store(Some(block.shared().clone()));
         } else {
             self.bytes.fetch_sub(cost, Ordering::Relaxed);
         }
@@ -113,7 +115,7 @@ impl BlockCache {
 impl Slots {
     /// Empties a place; what its block cost.
     fn clear(&self, i: u32) -> usize {
-        self.places[i as usize].swap(None).map_or(0, |block| block.cost())
+        self.places[i as usize].swap(None).map_or(0, |block| Block::of_shared(block).cost())
     }
 }
 
@@ -123,7 +125,8 @@ impl Clock {
         loop {
             self.hand = if self.hand < self.ring.len() { self.hand } else { 0 };
             let (slots, i) = self.ring.get(self.hand)?;
-            let used = slots.places[*i as usize].load().as_ref().is_some_and(|b| b.cool());
+            let block = slots.places[*i as usize].load_full().map(Block::of_shared);
+            let used = block.is_some_and(|block| block.cool());
             if used {
                 self.hand += 1;
                 continue;
@@ -148,15 +151,15 @@ mod tests {
         let cost = block_of(100).cost();
         let cache = BlockCache::new(640 * cost);
         let slots = Arc::new(Slots::new(1, 3000));
-        cache.insert(&slots, 0, &Arc::new(block_of(100)));
+        cache.insert(&slots, 0, &block_of(100));
         for i in 1..3000 {
-            cache.insert(&slots, i, &Arc::new(block_of(100)));
+            cache.insert(&slots, i, &block_of(100));
             assert!(slots.get(0).is_some(), "used all the time, gone at {i}");
             let kept = slots.places.iter().filter(|p| p.load().is_some()).count();
             assert_eq!(cache.bytes(), kept * cost);
             assert_eq!(kept, (i + 1).min(640), "after {i}");
         }
-        cache.insert(&slots, 1, &Arc::new(block_of(100 * cost)));
+        cache.insert(&slots, 1, &block_of(100 * cost));
         assert!(slots.get(1).is_none(), "too large to keep");
     }
 
@@ -165,8 +168,8 @@ mod tests {
         let cache = BlockCache::new(1 << 20);
         let (gone, stays) = (Arc::new(Slots::new(1, 50)), Arc::new(Slots::new(2, 50)));
         for i in 0..50 {
-            cache.insert(&gone, i, &Arc::new(block_of(100)));
-            cache.insert(&stays, i, &Arc::new(block_of(100)));
+            cache.insert(&gone, i, &block_of(100));
+            cache.insert(&stays, i, &block_of(100));
         }
         cache.forget(&gone);
         assert_eq!(cache.bytes(), 50 * block_of(100).cost());
@@ -187,7 +190,7 @@ mod tests {
                         let i = crate::codec::scatter(round * 4 + t) as usize % 200;
                         match slots.get(i) {
                             Some(block) => assert_eq!(block.rows(), 1),
-                            None => cache.insert(slots, i, &Arc::new(block_of(100))),
+                            None => cache.insert(slots, i, &block_of(100)),
                         }
                         // What each thread is about to put there counts already.
                         assert!(cache.bytes() <= 44 * cost);

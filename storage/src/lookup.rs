@@ -124,7 +124,7 @@ fn see_block(
     key: &[u8],
     resolver: &mut Resolver<'_>,
     at: usize,
-    block: &Arc<Block>,
+    block: &Block,
 ) -> Result<(), Error> {
     table.get_in(key, at, block, |tag, block, range| {
         resolver.see(tag, || Bytes::Block(Slice { block: block.clone(), range }))
@@ -136,7 +136,7 @@ fn see_block(
 struct Step<'t> {
     /// For each key: the table that speaks of it, and which of `blocks` may hold it.
     places: Vec<Option<(&'t Table, Option<usize>)>>,
-    blocks: Vec<(&'t Table, usize, Option<Arc<Block>>)>,
+    blocks: Vec<(&'t Table, usize, Option<Block>)>,
 }
 
 impl<'t> Step<'t> {

@@ -20,7 +20,8 @@ pub struct Options {
     pub log_spares: usize,
     /// Uncompressed size at which a table's block is cut.
     pub block_bytes: usize,
-    /// Budget of the block cache, in bytes of uncompressed blocks.
+    /// Budget of the block cache: bytes of decoded blocks, with what keeping them costs. Index and
+    /// filter of each table are kept beside it.
     pub block_cache_bytes: usize,
     /// Size at which a table written by compaction is cut.
     pub table_bytes: u64,

@@ -7,7 +7,6 @@ use super::block::Block;
 use super::reader::Table;
 use crate::error::Error;
 use crate::merge::Direction;
-use std::sync::Arc;
 
 /// Blocks walked one by one before the first read ahead.
 const STEPS_BEFORE: u32 = 2;
@@ -45,7 +44,7 @@ impl ReadAhead {
         table: &Table,
         i: usize,
         direction: Direction,
-    ) -> Result<Arc<Block>, Error> {
+    ) -> Result<Block, Error> {
         let before = match direction {
             Direction::Forward => i.checked_sub(1),
             Direction::Backward => i.checked_add(1),
@@ -116,8 +115,8 @@ impl ReadAhead {
         if self.bytes.len() < len {
             self.bytes.resize(len, 0);
         }
-        if table.read_ahead(&mut self.bytes[..len], from).is_err() {
-            // Perhaps only what lies ahead cannot be read.
+        // Perhaps only what lies ahead cannot be read.
+        if !table.read_ahead(&mut self.bytes[..len], from) {
             return Ok(false);
         }
         (self.offset, self.table, self.len) = (from, table.number, len);

@@ -18,11 +18,19 @@ use crate::key::Tag;
 use crate::limits::BLOCK_BYTES_MAX;
 use std::ops::Range;
 use std::sync::atomic::{AtomicU8, Ordering};
+use triomphe::ThinArc;
 
-/// A verified, decoded block.
-#[derive(Debug)]
-pub(crate) struct Block {
-    bytes: Box<[u8]>,
+/// A verified, decoded block: a handle that is cheap to clone. Head and bytes are one allocation,
+/// so that a search that has the handle waits for memory once and not twice.
+#[derive(Debug, Clone)]
+pub(crate) struct Block(SharedBlock);
+
+/// The block behind a handle, as the cache keeps it.
+pub(crate) type SharedBlock = ThinArc<Head, u8>;
+
+/// Where the parts stand.
+#[derive(Debug, Default)]
+pub(crate) struct Head {
     rows: u32,
     /// Where the wide ends stand; 0 when the words hold them.
     ends_at: u32,
@@ -41,8 +49,8 @@ const USED_MAX: u8 = 3;
 const COUNTED: usize = 64;
 const WORD: usize = 8;
 const TAG: usize = 8;
-/// What a block costs beside its bytes: its head, two allocations, its place in the cache.
-const OVERHEAD_BYTES: usize = 112;
+/// What a block costs beside its bytes: its head, the allocation, its place in the cache.
+const OVERHEAD_BYTES: usize = 80;
 
 /// Where the parts of a raw entry stand, so that it is parsed once.
 struct Parsed {
@@ -57,6 +65,8 @@ struct Parsed {
 pub(crate) struct DecodeScratch {
     parsed: Vec<Parsed>,
     key: Vec<u8>,
+    /// The decoded block; keeps its size.
+    out: Vec<u8>,
 }
 
 impl DecodeScratch {
@@ -65,6 +75,9 @@ impl DecodeScratch {
         if self.parsed.capacity() * size_of::<Parsed>() > bytes_max {
             self.parsed = Vec::new();
         }
+        if self.out.len() > bytes_max {
+            self.out = Vec::new();
+        }
     }
 }
 
@@ -72,7 +85,7 @@ impl Block {
     /// Decodes a block of a file; none when it is malformed.
     pub(crate) fn decode(raw: &[u8], scratch: &mut DecodeScratch) -> Option<Self> {
         let raw = RawBlock::new(raw)?;
-        let DecodeScratch { parsed, key } = scratch;
+        let DecodeScratch { parsed, key, out } = scratch;
         parsed.clear();
         key.clear();
         let (mut at, mut prefix, mut unique) = (0, usize::MAX, true);
@@ -123,13 +136,18 @@ impl Block {
         let values_at = keys_at + keys_len;
         let total = u32::try_from(values_at + values_len).ok()?;
 
-        let mut bytes = vec![0; total as usize].into_boxed_slice();
+        if out.len() < total as usize {
+            out.resize(total as usize, 0);
+        }
+        let bytes = &mut out[..total as usize];
         let (words, rest) = bytes.split_at_mut(words_len);
         let (ends, rest) = rest.split_at_mut(prefix_at - words_len);
         let (prefix_part, rest) = rest.split_at_mut(prefix);
         let (mut keys, mut values) = rest.split_at_mut(keys_len);
         let (mut key_end, mut value_end) = (0, 0);
         key.clear();
+        words[..WORD].fill(0);
+        ends.iter_mut().take(WORD).for_each(|byte| *byte = 0);
         for (i, (entry, word)) in
             parsed.iter().zip(words[WORD..].chunks_exact_mut(WORD)).enumerate()
         {
@@ -159,8 +177,7 @@ impl Block {
         if rows > 0 {
             prefix_part.copy_from_slice(key.get(..prefix)?);
         }
-        Some(Self {
-            bytes,
+        let head = Head {
             rows: rows as u32,
             ends_at: if narrow { 0 } else { words_len as u32 },
             prefix_at: prefix_at as u32,
@@ -168,21 +185,27 @@ impl Block {
             values_at: values_at as u32,
             unique,
             used: AtomicU8::new(0),
-        })
+        };
+        Some(Self(ThinArc::from_header_and_slice(head, bytes)))
     }
 
     /// A block without rows.
     pub(crate) fn empty() -> Self {
-        Self {
-            bytes: vec![0; WORD].into_boxed_slice(),
-            rows: 0,
-            ends_at: 0,
-            prefix_at: WORD as u32,
-            keys_at: WORD as u32,
-            values_at: WORD as u32,
-            unique: true,
-            used: AtomicU8::new(0),
-        }
+        let at = WORD as u32;
+        let head = Head { prefix_at: at, keys_at: at, values_at: at, ..Head::default() };
+        Self(ThinArc::from_header_and_slice(head, &[0; WORD]))
+    }
+
+    pub(crate) fn of_shared(shared: SharedBlock) -> Self {
+        Self(shared)
+    }
+
+    pub(crate) fn shared(&self) -> &SharedBlock {
+        &self.0
+    }
+
+    fn at(&self) -> &Head {
+        &self.0.header.header
     }
 
     /// A block with one row, to be put somewhere.
@@ -194,68 +217,68 @@ impl Block {
     }
 
     pub(crate) fn bytes(&self) -> &[u8] {
-        &self.bytes
+        &self.0.slice
     }
 
     /// Touches what a search looks at first, so that several blocks come from memory at once.
     pub(crate) fn warm(&self) -> u8 {
-        let words = self.bytes.iter().step_by(64).take(8);
+        let words = self.bytes().iter().step_by(64).take(8);
         words.fold(0, |sum, byte| sum.wrapping_add(*byte))
     }
 
     /// Number of changes.
     pub(crate) fn rows(&self) -> usize {
-        self.rows as usize
+        self.at().rows as usize
     }
 
     /// What it costs to keep it, in bytes.
     pub(crate) fn cost(&self) -> usize {
-        self.bytes.len() + OVERHEAD_BYTES
+        self.bytes().len() + OVERHEAD_BYTES
     }
 
     /// Notes that it was used; the cache keeps used blocks longer.
     pub(crate) fn touch(&self) {
-        let used = self.used.load(Ordering::Relaxed);
+        let used = self.at().used.load(Ordering::Relaxed);
         if used < USED_MAX {
-            self.used.store(used + 1, Ordering::Relaxed);
+            self.at().used.store(used + 1, Ordering::Relaxed);
         }
     }
 
     /// Takes one use away; false when there was none left.
     pub(crate) fn cool(&self) -> bool {
-        let used = self.used.load(Ordering::Relaxed);
-        self.used.store(used.saturating_sub(1), Ordering::Relaxed);
+        let used = self.at().used.load(Ordering::Relaxed);
+        self.at().used.store(used.saturating_sub(1), Ordering::Relaxed);
         used > 0
     }
 
     /// What all user keys begin with.
     pub(crate) fn prefix(&self) -> &[u8] {
-        &self.bytes[self.prefix_at as usize..self.keys_at as usize]
+        &self.bytes()[self.at().prefix_at as usize..self.at().keys_at as usize]
     }
 
     /// The user key of row `i` behind the prefix.
     #[inline]
     pub(crate) fn suffix(&self, i: usize) -> &[u8] {
-        let at = self.keys_at as usize;
-        &self.bytes[at + self.ends(i).0 + TAG..at + self.ends(i + 1).0]
+        let at = self.at().keys_at as usize;
+        &self.bytes()[at + self.ends(i).0 + TAG..at + self.ends(i + 1).0]
     }
 
     #[inline]
     pub(crate) fn tag(&self, i: usize) -> Tag {
-        Tag(u64_at(&self.bytes, self.keys_at as usize + self.ends(i).0).unwrap_or(0))
+        Tag(u64_at(self.bytes(), self.at().keys_at as usize + self.ends(i).0).unwrap_or(0))
     }
 
     /// Where the value of row `i` stands in [`Block::bytes`].
     #[inline]
     pub(crate) fn value(&self, i: usize) -> Range<usize> {
-        let at = self.values_at as usize;
+        let at = self.at().values_at as usize;
         at + self.ends(i).1..at + self.ends(i + 1).1
     }
 
     /// The first row after `i` whose user key is another.
     pub(crate) fn next_key(&self, i: usize) -> usize {
         let mut next = i + 1;
-        if !self.unique {
+        if !self.at().unique {
             while next < self.rows() && self.suffix(next) == self.suffix(i) {
                 next += 1;
             }
@@ -266,7 +289,7 @@ impl Block {
     /// The first row with the user key of row `i`.
     pub(crate) fn first_of_key(&self, i: usize) -> usize {
         let mut first = i;
-        if !self.unique {
+        if !self.at().unique {
             while first > 0 && self.suffix(first - 1) == self.suffix(i) {
                 first -= 1;
             }
@@ -297,7 +320,7 @@ impl Block {
     }
 
     fn seek_suffix(&self, suffix: &[u8]) -> (usize, bool) {
-        let words = &self.bytes[WORD..WORD * (self.rows() + 1)];
+        let words = &self.bytes()[WORD..WORD * (self.rows() + 1)];
         // Words from `first` to before `beyond` have the wanted head.
         let head = u64::from(head_of(suffix));
         let (first, beyond) = (head << 32, head << 32 | 0xffff_ffff);
@@ -328,7 +351,7 @@ impl Block {
             match self.suffix(middle).cmp(suffix) {
                 std::cmp::Ordering::Less => low = middle + 1,
                 // Keys that come twice stand next to each other: the first of them is meant.
-                std::cmp::Ordering::Equal if self.unique => return (middle, true),
+                std::cmp::Ordering::Equal if self.at().unique => return (middle, true),
                 std::cmp::Ordering::Equal => return (self.first_of_key(middle), true),
                 std::cmp::Ordering::Greater => high = middle,
             }
@@ -337,14 +360,14 @@ impl Block {
     }
 
     fn head(&self, i: usize) -> u64 {
-        u64_at(&self.bytes, WORD * (i + 1)).unwrap_or(0) >> 32
+        u64_at(self.bytes(), WORD * (i + 1)).unwrap_or(0) >> 32
     }
 
     /// Where the key and the value before row `i` end, from where all keys and values begin.
     #[inline]
     fn ends(&self, i: usize) -> (usize, usize) {
-        let both = u64_at(&self.bytes, self.ends_at as usize + WORD * i).unwrap_or(0);
-        if self.ends_at == 0 {
+        let both = u64_at(self.bytes(), self.at().ends_at as usize + WORD * i).unwrap_or(0);
+        if self.at().ends_at == 0 {
             ((both >> 16 & 0xffff) as usize, (both & 0xffff) as usize)
         } else {
             ((both >> 32) as usize, (both & 0xffff_ffff) as usize)

@@ -22,7 +22,7 @@ pub(crate) struct TablesCursor<'a> {
     table: usize,
     /// The block at hand.
     number: usize,
-    block: Option<Arc<Block>>,
+    block: Option<Block>,
     /// The rows of the block that are still to be walked. Forward the head is the first of them,
     /// backward the last.
     from: usize,
@@ -190,10 +190,7 @@ impl<'a> TablesCursor<'a> {
 
     /// Shows the changes of the key at hand, block by block (in nearly all tables it is one block),
     /// and goes on to the next key.
-    fn walk(
-        &mut self,
-        mut visit: impl FnMut(&Arc<Block>, Range<usize>, bool),
-    ) -> Result<(), Error> {
+    fn walk(&mut self, mut visit: impl FnMut(&Block, Range<usize>, bool)) -> Result<(), Error> {
         let splits = self.splits;
         let key = if splits { self.key.clone() } else { Vec::new() };
         let mut again = false;

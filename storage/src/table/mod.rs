@@ -23,7 +23,7 @@ mod writer;
 #[allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
 mod tests;
 
-pub(crate) use block::Block;
+pub(crate) use block::{Block, SharedBlock};
 #[cfg(test)]
 pub(crate) use counts::TableCounts;
 pub(crate) use cursor::TablesCursor;

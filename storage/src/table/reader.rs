@@ -67,7 +67,7 @@ thread_local! {
 /// Bytes inside a block that is kept alive.
 #[derive(Debug, Clone)]
 pub(crate) struct Slice {
-    pub(crate) block: Arc<Block>,
+    pub(crate) block: Block,
     pub(crate) range: Range<usize>,
 }
 
@@ -213,11 +213,11 @@ impl Table {
         &self,
         key: &[u8],
         at: usize,
-        block: &Arc<Block>,
-        mut visit: impl FnMut(Tag, &Arc<Block>, Range<usize>) -> bool,
+        block: &Block,
+        mut visit: impl FnMut(Tag, &Block, Range<usize>) -> bool,
     ) -> Result<(), Error> {
         let body = self.body()?;
-        let mut in_block = |block: &Arc<Block>| {
+        let mut in_block = |block: &Block| {
             block.find(key).all(|row| visit(block.tag(row), block, block.value(row)))
         };
         let mut more = in_block(block);
@@ -253,19 +253,19 @@ impl Table {
     }
 
     /// Data block `i`, if it is in the cache.
-    pub(crate) fn cached(&self, i: usize) -> Option<Arc<Block>> {
+    pub(crate) fn cached(&self, i: usize) -> Option<Block> {
         self.body.as_ref()?.slots.get(i)
     }
 
     /// Data block `i`, from the cache or verified from the disk.
-    pub(crate) fn block(&self, i: usize) -> Result<Arc<Block>, Error> {
+    pub(crate) fn block(&self, i: usize) -> Result<Block, Error> {
         let body = self.body()?;
         if let Some(block) = body.slots.get(i) {
             return Ok(block);
         }
         let handle = body.index.handle(i);
         if self.is_forgiven(handle.offset) {
-            return Ok(Arc::new(Block::empty()));
+            return Ok(Block::empty());
         }
         let block = self.with_scratch(|scratch| {
             let ReadScratch { sealed, raw, decode } = scratch;
@@ -277,15 +277,10 @@ impl Table {
     }
 
     /// Data block `i` out of `sealed`, which was read from where the block stands.
-    pub(crate) fn block_from(
-        &self,
-        i: usize,
-        sealed: &[u8],
-        keep: bool,
-    ) -> Result<Arc<Block>, Error> {
+    pub(crate) fn block_from(&self, i: usize, sealed: &[u8], keep: bool) -> Result<Block, Error> {
         let body = self.body()?;
         if self.is_forgiven(body.index.handle(i).offset) {
-            return Ok(Arc::new(Block::empty()));
+            return Ok(Block::empty());
         }
         let block = self.with_scratch(|scratch| {
             let content = unseal(sealed, body.checksum, &mut scratch.raw)?;
@@ -294,16 +289,16 @@ impl Table {
         self.admit(i, block, keep)
     }
 
-    /// Reads the file from `offset` into `bytes`.
-    pub(crate) fn read_ahead(&self, bytes: &mut [u8], offset: u64) -> Result<(), Error> {
-        self.read_at(self.body()?.file.as_ref(), bytes, offset)
+    /// Reads the file from `offset` into `bytes`; false when that fails. No damage is reported: what
+    /// was asked for may well be sound.
+    pub(crate) fn read_ahead(&self, bytes: &mut [u8], offset: u64) -> bool {
+        self.body.as_ref().is_some_and(|body| body.file.read_at(bytes, offset).is_ok())
     }
 
     /// The block if it was sound; keeps it for others if asked.
-    fn admit(&self, i: usize, block: Option<Block>, keep: bool) -> Result<Arc<Block>, Error> {
+    fn admit(&self, i: usize, block: Option<Block>, keep: bool) -> Result<Block, Error> {
         let body = self.body()?;
         let block = block.ok_or_else(|| self.damage(Some(body.index.handle(i).offset)))?;
-        let block = Arc::new(block);
         if keep {
             self.shelf.cache.insert(&body.slots, i, &block);
         }

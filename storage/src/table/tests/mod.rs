@@ -45,7 +45,15 @@ fn open(
     bounds: TableBounds,
     cache_bytes: usize,
 ) -> Result<Arc<Table>, Error> {
-    let shelf = Arc::new(Shelf::new(cache_bytes));
+    open_on(disk, name, bounds, Arc::new(Shelf::new(cache_bytes)))
+}
+
+fn open_on(
+    disk: &dyn Disk,
+    name: &str,
+    bounds: TableBounds,
+    shelf: Arc<Shelf>,
+) -> Result<Arc<Table>, Error> {
     // Tables have numbers of their own.
     static NUMBER: AtomicU64 = AtomicU64::new(1);
     let number = NUMBER.fetch_add(1, Ordering::Relaxed);

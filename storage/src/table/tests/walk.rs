@@ -3,10 +3,12 @@
 use super::super::build::BlockBuilder;
 use super::super::footer::{Footer, Handle, seal};
 use super::super::{TableBounds, TablesCursor};
-use super::{Chance, Row, get, open, write};
+use super::{Chance, Row, get, open, open_on, write};
 use crate::checksum::Checksum;
 use crate::disk::{Disk, MemoryDisk};
+use crate::error::Place;
 use crate::merge::Direction;
+use crate::shelf::Shelf;
 use crate::table::Table;
 use std::sync::Arc;
 
@@ -171,6 +173,40 @@ fn versions_of_a_key_that_stand_in_several_blocks_are_all_found() {
                 keys += 1;
             }
             assert_eq!(keys, 15 - i / 2);
+        }
+    }
+}
+
+#[test]
+fn reading_ahead_into_a_hole_blames_the_block_that_is_cut_and_no_other() {
+    for direction in [Direction::Forward, Direction::Backward] {
+        for cut in 20..60 {
+            let mut chance = Chance(cut);
+            let disk = MemoryDisk::new(1);
+            let rows: Vec<Row> = (0..200u8).map(|i| (vec![i], 1, chance.bytes(50))).collect();
+            let bounds = write(&disk, "t", &rows, 200);
+            let shelf = Arc::new(Shelf::new(0));
+            let table = open_on(&disk, "t", bounds, shelf.clone()).unwrap();
+            let end_of =
+                |i: usize| table.handle(i).unwrap().offset + table.handle(i).unwrap().sealed_len();
+            disk.open("t").unwrap().truncate(end_of(cut as usize) - 3).unwrap();
+            // Backward the walk begins before the cut, so that only what it reads ahead is whole.
+            let end = vec![rows[4 * cut as usize / 2].0[0]];
+            let tables = [table];
+            let end = (direction == Direction::Backward).then_some(&end[..]);
+            let mut cursor = TablesCursor::new(&tables, b"", end, direction).unwrap();
+            let mut seen = 0;
+            while cursor.key().is_some() && cursor.advance().is_ok() {
+                seen += 1;
+            }
+            let damage: Vec<_> = shelf.damage_found().iter().map(|d| d.place.clone()).collect();
+            if direction == Direction::Backward {
+                assert_eq!((seen, damage), (2 * cut, vec![]));
+            } else {
+                let offset = Some(tables[0].handle(cut as usize).unwrap().offset);
+                assert_eq!(damage, [Place::Table { number: tables[0].number, offset }]);
+                assert!(seen < 200);
+            }
         }
     }
 }
