@@ -18,7 +18,9 @@ use crate::args;
 use crate::errors::Fault;
 use crate::host::Host;
 use crate::job::{Job, Step};
-use crate::limits::{GATHERED_BYTES_MAX, QUEUED_BYTES_MAX, QUEUED_MAX, QUEUED_WHOLE_MAX, WATCHED_MAX};
+use crate::limits::{
+    GATHERED_BYTES_MAX, QUEUED_BYTES_MAX, QUEUED_MAX, QUEUED_WHOLE_MAX, WATCHED_MAX,
+};
 use crate::ops::{Scatter, slot_of_row};
 use crate::session::CrossSlot;
 use crate::shape::Shape;
@@ -296,9 +298,9 @@ fn understand(
     let run = TABLE[queued.place].run;
     let job = match run {
         Run::Whole(plan) => Some(plan(state, &ask, &args)),
-        Run::SetAll(understand) => Some(
-            understand(&ask, &args).map(|asked| Job::SetAll(Box::new(SetAllJob::new(asked)))),
-        ),
+        Run::SetAll(understand) => {
+            Some(understand(&ask, &args).map(|asked| Job::SetAll(Box::new(SetAllJob::new(asked)))))
+        }
         _ => None,
     };
     let mut turn = Turn { now: ask.now, state, host, reply: &mut reply };
