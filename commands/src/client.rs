@@ -3,7 +3,6 @@
 use core::fmt::Write as _;
 
 use wire::resp::Protocol;
-use wire::resp::encode;
 
 use crate::args;
 use crate::connection::announce;
@@ -226,17 +225,16 @@ fn kill_by(turn: &mut Turn<'_>, filter: &KillFilter, own: u64) -> u64 {
 }
 
 fn help(turn: &mut Turn<'_>) {
-    let lines = [
-        "CLIENT <subcommand> [<arg> ...]. Subcommands are:",
-        "GETNAME | SETNAME <name> | ID | INFO",
-        "SETINFO <LIB-NAME|LIB-VER> <value>",
-        "LIST [TYPE <type> | ID <id> ...]",
-        "KILL <address> | KILL <ID|ADDR|LADDR|USER|TYPE|SKIPME> <value> ...",
-        "REPLY <ON|OFF|SKIP>",
-        "NO-EVICT <ON|OFF> | NO-TOUCH <ON|OFF>",
-    ];
-    encode::write_array(turn.reply, lines.len());
-    for line in lines {
-        encode::write_simple(turn.reply, line);
-    }
+    turn.help(
+        "CLIENT",
+        &[],
+        &[
+            "GETNAME | SETNAME <name> | ID | INFO",
+            "SETINFO <LIB-NAME|LIB-VER> <value>",
+            "LIST [TYPE <type> | ID <id> ...]",
+            "KILL <address> | KILL <ID|ADDR|LADDR|USER|TYPE|SKIPME> <value> ...",
+            "REPLY <ON|OFF|SKIP>",
+            "NO-EVICT <ON|OFF> | NO-TOUCH <ON|OFF>",
+        ],
+    );
 }

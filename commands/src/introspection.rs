@@ -26,6 +26,24 @@ pub(crate) fn command(turn: &mut Turn<'_>, args: &[&[u8]]) {
         () if args::is(word, "docs") => docs(turn, rest),
         () if args::is(word, "list") => list(turn, rest),
         () if args::is(word, "getkeys") => get_keys(turn, rest),
+        () if args::is(word, "help") => turn.help(
+            "COMMAND",
+            rest,
+            &[
+                "(no subcommand)",
+                "    Describes every command.",
+                "COUNT",
+                "    How many commands there are.",
+                "DOCS [<command> ...]",
+                "    What commands are for.",
+                "GETKEYS <command> [<arg> ...]",
+                "    Which arguments of a command are keys.",
+                "INFO [<command> ...]",
+                "    Describes these commands, or all.",
+                "LIST [FILTERBY <ACLCAT <category> | PATTERN <pattern> | MODULE <module>>]",
+                "    The names of commands.",
+            ],
+        ),
         () => {
             let name = word.to_vec();
             turn.fail(&Fault::UnknownSubcommand { container: "COMMAND", name });

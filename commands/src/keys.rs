@@ -7,7 +7,7 @@ use crate::args::{self, row_of};
 use crate::errors::Fault;
 use crate::ops::{Asked, Ops};
 use crate::shape::Shape;
-use crate::turn::Ask;
+use crate::turn::{Ask, write_help};
 
 /// DEL and UNLINK.
 pub(crate) fn del(ask: &Ask, args: &[&[u8]]) -> Result<Asked, Fault> {
@@ -40,20 +40,20 @@ pub(crate) fn object(ask: &Ask, args: &[&[u8]]) -> Result<Asked, Fault> {
                              LRU and LFU data will take some time to adjust.";
     let about = args[1];
     if args::is(about, "help") {
-        if args.len() > 2 {
-            return Err(Fault::Arity { command: "object|help".to_owned() });
-        }
-        return Ok(help(&[
-            "OBJECT <subcommand> [<arg> ...]. Subcommands are:",
-            "ENCODING <key>",
-            "    How the value would be kept by a Redis.",
-            "FREQ <key>",
-            "    Refused: accesses are not counted.",
-            "IDLETIME <key>",
-            "    0: accesses are not timed.",
-            "REFCOUNT <key>",
-            "    1: values are not shared.",
-        ]));
+        return help(
+            args,
+            "OBJECT",
+            &[
+                "ENCODING <key>",
+                "    How the value would be kept by a Redis.",
+                "FREQ <key>",
+                "    Refused: accesses are not counted.",
+                "IDLETIME <key>",
+                "    0: accesses are not timed.",
+                "REFCOUNT <key>",
+                "    1: values are not shared.",
+            ],
+        );
     }
     let (name, shape) = match () {
         () if args::is(about, "encoding") => ("object|encoding", Shape::Encoding),
@@ -74,6 +74,16 @@ pub(crate) fn object(ask: &Ask, args: &[&[u8]]) -> Result<Asked, Fault> {
 }
 
 pub(crate) fn memory(ask: &Ask, args: &[&[u8]]) -> Result<Asked, Fault> {
+    if args::is(args[1], "help") {
+        return help(
+            args,
+            "MEMORY",
+            &[
+                "USAGE <key> [SAMPLES <count>]",
+                "    About how many bytes the key and its value take.",
+            ],
+        );
+    }
     if !args::is(args[1], "usage") {
         return Err(Fault::UnknownSubcommand { container: "MEMORY", name: args[1].to_vec() });
     }
@@ -91,12 +101,9 @@ pub(crate) fn memory(ask: &Ask, args: &[&[u8]]) -> Result<Asked, Fault> {
     }
 }
 
-/// A list of lines.
-pub(crate) fn help(lines: &[&str]) -> Asked {
+/// `CONTAINER HELP`.
+fn help(args: &[&[u8]], container: &str, lines: &[&str]) -> Result<Asked, Fault> {
     let mut reply = Vec::new();
-    wire::resp::encode::write_array(&mut reply, lines.len());
-    for line in lines {
-        wire::resp::encode::write_simple(&mut reply, line);
-    }
-    Asked::fixed(reply)
+    write_help(&mut reply, container, &args[2..], lines)?;
+    Ok(Asked::fixed(reply))
 }

@@ -21,6 +21,10 @@ pub const QUEUED_MAX: usize = 65_536;
 /// Bytes of arguments that MULTI may queue.
 pub const QUEUED_BYTES_MAX: usize = 64 << 20;
 
+/// Of these, commands that take several steps: each may ask every group of slots, and the requests of
+/// one EXEC are numbered with [`crate::turn`]'s 24 bits.
+pub const QUEUED_WHOLE_MAX: usize = 64;
+
 /// Keys that one connection may watch.
 pub const WATCHED_MAX: usize = 4_096;
 

@@ -22,8 +22,22 @@ pub(crate) fn config(turn: &mut Turn<'_>, args: &[&[u8]]) {
         () if args::is(word, "resetstat") => turn.fail(&arity("config|resetstat")),
         () if args::is(word, "rewrite") => turn.fail(&Fault::Fixed(
             "ERR The server is running without a config file that it may rewrite. fix: edit \
-             ringd.toml, or ringctl config set",
+             ringd.toml, which is read at the start",
         )),
+        () if args::is(word, "help") => turn.help(
+            "CONFIG",
+            rest,
+            &[
+                "GET <pattern> [<pattern> ...]",
+                "    Settings whose names fit a pattern.",
+                "SET <name> <value> [<name> <value> ...]",
+                "    Changes a setting of this node until it stops; most stand in ringd.toml.",
+                "RESETSTAT",
+                "    Counts for INFO from 0 again.",
+                "REWRITE",
+                "    Refused: ringd.toml is written by people.",
+            ],
+        ),
         () => {
             let name = word.to_vec();
             turn.fail(&Fault::UnknownSubcommand { container: "CONFIG", name });
@@ -100,8 +114,8 @@ pub(crate) fn cluster(turn: &mut Turn<'_>, args: &[&[u8]]) {
                 .any(|w| args::is(word, w)) =>
         {
             turn.fail(&Fault::Line(format!(
-                "ERR CLUSTER {} is not supported: RingDB places slots itself. fix: ringctl node \
-                 join|leave, then ringctl plan apply",
+                "ERR CLUSTER {} is not supported: RingDB places slots itself, on the members \
+                 that ringd.toml names. fix: ringctl ring owners KEY tells where a key lives",
                 args::text(word).to_ascii_uppercase()
             )));
         }
@@ -114,6 +128,10 @@ pub(crate) fn slowlog(turn: &mut Turn<'_>, args: &[&[u8]]) {
         () if args::is(args[1], "get") => encode::write_array(turn.reply, 0),
         () if args::is(args[1], "len") => turn.integer(0),
         () if args::is(args[1], "reset") => turn.ok(),
+        () if args::is(args[1], "help") => turn.help("SLOWLOG", &args[2..], &[
+            "GET | LEN | RESET",
+            "    Always empty: slow commands are not kept, /metrics tells how long requests took.",
+        ]),
         () => {
             let name = args[1].to_vec();
             turn.fail(&Fault::UnknownSubcommand { container: "SLOWLOG", name });
@@ -128,6 +146,14 @@ pub(crate) fn latency(turn: &mut Turn<'_>, args: &[&[u8]]) {
         }
         () if args::is(args[1], "histogram") => turn.map(0),
         () if args::is(args[1], "reset") => turn.integer(0),
+        () if args::is(args[1], "help") => turn.help(
+            "LATENCY",
+            &args[2..],
+            &[
+                "LATEST | HISTORY <event> | HISTOGRAM [<command> ...] | RESET [<event> ...]",
+                "    Always empty: latencies are not kept, /metrics tells how long requests took.",
+            ],
+        ),
         () => {
             let name = args[1].to_vec();
             turn.fail(&Fault::UnknownSubcommand { container: "LATENCY", name });
@@ -139,6 +165,10 @@ pub(crate) fn acl(turn: &mut Turn<'_>, args: &[&[u8]]) {
     if args::is(args[1], "whoami") {
         let user = turn.state.user.clone().unwrap_or_default();
         return turn.bulk(user);
+    }
+    if args::is(args[1], "help") {
+        let whoami = ["WHOAMI", "    The user of this connection.", "Users stand in ringd.toml."];
+        return turn.help("ACL", &args[2..], &whoami);
     }
     let name = args[1].to_vec();
     turn.fail(&Fault::UnknownSubcommand { container: "ACL", name });

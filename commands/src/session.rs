@@ -203,11 +203,6 @@ impl Session {
                     "ERR WITH inside MULTI is not allowed. fix: put it before EXEC, where it holds \
                      for the whole transaction",
                 )),
-                Run::Whole(_) | Run::SetAll(_) => Err(Fault::Line(format!(
-                    "ERR {} cannot be part of a transaction here, because it takes several steps. \
-                     fix: send it before MULTI or after EXEC",
-                    spec.name.to_ascii_uppercase()
-                ))),
                 _ => queue.push(place, args),
             };
             return match queued {

@@ -156,9 +156,9 @@ const fn never(name: &'static str, line: &'static str) -> Spec {
 }
 
 const NO_LEADER: &str = "ERR RingDB has no leader to follow: every node takes reads and writes. \
-                         fix: ringctl node join adds a node";
-const ALWAYS_SAVED: &str = "ERR RingDB writes every change to its log as it happens. fix: ringctl \
-                            backup create makes a copy";
+                         fix: use any of them; ringd.toml names the members";
+const ALWAYS_SAVED: &str = "ERR RingDB writes every change to its log as it happens. fix: leave \
+                            it out; to copy the data, stop a node and copy its data directory";
 const NO_MOVING: &str = "ERR RingDB places keys itself, and keyspaces do not exchange keys. fix: \
                          read the key and write it where it is wanted";
 
@@ -188,7 +188,7 @@ pub(crate) const TABLE: &[Spec] = &[
     spec("config", -2, OFFICE, NONE, ("server", "2.0.0"), "Shows and changes settings.", Local(server::config)),
     spec("consistency", -2, ANY, NONE, ("connection", "7.2.4"), "Sets how many replicas this connection's reads and writes wait for.", Local(ring_face::consistency)),
     spec("dbsize", 1, R, NONE, ("server", "1.0.0"), "Counts the keys of the keyspace.", Whole(whole::dbsize)),
-    never("debug", "ERR DEBUG is not supported: a node has nothing to crash on purpose. fix: ringctl debug"),
+    never("debug", "ERR DEBUG is not supported: a node has nothing to crash on purpose. fix: /metrics and ringctl status tell how it is"),
     spec("decr", 2, WDF, ONE, ("string", "1.0.0"), "Subtracts one from a counter.", Keys(counters::decr)),
     spec("decrby", 3, WDF, ONE, ("string", "1.0.0"), "Subtracts from a counter.", Keys(counters::decrby)),
     spec("del", -2, W, ALL, ("generic", "1.0.0"), "Deletes keys.", Keys(keys::del)),
@@ -252,7 +252,7 @@ pub(crate) const TABLE: &[Spec] = &[
     spec("setex", 4, WD, ONE, ("string", "2.0.0"), "Sets a value and the seconds it has to live.", Keys(strings::setex)),
     spec("setnx", 3, WDF, ONE, ("string", "1.0.0"), "Sets a value if there is none.", Keys(strings::setnx)),
     spec("setrange", 4, WD, ONE, ("string", "2.2.0"), "Overwrites a part of a value.", Keys(strings::setrange)),
-    never("shutdown", "ERR a client cannot stop a node. fix: send it SIGTERM, or ringctl node drain"),
+    never("shutdown", "ERR a client cannot stop a node. fix: send its process SIGTERM, which drains it"),
     never("slaveof", NO_LEADER),
     spec("slowlog", -2, OFFICE, NONE, ("server", "2.2.12"), "Lists no slow commands: see the metrics.", Local(server::slowlog)),
     spec("strlen", 2, RF, ONE, ("string", "2.2.0"), "Tells the length of a value.", Keys(strings::strlen)),

@@ -3,7 +3,11 @@
 //! Queued commands are kept as they came and understood at EXEC, as on Redis. All keys in one slot:
 //! one atomic task, isolated at the slot's preferred coordinator, watches checked in the same
 //! breath. Keys in several slots: one atomic task a slot, side by side, without isolation between
-//! them; watched keys are then looked at first, and each slot checks its own again.
+//! them; watched keys are then looked at first, and each slot checks its own again. Commands that
+//! take several steps of their own (SCAN, DBSIZE, FLUSHDB, MSETNX) cut the transaction: what stands
+//! before them is done first, what stands after them last.
+
+use std::collections::VecDeque;
 
 use replication::record::Digest;
 use replication::row::Row;
@@ -13,11 +17,14 @@ use wire::resp::encode;
 use crate::args;
 use crate::errors::Fault;
 use crate::host::Host;
-use crate::job::Step;
-use crate::limits::{QUEUED_BYTES_MAX, QUEUED_MAX, WATCHED_MAX};
+use crate::job::{Job, Step};
+use crate::limits::{
+    GATHERED_BYTES_MAX, QUEUED_BYTES_MAX, QUEUED_MAX, QUEUED_WHOLE_MAX, WATCHED_MAX,
+};
 use crate::ops::{Scatter, slot_of_row};
 use crate::session::CrossSlot;
 use crate::shape::Shape;
+use crate::strings::SetAllJob;
 use crate::table::{Run, TABLE};
 use crate::turn::{Ask, Flow, State, Turn, Watched};
 
@@ -42,6 +49,8 @@ impl Queued {
 pub(crate) struct Queue {
     commands: Vec<Queued>,
     bytes: usize,
+    /// How many of them take several steps of their own.
+    wholes: usize,
     spoilt: bool,
 }
 
@@ -63,6 +72,15 @@ impl Queue {
                 "ERR the transaction is too long: it may have {QUEUED_MAX} commands and \
                  {QUEUED_BYTES_MAX} bytes. fix: split it"
             )));
+        }
+        if matches!(TABLE[place].run, Run::Whole(_) | Run::SetAll(_)) {
+            self.wholes += 1;
+            if self.wholes > QUEUED_WHOLE_MAX {
+                return Err(Fault::Line(format!(
+                    "ERR the transaction is too long: it may have {QUEUED_WHOLE_MAX} commands like \
+                     SCAN, DBSIZE or MSETNX, which take several steps. fix: split it"
+                )));
+            }
         }
         self.commands.push(Queued { place, text, ends });
         Ok(())
@@ -180,28 +198,38 @@ const fn digest_of(outcome: &Outcome) -> Option<Digest> {
 enum Part {
     /// Its reply is known.
     Reply(Vec<u8>),
-    /// Its reply is made of these outcomes.
+    /// Its reply is made of these outcomes of the scatter that it stands in.
     Ops { shape: Shape, range: core::ops::Range<usize>, ask: Ask },
+    /// Its reply is written by its own act.
+    Job,
 }
+
+/// What is done before what follows it begins.
+#[derive(Debug)]
+enum Act {
+    /// Ops on keys, and up to which part they go.
+    Ops { scatter: Scatter, to: usize },
+    /// A command of several steps, and which part it is.
+    Job { job: Job, ask: Ask, at: usize },
+}
+
+const TOO_MUCH: &str = "ERR the replies of the transaction have too many bytes already, so this command \
+     was not carried out. fix: ask for less in one transaction";
 
 /// EXEC.
 #[derive(Debug)]
 pub(crate) struct ExecJob {
     generation: u64,
     parts: Vec<Part>,
-    scatter: Scatter,
+    /// What is not done yet; the first of them is being done.
+    acts: VecDeque<Act>,
+    /// Answers to requests below this number belong to something that has ended.
+    first_request: u32,
     bytes: usize,
-    stage: Stage,
-}
-
-#[derive(Debug)]
-enum Stage {
-    /// Watched keys are looked at again, before anything is done.
-    Verifying {
-        looks: Scatter,
-        wanted: Vec<Digest>,
-    },
-    Working,
+    reply_bytes: usize,
+    /// Whether an act is over.
+    any_act_done: bool,
+    looks: Option<(Scatter, Vec<Digest>)>,
 }
 
 /// Understands what was queued.
@@ -212,15 +240,30 @@ pub(crate) fn exec(state: &mut State, ask: &Ask, host: &mut dyn Host) -> Result<
     if queue.spoilt {
         return Err(Fault::Fixed("EXECABORT Transaction discarded because of previous errors."));
     }
+    let mut acts = VecDeque::new();
     let mut scatter = Scatter::default();
     let mut parts = Vec::with_capacity(queue.commands.len());
     for queued in &queue.commands {
-        let part = understand(queued, state, ask, host, &mut scatter);
+        let (part, job) = understand(queued, state, ask, host, &mut scatter);
         let failed = matches!(&part, Part::Reply(reply) if reply.first() == Some(&b'-'));
         host.stats_mut().called(queued.place, 0, failed);
+        if let Some((job, ask)) = job {
+            if scatter.len() > 0 {
+                let scatter = std::mem::take(&mut scatter);
+                acts.push_back(Act::Ops { scatter, to: parts.len() });
+            }
+            acts.push_back(Act::Job { job, ask, at: parts.len() });
+        }
         parts.push(part);
     }
-    if scatter.tasks_mut().len() > 1 {
+    if scatter.len() > 0 {
+        acts.push_back(Act::Ops { scatter, to: parts.len() });
+    }
+    let slots_of = |act: &mut Act| match act {
+        Act::Ops { scatter, .. } => scatter.tasks_mut().len(),
+        Act::Job { .. } => 1,
+    };
+    if acts.iter_mut().map(slots_of).sum::<usize>() > 1 {
         host.stats_mut().cross_slot_tx += 1;
         if state.defaults.cross_slot == CrossSlot::Error {
             return Err(Fault::CrossSlot {
@@ -230,7 +273,16 @@ pub(crate) fn exec(state: &mut State, ask: &Ask, host: &mut dyn Host) -> Result<
             });
         }
     }
-    Ok(ExecJob { generation, parts, scatter, bytes: queue.bytes, stage: Stage::Working })
+    Ok(ExecJob {
+        generation,
+        parts,
+        acts,
+        first_request: 0,
+        bytes: queue.bytes,
+        reply_bytes: 0,
+        any_act_done: false,
+        looks: None,
+    })
 }
 
 fn understand(
@@ -239,29 +291,40 @@ fn understand(
     ask: &Ask,
     host: &mut dyn Host,
     scatter: &mut Scatter,
-) -> Part {
+) -> (Part, Option<(Job, Ask)>) {
     let mut reply = Vec::new();
     let args = queued.args();
     let ask = Ask { keyspace: state.keyspace, protocol: state.protocol, ..*ask };
+    let run = TABLE[queued.place].run;
+    let job = match run {
+        Run::Whole(plan) => Some(plan(state, &ask, &args)),
+        Run::SetAll(understand) => {
+            Some(understand(&ask, &args).map(|asked| Job::SetAll(Box::new(SetAllJob::new(asked)))))
+        }
+        _ => None,
+    };
     let mut turn = Turn { now: ask.now, state, host, reply: &mut reply };
-    match TABLE[queued.place].run {
-        Run::Keys(understand) => match understand(&ask, &args) {
+    match (job, run) {
+        (Some(Ok(job)), _) => return (Part::Job, Some((job, ask))),
+        (Some(Err(fault)), _) => turn.fail(&fault),
+        (None, Run::Keys(understand)) => match understand(&ask, &args) {
             Ok(asked) => {
                 let start = scatter.len();
                 for (row, op) in asked.ops {
                     scatter.add(&ask, row, op);
                 }
-                return Part::Ops { shape: asked.shape, range: start..scatter.len(), ask };
+                let range = start..scatter.len();
+                return (Part::Ops { shape: asked.shape, range, ask }, None);
             }
             Err(fault) => turn.fail(&fault),
         },
-        Run::Local(act) => act(&mut turn, &args),
-        Run::Never(line) => turn.fail(&Fault::Fixed(line)),
-        Run::Whole(_) | Run::SetAll(_) | Run::Control(_) => {
-            unreachable!("{} is never queued", TABLE[queued.place].name)
+        (None, Run::Local(act)) => act(&mut turn, &args),
+        (None, Run::Never(line)) => turn.fail(&Fault::Fixed(line)),
+        (None, Run::Whole(_) | Run::SetAll(_) | Run::Control(_)) => {
+            unreachable!("{} is never queued, or has a job", TABLE[queued.place].name)
         }
     }
-    Part::Reply(reply)
+    (Part::Reply(reply), None)
 }
 
 impl ExecJob {
@@ -275,19 +338,27 @@ impl ExecJob {
         let generation = self.generation;
         flow.turn.state.watched = watched.extract_if(.., |w| w.generation > generation).collect();
         watched.retain(|w| w.generation == generation);
-        let single = self.scatter.tasks_mut().len() == 1;
-        for task in self.scatter.tasks_mut() {
-            task.atomic = true;
-            for w in &watched {
-                if w.keyspace == task.keyspace && slot_of_row(&w.row) == task.slot {
-                    task.watches.push((w.row.clone(), w.digest));
+        let mut checked = 0;
+        for (n, act) in self.acts.iter_mut().enumerate() {
+            let Act::Ops { scatter, .. } = act else { continue };
+            for task in scatter.tasks_mut() {
+                task.atomic = true;
+                // Later acts find what the earlier ones have written.
+                for w in watched.iter().filter(|_| n == 0) {
+                    if w.keyspace == task.keyspace && slot_of_row(&w.row) == task.slot {
+                        task.watches.push((w.row.clone(), w.digest));
+                        checked += 1;
+                    }
                 }
             }
         }
-        let checked: usize = self.scatter.tasks_mut().map(|t| t.watches.len()).sum();
+        let single = match self.acts.front_mut() {
+            Some(Act::Ops { scatter, .. }) => scatter.tasks_mut().len() == 1,
+            _ => false,
+        };
         // One slot that checks every watch itself needs no look before.
         if watched.is_empty() || (single && checked == watched.len()) {
-            return self.work(flow);
+            return self.go_on(flow);
         }
         let mut looks = Scatter::default();
         let mut wanted = Vec::with_capacity(watched.len());
@@ -297,39 +368,97 @@ impl ExecJob {
             wanted.push(w.digest);
         }
         looks.start(flow);
-        self.stage = Stage::Verifying { looks, wanted };
+        self.looks = Some((looks, wanted));
         Step::Waits
     }
 
-    fn work(&mut self, flow: &mut Flow<'_>) -> Step {
-        self.stage = Stage::Working;
-        if self.scatter.len() == 0 {
-            return self.reply(flow);
+    /// Begins the first act that is not done, or replies after the last.
+    fn go_on(&mut self, flow: &mut Flow<'_>) -> Step {
+        loop {
+            self.first_request = *flow.next_part;
+            match self.acts.front_mut() {
+                None => return self.reply(flow),
+                Some(Act::Ops { scatter, .. }) => {
+                    scatter.start(flow);
+                    return Step::Waits;
+                }
+                Some(Act::Job { at, .. }) if self.reply_bytes > GATHERED_BYTES_MAX => {
+                    let mut reply = Vec::new();
+                    encode::write_error(&mut reply, TOO_MUCH);
+                    self.parts[*at] = Part::Reply(reply);
+                }
+                Some(Act::Job { .. }) => {
+                    if self.let_job(flow, Job::start) == Step::Waits {
+                        return Step::Waits;
+                    }
+                }
+            }
+            self.acts.pop_front();
         }
-        self.scatter.start(flow);
-        Step::Waits
+    }
+
+    /// Lets the job that is being done go on, with a reply of its own.
+    fn let_job(
+        &mut self,
+        flow: &mut Flow<'_>,
+        go: impl FnOnce(&mut Job, &mut Flow<'_>) -> Step,
+    ) -> Step {
+        let Some(Act::Job { job, ask, at }) = self.acts.front_mut() else { return Step::Ended };
+        let mut reply = Vec::new();
+        let turn = Turn {
+            now: flow.turn.now,
+            state: &mut *flow.turn.state,
+            host: &mut *flow.turn.host,
+            reply: &mut reply,
+        };
+        let (seq, next_part) = (flow.seq, &mut *flow.next_part);
+        let mut own = Flow { turn, ask: *ask, seq, next_part, submits: &mut *flow.submits };
+        let step = go(job, &mut own);
+        if step == Step::Ended {
+            self.any_act_done = true;
+            self.reply_bytes += reply.len();
+            self.parts[*at] = Part::Reply(reply);
+        }
+        step
     }
 
     pub(crate) fn on_answer(&mut self, part: u32, answer: Answer, flow: &mut Flow<'_>) -> Step {
-        if let Stage::Verifying { looks, wanted } = &mut self.stage {
+        if part < self.first_request {
+            return Step::Waits;
+        }
+        if let Some((looks, wanted)) = &mut self.looks {
             if looks.on_answer(part, answer, flow) == Step::Waits {
                 return Step::Waits;
             }
-            return match looks.take_outcomes(None) {
+            let found = match looks.take_outcomes(None) {
+                Ok(found) => found,
                 Err(line) => {
                     encode::write_error(flow.turn.reply, &line);
-                    Step::Ended
+                    return Step::Ended;
                 }
-                Ok(found) if found.iter().map(digest_of).eq(wanted.iter().map(|d| Some(*d))) => {
-                    self.work(flow)
-                }
-                Ok(_) => Self::aborted(flow),
             };
+            if !found.iter().map(digest_of).eq(wanted.iter().map(|d| Some(*d))) {
+                return Self::aborted(flow);
+            }
+            self.looks = None;
+            return self.go_on(flow);
         }
-        if self.scatter.on_answer(part, answer, flow) == Step::Waits {
+        let step = match self.acts.front_mut() {
+            Some(Act::Ops { scatter, .. }) => scatter.on_answer(part, answer, flow),
+            Some(Act::Job { .. }) => {
+                self.let_job(flow, |job, own| job.on_answer(part, answer, own))
+            }
+            None => return Step::Waits,
+        };
+        if step == Step::Waits {
             return Step::Waits;
         }
-        self.reply(flow)
+        if let Some(Act::Ops { scatter, to }) = self.acts.pop_front()
+            && let Some(step) = self.render(scatter, to, flow)
+        {
+            return step;
+        }
+        self.go_on(flow)
     }
 
     fn aborted(flow: &mut Flow<'_>) -> Step {
@@ -337,35 +466,50 @@ impl ExecJob {
         Step::Ended
     }
 
-    fn reply(&mut self, flow: &mut Flow<'_>) -> Step {
-        if self.scatter.aborted && !self.scatter.any_done {
-            return Self::aborted(flow);
-        }
-        if self.scatter.len() > 0 && !self.scatter.any_done {
+    /// Makes replies of ops that are done. Ended if nothing of the whole transaction was done.
+    fn render(&mut self, mut scatter: Scatter, to: usize, flow: &mut Flow<'_>) -> Option<Step> {
+        let is_first = !core::mem::replace(&mut self.any_act_done, true);
+        if is_first && !scatter.any_done {
+            if scatter.aborted {
+                return Some(Self::aborted(flow));
+            }
             // Nothing was done anywhere: one error says it better than a list of the same.
-            if let Err(line) = self.scatter.take_outcomes(None) {
+            if self.acts.is_empty()
+                && let Err(line) = scatter.take_outcomes(None)
+            {
                 encode::write_error(flow.turn.reply, &line);
-                return Step::Ended;
+                return Some(Step::Ended);
             }
         }
         let now = flow.turn.now;
+        for part in &mut self.parts[..to] {
+            let Part::Ops { shape, range, ask } = part else { continue };
+            let mut reply = Vec::new();
+            match scatter.take_outcomes(Some(range.clone())) {
+                Ok(outcomes) => {
+                    let ask = Ask { now, ..*ask };
+                    shape.render(&outcomes, &ask, flow.turn.host, &mut reply);
+                }
+                Err(line) => encode::write_error(&mut reply, &line),
+            }
+            self.reply_bytes += reply.len();
+            *part = Part::Reply(reply);
+        }
+        None
+    }
+
+    fn reply(&mut self, flow: &mut Flow<'_>) -> Step {
         encode::write_array(flow.turn.reply, self.parts.len());
         for part in std::mem::take(&mut self.parts) {
             match part {
-                Part::Reply(reply) if reply.is_empty() => {
-                    // CLIENT REPLY OFF says nothing, and a list has no room for nothing.
-                    encode::write_null(flow.turn.reply, flow.ask.protocol);
+                Part::Reply(reply) if !reply.is_empty() => {
+                    flow.turn.reply.extend_from_slice(&reply);
                 }
-                Part::Reply(reply) => flow.turn.reply.extend_from_slice(&reply),
-                Part::Ops { shape, range, ask } => match self.scatter.take_outcomes(Some(range)) {
-                    Ok(outcomes) => {
-                        let ask = Ask { now, ..ask };
-                        shape.render(&outcomes, &ask, flow.turn.host, flow.turn.reply);
-                    }
-                    Err(line) => {
-                        encode::write_error(flow.turn.reply, &line);
-                    }
-                },
+                // CLIENT REPLY OFF says nothing, and a list has no room for nothing.
+                Part::Reply(_) => encode::write_null(flow.turn.reply, flow.ask.protocol),
+                Part::Ops { .. } | Part::Job => {
+                    unreachable!("every act has made replies of its parts")
+                }
             }
         }
         Step::Ended

@@ -192,10 +192,37 @@ impl Turn<'_> {
         encode::write_map(self.reply, self.state.protocol, pairs);
     }
 
+    /// Answers `CONTAINER HELP`; `rest` is what stands behind it, which must be nothing.
+    pub(crate) fn help(&mut self, container: &str, rest: &[&[u8]], lines: &[&str]) {
+        if let Err(fault) = write_help(self.reply, container, rest, lines) {
+            self.fail(&fault);
+        }
+    }
+
     /// A text for people.
     pub(crate) fn text(&mut self, text: &str) {
         encode::write_verbatim(self.reply, self.state.protocol, *b"txt", text.as_bytes());
     }
+}
+
+/// The answer to `CONTAINER HELP`; `rest` is what stands behind it, which must be nothing.
+pub(crate) fn write_help(
+    reply: &mut Vec<u8>,
+    container: &str,
+    rest: &[&[u8]],
+    lines: &[&str],
+) -> Result<(), Fault> {
+    if !rest.is_empty() {
+        let command = format!("{}|help", container.to_ascii_lowercase());
+        return Err(Fault::Arity { command });
+    }
+    encode::write_array(reply, 1 + lines.len());
+    let head = format!("{container} <subcommand> [<arg> ...]. Subcommands are:");
+    encode::write_simple(reply, &head);
+    for line in lines {
+        encode::write_simple(reply, line);
+    }
+    Ok(())
 }
 
 /// What a command sees that asks the peer and waits.

@@ -20,6 +20,35 @@ fn locked() -> Story {
 }
 
 #[test]
+fn errors_send_nobody_to_a_command_that_does_not_exist() {
+    let mut story = Story::new();
+    for container in
+        ["ACL", "CLIENT", "COMMAND", "CONFIG", "LATENCY", "MEMORY", "OBJECT", "SLOWLOG"]
+    {
+        let unknown = story.says(&format!("{container} NOSUCH"));
+        assert_eq!(unknown, format!("-ERR unknown subcommand 'NOSUCH'. Try {container} HELP."));
+        let help = story.says(&format!("{container} HELP"));
+        assert!(help.contains(&format!(" +{container} <subcommand>")), "{help}");
+        assert!(story.says(&format!("{container} HELP x")).starts_with("-ERR wrong number of "));
+    }
+    let commands = story.says("COMMAND LIST");
+    let names: Vec<&str> =
+        commands.split(' ').filter(|word| !word.starts_with(['*', '$'])).collect();
+    assert!(names.len() > 80, "{commands}");
+    let stays = |name: &&&str| !["quit", "reset", "multi", "exec", "discard"].contains(*name);
+    for name in names.iter().filter(stays) {
+        for rest in ["", " a", " a b", " meet x"] {
+            let heard = story.says(&format!("{name}{rest}"));
+            for (at, _) in heard.match_indices("ringctl ") {
+                let word = heard[at..].split([' ', ';', '.']).nth(1).unwrap_or_default();
+                let exists = ["status", "ring", "cert", "version", "completions"].contains(&word);
+                assert!(exists, "{name}{rest}: {heard}");
+            }
+        }
+    }
+}
+
+#[test]
 fn nothing_works_before_the_client_has_said_who_it_is() {
     let mut story = locked();
     assert!(!story.session.is_authenticated());

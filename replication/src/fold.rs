@@ -52,6 +52,47 @@ impl<'a> Patch<'a> {
         }
     }
 
+    /// What another replica's state of a key brings to one that has seen `clock`: `theirs` is what
+    /// that replica holds, `seen` its slot clock from the same moment. The patch learns the live dots
+    /// that are new here, and nothing else.
+    #[must_use]
+    pub fn of_state(theirs: &Record<'a>, seen: &DotSet, clock: &DotSet) -> Self {
+        let mut patch = Self::of_live(theirs, clock);
+        let mut known = clock.clone();
+        known.union(&patch.learned);
+        let mut dead = seen.clone();
+        dead.union(&theirs.pending);
+        patch.discard = dead.minus(&theirs.values.iter().map(|v| v.dot).collect());
+        patch.record.pending = patch.discard.minus(&known);
+        let mut dead = seen.clone();
+        dead.union(&theirs.pending_expiry);
+        patch.discard_expiry = dead.minus(&theirs.expiries.iter().map(|e| e.dot).collect());
+        patch.record.pending_expiry = patch.discard_expiry.minus(&known);
+        patch
+    }
+
+    /// What of another replica's live state is new here, without what that replica discards.
+    pub(crate) fn of_live(theirs: &Record<'a>, clock: &DotSet) -> Self {
+        let mut patch = Self::default();
+        for v in theirs.values.iter().filter(|v| !clock.contains(v.dot)) {
+            patch.learned.insert(v.dot);
+            patch.record.add_value(*v);
+        }
+        // A dot already in the clock may name a value whose expiry was replaced here.
+        for e in theirs.expiries.iter().filter(|e| !clock.contains(e.dot)) {
+            patch.learned.insert(e.dot);
+            patch.record.add_expiry(*e);
+        }
+        // A count whose dot is in the clock is here, in a newer one, or was dropped here.
+        for c in theirs.counts.iter().filter(|c| !clock.contains(c.dot())) {
+            patch.record.add_count(*c);
+        }
+        for c in &theirs.resets {
+            patch.record.add_reset(*c);
+        }
+        patch
+    }
+
     /// This patch and then `newer`, as one.
     #[must_use]
     pub fn then(mut self, newer: &Self) -> Self {

@@ -7,8 +7,10 @@
 //!
 //! The counter keeps, per actor, the running total of that actor's increments, and for resets the
 //! totals that the reset had seen; the value is the sum of the differences, so a reset takes away
-//! exactly what it saw and concurrent increments survive exactly. A generation tells a counter that
-//! was dropped and begun anew from its former self.
+//! exactly what it saw and concurrent increments survive exactly. An actor whose part is reset to
+//! the last increment, or was dropped, begins a new generation with its next one: what a reset saw
+//! of an earlier generation says nothing about this one. Where a record says nothing of a part whose
+//! latest increment its holder has seen, that part was dropped, and no older state brings it back.
 
 use bytes::Bytes;
 use ring::{Actor, Hlc, WallMillis};
@@ -55,7 +57,7 @@ pub struct Count {
     pub n: u64,
     /// Their sum, in units of [`crate::decimal`].
     pub total: i128,
-    /// When the latest was.
+    /// When the latest was; of what a reset has seen, when the latest such reset was.
     pub hlc: Hlc,
 }
 
@@ -63,6 +65,12 @@ impl Count {
     /// What decides which of two entries of one actor is the newer.
     const fn age(&self) -> (u64, u64) {
         (self.generation, self.n)
+    }
+
+    /// The latest increment that it tells of.
+    #[must_use]
+    pub const fn dot(&self) -> Dot {
+        Dot::new(self.actor, self.n)
     }
 }
 
@@ -262,12 +270,49 @@ impl<'a> Record<'a> {
     /// Learns of an actor's increments.
     pub(crate) fn add_count(&mut self, count: Count) {
         merge_count(&mut self.counts, count);
+        self.forget_former_reset(count.actor);
     }
 
     /// Learns of a reset, which implies the increments that it saw.
     pub(crate) fn add_reset(&mut self, reset: Count) {
         merge_count(&mut self.counts, reset);
         merge_count(&mut self.resets, reset);
+        self.forget_former_reset(reset.actor);
+    }
+
+    /// A reset of an earlier generation than the count has nothing left to take away: every count
+    /// that it speaks of is older than the one that is here.
+    fn forget_former_reset(&mut self, actor: Actor) {
+        if self.resets.is_empty() {
+            return;
+        }
+        if let Some(count) = count_of(&self.counts, actor).copied() {
+            self.resets.retain(|r| r.actor != actor || r.generation >= count.generation);
+        }
+    }
+
+    /// True if a reset has seen the last increment of `count`.
+    fn is_reset(&self, count: &Count) -> bool {
+        count_of(&self.resets, count.actor).is_some_and(|r| r.age() >= count.age())
+    }
+
+    /// The part of `me` after one more increment, which is the dot `seq`: (generation, total).
+    /// `anew` if the same mutation resets the counter. `None` if the running total has no room
+    /// left, which only a reset makes.
+    #[must_use]
+    pub fn counted(&self, me: Actor, seq: u64, by: i128, anew: bool) -> Option<(u64, i128)> {
+        match count_of(&self.counts, me).filter(|c| !anew && !self.is_reset(c)) {
+            Some(mine) => Some((mine.generation, mine.total.checked_add(by)?)),
+            // Wholly reset, or dropped. Elsewhere the reset may be dropped already, so no total that
+            // needs it may be minted any more.
+            None => Some((seq, by)),
+        }
+    }
+
+    /// What a reset at `hlc` takes away: all of the counter that is not reset yet.
+    #[must_use]
+    pub fn reset_at(&self, hlc: Hlc) -> Counts {
+        self.counts.iter().filter(|c| !self.is_reset(c)).map(|c| Count { hlc, ..*c }).collect()
     }
 
     /// The joined state of two replicas. `seen` of each is its slot clock; what it has seen of this
@@ -305,12 +350,17 @@ impl<'a> Record<'a> {
                 }
             }
         }
-        for r in [self, other] {
-            for c in &r.counts {
-                out.add_count(*c);
-            }
-            for c in &r.resets {
-                out.add_reset(*c);
+        for (mine, theirs, their_seen) in [(self, other, other_seen), (other, self, seen)] {
+            for c in &mine.counts {
+                let held = |t: &Count| t.age() >= c.age();
+                if !their_seen.contains(c.dot())
+                    || count_of(&theirs.counts, c.actor).is_some_and(held)
+                {
+                    out.add_count(*c);
+                    if let Some(reset) = count_of(&mine.resets, c.actor) {
+                        out.add_reset(*reset);
+                    }
+                }
             }
         }
         out
@@ -487,8 +537,8 @@ impl<'a> View<'a> {
         values.sort_by_key(|v| core::cmp::Reverse((v.hlc, v.dot)));
         let mut sum = None;
         for c in &record.counts {
-            let reset = record.resets.iter().find(|r| r.actor == c.actor);
-            if reset.is_some_and(|r| r.age() >= c.age()) || !live(c.hlc) {
+            let reset = count_of(&record.resets, c.actor);
+            if record.is_reset(c) || !live(c.hlc) {
                 continue;
             }
             // A reset of an earlier generation saw increments that are not in this total.
@@ -527,9 +577,16 @@ impl<'a> View<'a> {
     }
 }
 
+/// What an actor's entry is, if there is one.
+fn count_of(counts: &Counts, actor: Actor) -> Option<&Count> {
+    counts.binary_search_by_key(&actor, |c| c.actor).ok().map(|at| &counts[at])
+}
+
 fn merge_count(counts: &mut Counts, count: Count) {
     match counts.binary_search_by_key(&count.actor, |c| c.actor) {
-        Ok(at) if count.age() > counts[at].age() => counts[at] = count,
+        Ok(at) if (count.age(), count.hlc) > (counts[at].age(), counts[at].hlc) => {
+            counts[at] = count;
+        }
         Ok(_) => {}
         Err(at) => counts.insert(at, count),
     }

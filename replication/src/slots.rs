@@ -115,41 +115,14 @@ impl Slots {
         bugs: &[Bug],
     ) -> RowChange {
         let state = self.get_mut(slot);
-        let mut patch = Patch::default();
-        for v in &theirs.values {
-            if !state.clock.contains(v.dot) {
-                patch.learned.insert(v.dot);
-                patch.record.add_value(*v);
-            }
-        }
-        for e in &theirs.expiries {
-            // A dot already in the clock may name a value whose expiry was replaced here.
-            if !state.clock.contains(e.dot) {
-                patch.learned.insert(e.dot);
-                patch.record.add_expiry(*e);
-            }
-        }
-        for c in &theirs.counts {
-            patch.record.add_count(*c);
-        }
-        for c in &theirs.resets {
-            patch.record.add_reset(*c);
-        }
+        let patch = if bugs.contains(&Bug::ForgetsSeen) {
+            Patch::of_live(theirs, &state.clock)
+        } else {
+            Patch::of_state(theirs, seen, &state.clock)
+        };
         state.counters |= !theirs.counts.is_empty() || !theirs.resets.is_empty();
         state.clock.union(&patch.learned);
         state.dirty = true;
-        if !bugs.contains(&Bug::ForgetsSeen) {
-            let live_values: DotSet = theirs.values.iter().map(|v| v.dot).collect();
-            let live_expiries: DotSet = theirs.expiries.iter().map(|e| e.dot).collect();
-            let mut dead = seen.clone();
-            dead.union(&theirs.pending);
-            patch.discard = dead.minus(&live_values);
-            patch.record.pending = patch.discard.minus(&state.clock);
-            let mut dead = seen.clone();
-            dead.union(&theirs.pending_expiry);
-            patch.discard_expiry = dead.minus(&live_expiries);
-            patch.record.pending_expiry = patch.discard_expiry.minus(&state.clock);
-        }
         RowChange::Merge { row, operand: patch.to_operand() }
     }
 

@@ -11,95 +11,11 @@ use rand::rngs::StdRng;
 use rand::seq::SliceRandom;
 use rand::{RngExt, SeedableRng};
 use ring::{Actor, Hlc, Slot, WallMillis};
-use ringdb_replication::fold::{self, Folded, Patch};
-use ringdb_replication::record::{Count, Counts, Record, Summary};
+use ringdb_replication::record::{Record, Summary};
 use ringdb_replication::row;
 use ringdb_replication::{Delta, Dot, DotSet};
 
-/// A naive replica: one slot, a few keys, everything kept as operands until it is folded.
-#[derive(Clone, Default)]
-struct Replica {
-    clock: DotSet,
-    /// Base record and operands of each key.
-    keys: BTreeMap<Bytes, (Vec<u8>, Vec<Bytes>)>,
-}
-
-impl Replica {
-    fn record(&self, row: &Bytes) -> Vec<u8> {
-        let mut out = Vec::new();
-        if let Some((base, operands)) = self.keys.get(row) {
-            fold::fold(Some(base), operands.iter().map(|o| &o[..]), &mut out);
-        }
-        out
-    }
-
-    fn push(&mut self, row: &[u8], operand: Bytes) {
-        self.keys.entry(Bytes::copy_from_slice(row)).or_default().1.push(operand);
-    }
-
-    fn apply(&mut self, raw: &Bytes) {
-        let delta = Delta::decode(raw).expect("ours");
-        if !self.clock.insert(delta.dot) {
-            return;
-        }
-        let pending = delta.discard.minus(&self.clock);
-        let none = DotSet::new();
-        let operand = fold::delta_operand(
-            raw,
-            if delta.discards_values { &pending } else { &none },
-            if delta.discards_expiry { &pending } else { &none },
-        );
-        self.push(delta.row, operand);
-    }
-
-    /// Joins another replica's state of a key, as read repair does.
-    fn install(&mut self, row: &Bytes, state: &[u8], seen: &DotSet) {
-        let theirs = Record::decode(state).expect("ours");
-        let mut patch = Patch::default();
-        for v in theirs.values.iter().filter(|v| !self.clock.contains(v.dot)) {
-            patch.learned.insert(v.dot);
-            patch.record.values.push(*v);
-        }
-        for e in theirs.expiries.iter().filter(|e| !self.clock.contains(e.dot)) {
-            patch.learned.insert(e.dot);
-            patch.record.expiries.push(*e);
-        }
-        patch.record.counts = theirs.counts.clone();
-        patch.record.resets = theirs.resets.clone();
-        self.clock.union(&patch.learned);
-        let mut dead = seen.clone();
-        dead.union(&theirs.pending);
-        patch.discard = dead.minus(&theirs.values.iter().map(|v| v.dot).collect());
-        patch.record.pending = patch.discard.minus(&self.clock);
-        let mut dead = seen.clone();
-        dead.union(&theirs.pending_expiry);
-        patch.discard_expiry = dead.minus(&theirs.expiries.iter().map(|e| e.dot).collect());
-        patch.record.pending_expiry = patch.discard_expiry.minus(&self.clock);
-        self.push(row, patch.to_operand());
-    }
-
-    /// Folds some operands of a key together, as a memtable or a compaction may.
-    fn squash(&mut self, row: &Bytes, rng: &mut StdRng) {
-        let Some((base, operands)) = self.keys.get_mut(row) else { return };
-        if operands.is_empty() {
-            return;
-        }
-        let to = rng.random_range(0..=operands.len());
-        let mut out = Vec::new();
-        if rng.random_bool(0.5) {
-            let folded = fold::fold(Some(base), operands[..to].iter().map(|o| &o[..]), &mut out);
-            assert_ne!(folded, Folded::Unreadable);
-            *base = out;
-            operands.drain(..to);
-        } else {
-            let from = rng.random_range(0..=to);
-            if from < to {
-                assert!(fold::fold_partial(operands[from..to].iter().map(|o| &o[..]), &mut out));
-                operands.splice(from..to, [Bytes::from(out)]);
-            }
-        }
-    }
-}
+use crate::bare::Replica;
 
 /// The dots and totals that a mutation had seen, for the oracle.
 struct Truth {
@@ -149,8 +65,8 @@ fn mint(
             delta.value = Some(text.as_bytes());
             truth.value = true;
         }
-        delta.resets = record.counts.iter().copied().collect::<Counts>();
-        for c in &delta.resets {
+        delta.resets = record.reset_at(hlc);
+        for c in &record.counts {
             let dots = increments.get(&(row.clone(), c.actor)).into_iter().flatten();
             truth.reset.extend(dots.filter(|d| d.seq <= c.n));
         }
@@ -170,9 +86,7 @@ fn mint(
         truth.expiry = true;
     } else {
         let by = i128::from(rng.random_range(-5i64..9));
-        let mine: Option<&Count> = record.counts.iter().find(|c| c.actor == actor);
-        let (generation, total) = mine.map_or((dot.seq, 0), |c| (c.generation, c.total));
-        delta.count = Some((generation, total + by));
+        delta.count = record.counted(actor, dot.seq, by, false);
         truth.increment = by;
     }
     let raw = delta.to_bytes();

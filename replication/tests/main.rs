@@ -1,5 +1,7 @@
 //! The public contract of replication: laws of joining and folding, and stories of a small cluster.
 
+mod bare;
 mod cluster;
+mod generations;
 mod laws;
 mod stories;

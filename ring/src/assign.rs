@@ -15,7 +15,9 @@
 //! rule). A later table starts from the one before: what must go is dropped, holes are filled, then
 //! copies pass from members with too many to members with too few, directly where zones allow,
 //! else along a shortest chain. Such a chain exists while shares are not met, because the legal
-//! replica sets of a slot are the bases of a matroid. No chance and no floating-point function
+//! replica sets of a slot are the bases of a matroid. In small clusters, where zones and weights meet
+//! hardest, copies then go back to who kept them, as long as others that travel anyway can take the
+//! turn. No chance and no floating-point function
 //! beyond the four basic operations is involved: equal input gives equal output everywhere.
 
 use core::cmp::Reverse;
@@ -36,6 +38,10 @@ const BLOCKS: usize = 4;
 /// changes more to choose from.
 const BLOCKS_OF_FEW: usize = 16;
 const FEW: usize = 16;
+
+/// In clusters up to this size copies are given back. Larger ones have so many nodes to choose from
+/// that shares alone come within a tenth of the fewest moves, and there it would take seconds.
+const GIVE_BACK_MAX: usize = 64;
 const _: () =
     assert!(SLOT_COUNT.is_multiple_of(BLOCKS) && SLOT_COUNT.is_multiple_of(BLOCKS_OF_FEW));
 
@@ -62,6 +68,7 @@ pub fn assign(members: &BTreeMap<NodeId, Member>, copies: u8, old: &Table) -> Ta
         while board.pass_on_by_chain(0) {}
         board.pass_on_directly(Movable::All);
         while board.pass_on_by_chain(field.ids.len()) {}
+        board.give_back();
     }
     board.order();
     board.into_table()
@@ -454,6 +461,73 @@ impl<'a> Board<'a> {
                 || !self.expand(&mut search, &from, Movable::All).contains(&true);
             if stuck {
                 break;
+            }
+        }
+        false
+    }
+
+    /// Gives copies back to nodes that kept them before and pass on, for each, one that travels anyway:
+    /// the same shares with fewer moves.
+    fn give_back(&mut self) {
+        if self.field.ids.len() > GIVE_BACK_MAX {
+            return;
+        }
+        let mut left = self.placed();
+        let mut taker = 0;
+        while taker < self.field.ids.len() {
+            if !self.give_back_to(taker) {
+                taker += 1;
+                continue;
+            }
+            // A chain that spoilt its own next step has left somebody with one too many.
+            while self.pass_on_by_chain(self.field.ids.len()) {}
+            let now = self.placed();
+            if now >= left {
+                taker += 1;
+            }
+            left = left.min(now);
+        }
+    }
+
+    /// How many copies are with a node that did not keep them before.
+    fn placed(&self) -> usize {
+        let placed = |(row, before): (&Vec<usize>, &Vec<usize>)| {
+            row.iter().filter(|node| !before.contains(node)).count()
+        };
+        self.rows.iter().zip(&self.before).map(placed).sum()
+    }
+
+    /// Gives one copy back to `taker` from a node that gets another by a chain of copies that travel
+    /// anyway, beginning with one of `taker`; false if there is none.
+    fn give_back_to(&mut self, taker: usize) -> bool {
+        let mut gives: Vec<Option<usize>> = vec![None; self.loads.len()];
+        for (slot, row) in self.rows.iter().enumerate() {
+            if row.contains(&taker) || !self.before[slot].contains(&taker) {
+                continue;
+            }
+            for (at, &node) in row.iter().enumerate() {
+                if gives[node].is_none()
+                    && !self.before[slot].contains(&node)
+                    && self.may_replace(row, at, taker)
+                {
+                    gives[node] = Some(slot);
+                }
+            }
+        }
+        if gives.iter().all(Option::is_none) {
+            return false;
+        }
+        let mut search = Search::from((0..self.loads.len()).map(|node| node == taker));
+        let mut frontier = search.reached.clone();
+        while frontier.contains(&true) {
+            frontier = self.expand(&mut search, &frontier, Movable::Placed);
+            let end = (0..self.loads.len()).find(|&node| frontier[node] && gives[node].is_some());
+            if let Some(end) = end
+                && let Some(slot) = gives[end]
+            {
+                self.replace(slot, end, taker);
+                self.pass_on(&search, end);
+                return true;
             }
         }
         false

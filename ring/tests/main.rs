@@ -3,4 +3,5 @@
 
 mod layout;
 mod liveness;
+mod optimum;
 mod placement;

@@ -18,9 +18,9 @@ use crate::event::{Effect, Outbox, RowChange};
 use crate::fold::Patch;
 use crate::limits::{RESEND_AFTER, SETTLED_MAX};
 use crate::message::Message;
-use crate::op::{Answer, GetExpiry, Op, Outcome, TaskError, WriteHandle};
+use crate::op::{Answer, GetExpiry, Op, OpError, Outcome, TaskError, WriteHandle};
 use crate::peer::Peer;
-use crate::record::{Count, Record};
+use crate::record::Record;
 use crate::row::Row;
 use crate::slab::{Key, Token};
 
@@ -127,7 +127,15 @@ impl Peer {
                 self.answer(job.origin, Answer::Failed(TaskError::Storage(text)), out);
                 return Flow::Over;
             };
-            let (mut outcome, mint) = decide(op, &record, &w.seen, wall);
+            let (mut outcome, mut mint) = decide(op, &record, &w.seen, wall);
+            let has_room = |m: &Mint| {
+                m.by.is_none_or(|by| {
+                    record.counted(self.cfg.me, 0, by, m.discards_values).is_some()
+                })
+            };
+            if mint.as_ref().is_some_and(|m| !has_room(m)) {
+                (outcome, mint) = (Outcome::Failed(OpError::Overflow), None);
+            }
             if let Some(mint) = mint {
                 let hlc = match stamp {
                     Some(hlc) => hlc,
@@ -225,11 +233,7 @@ impl Peer {
         }
         if mint.discards_values {
             // Resets use what this replica knows, never a client's token (rule 5).
-            let is_reset = |c: &Count| {
-                let reset = record.resets.iter().find(|r| r.actor == c.actor);
-                reset.is_some_and(|r| (r.generation, r.n) >= (c.generation, c.n))
-            };
-            delta.resets = record.counts.iter().filter(|c| !is_reset(c)).copied().collect();
+            delta.resets = record.reset_at(delta.hlc);
             if self.has_bug(Bug::ResetWipes) {
                 for reset in &mut delta.resets {
                     reset.n = u64::MAX;
@@ -239,16 +243,8 @@ impl Peer {
         delta.value = mint.value.as_deref();
         delta.expiry = mint.expiry;
         if let Some(by) = mint.by {
-            let mine = record.counts.iter().find(|c| c.actor == self.cfg.me);
-            let (generation, total) = mine.map_or((delta.dot.seq, 0), |c| (c.generation, c.total));
-            match total.checked_add(by) {
-                Some(total) => delta.count = Some((generation, total)),
-                // The running total has no room left: begin a new generation, reset what was.
-                None => {
-                    delta.resets.extend(mine.copied());
-                    delta.count = Some((delta.dot.seq, by));
-                }
-            }
+            let anew = mint.discards_values;
+            delta.count = record.counted(self.cfg.me, delta.dot.seq, by, anew);
         }
     }
 
