@@ -37,7 +37,8 @@ load: puts load on servers that speak the Redis protocol
   --with L           prefix every command with WITH L
   --connections N    connections (default 50)
   --pipeline N       commands in one write (default 1)
-  --seconds N        how long, after a tenth of that as warm-up (default 5)
+  --seconds N        how long (default 5)
+  --warm-up N        seconds before anything is counted (default a tenth of --seconds)
   --keys N           different keys (default 100000)
   --value N          bytes of a value (default 100)
   --pids P[,Q…]      processes whose processor time is counted
@@ -77,6 +78,7 @@ struct Options {
     connections: u32,
     pipeline: u32,
     seconds: f64,
+    warm_up: Option<f64>,
     keys: u64,
     value: usize,
     pids: Vec<u32>,
@@ -94,6 +96,7 @@ impl Options {
             connections: 50,
             pipeline: 1,
             seconds: 5.0,
+            warm_up: None,
             keys: 100_000,
             value: 100,
             pids: Vec::new(),
@@ -114,6 +117,7 @@ impl Options {
                 "--connections" => options.connections = value()?.parse()?,
                 "--pipeline" => options.pipeline = value()?.parse()?,
                 "--seconds" => options.seconds = value()?.parse()?,
+                "--warm-up" => options.warm_up = Some(value()?.parse()?),
                 "--keys" => options.keys = value()?.parse()?,
                 "--value" => options.value = value()?.parse()?,
                 "--pids" => {
@@ -412,7 +416,8 @@ async fn run(options: Rc<Options>) -> Outcome<bool> {
         errors: 0,
         first_error: None,
         latencies: Latencies::new(),
-        counting: options.mode == Mode::Fill,
+        // Without a warm-up, what is counted here is what the servers count.
+        counting: options.mode == Mode::Fill || options.warm_up == Some(0.0),
         over: false,
     }));
     let value: Rc<Vec<u8>> = Rc::new((0..options.value).map(|i| b'a' + (i % 26) as u8).collect());
@@ -439,7 +444,8 @@ async fn run(options: Rc<Options>) -> Outcome<bool> {
     if options.mode == Mode::Fill {
         (began, before) = (Instant::now(), processor_micros(&options.pids)?);
     } else {
-        tokio::time::sleep(Duration::from_secs_f64(options.seconds / 10.0)).await;
+        let warm_up = options.warm_up.unwrap_or(options.seconds / 10.0);
+        tokio::time::sleep(Duration::from_secs_f64(warm_up)).await;
         tally.borrow_mut().counting = true;
         (began, before) = (Instant::now(), processor_micros(&options.pids)?);
         tokio::time::sleep(Duration::from_secs_f64(options.seconds)).await;
