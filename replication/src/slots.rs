@@ -13,20 +13,39 @@ use crate::delta::Delta;
 use crate::encoding::Reader;
 use crate::event::RowChange;
 use crate::fold::{self, Patch};
+use crate::raw::RawDelta;
 use crate::record::Record;
-use crate::row;
+use crate::row::{self, Row};
 
 /// What a replica knows of one slot.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct SlotState {
     /// Everything applied.
     pub(crate) clock: DotSet,
-    /// Dots that clients of this node were told of and that may not have arrived here yet.
-    pub(crate) heard: DotSet,
+    /// Dots that clients of this node were told of and that may not have arrived here yet. Nearly
+    /// always none, and then it takes no room: there are thousands of slots.
+    heard: Option<Box<DotSet>>,
     /// A key of the slot may have a counter. Never falsely false.
     pub(crate) counters: bool,
     /// The clock row on disk is behind.
     pub(crate) dirty: bool,
+}
+
+impl SlotState {
+    /// True if all that clients of this node were told of has arrived here.
+    pub(crate) fn has_what_was_heard(&self) -> bool {
+        self.heard.as_ref().is_none_or(|heard| self.clock.covers(heard))
+    }
+
+    /// A client of this node was told of these dots.
+    pub(crate) fn hear(&mut self, dots: &DotSet) {
+        let mut all = dots.clone();
+        if let Some(heard) = &self.heard {
+            all.union(heard);
+        }
+        let missing = all.minus(&self.clock);
+        self.heard = (!missing.is_empty()).then(|| Box::new(missing));
+    }
 }
 
 /// All slots of a core.
@@ -73,11 +92,12 @@ impl Slots {
         Dot::new(me, self.clock(slot).highest(me) + 1)
     }
 
-    /// Takes in a delta. `None` if its dot is in the clock already.
+    /// Takes in a delta of `row`. `None` if its dot is in the clock already.
     pub(crate) fn apply(
         &mut self,
         delta: &Delta<'_>,
-        raw: &[u8],
+        row: Row,
+        raw: &RawDelta,
         bugs: &[Bug],
     ) -> Option<RowChange> {
         let state = self.get_mut(delta.slot());
@@ -91,17 +111,18 @@ impl Slots {
         }
         state.dirty = true;
         state.counters |= delta.count.is_some() || !delta.resets.is_empty();
-        let mut pending = delta.discard.minus(&state.clock);
-        if bugs.contains(&Bug::DropsPending) {
-            pending = DotSet::new();
+        // The usual case: all that is replaced has been here.
+        if state.clock.covers(&delta.discard) || bugs.contains(&Bug::DropsPending) {
+            return Some(RowChange::Merge { row, operand: raw.operand() });
         }
+        let pending = delta.discard.minus(&state.clock);
         let none = DotSet::new();
         let operand = fold::delta_operand(
-            raw,
+            raw.encoded(),
             if delta.discards_values { &pending } else { &none },
             if delta.discards_expiry { &pending } else { &none },
         );
-        Some(RowChange::Merge { row: Bytes::copy_from_slice(delta.row), operand })
+        Some(RowChange::Merge { row, operand })
     }
 
     /// Takes in a key's state from another replica: what it holds and what it has seen. The clock

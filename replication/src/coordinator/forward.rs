@@ -120,9 +120,7 @@ impl Peer {
         if let Some(dots) = DotSet::decode(&mut Reader::new(heard))
             && self.slots.owns(slot)
         {
-            let state = self.slots.get_mut(slot);
-            state.heard.union(&dots);
-            state.heard = state.heard.minus(&state.clock);
+            self.slots.get_mut(slot).hear(&dots);
         }
         self.answer(job.origin, answer, out);
         Flow::Over
