@@ -89,26 +89,26 @@ if [ "$mode" = counts ]; then
     IFS=';' read -ra rows <<<"$rows"
     # No warm-up is left out of a count: it would be counted by one side only.
     measure() {
-        "$load" --addr "$addresses" --mode "$1" --level "$2" --pipeline "$3" --seconds "$each" \
-            --warm-up 0 --pids "$pids" --name x
+        "${under[@]}" "$load" --addr "$addresses" --mode "$1" --level "$2" --pipeline "$3" \
+            --seconds "$each" --warm-up 0 --pids "$pids" --name x
     }
+    under=()
     start_demo "$ringd" plain
     for row in "${rows[@]}"; do
         # shellcheck disable=SC2086 # three words
         set -- $row
         measure "$@" >/dev/null
-        if command -v perf >/dev/null; then
-            # Several events in one list would be one group and are not needed as such.
-            perf stat -x , -e raw_syscalls:sys_enter -p "$pids" -o "$dir/calls" -- sleep "$each" 2>/dev/null &
-            looker=$!
-        fi
         before="$(cat $(printf "/proc/%s/task/*/status " "${nodes[@]}") | awk '/^voluntary/ { v += $2 } END { print v }')"
         commits="$(metric log_commits_total)" turns="$(metric turns_total)"
+        # perf counts in the nodes for as long as the load runs under it.
+        if command -v perf >/dev/null; then
+            under=(perf stat -x , -e raw_syscalls:sys_enter -p "$pids" -o "$dir/calls" --)
+        fi
         measure "$@" >"$dir/$1-$2-$3"
+        under=()
         after="$(cat $(printf "/proc/%s/task/*/status " "${nodes[@]}") | awk '/^voluntary/ { v += $2 } END { print v }')"
         calls="-"
         if command -v perf >/dev/null; then
-            wait "$looker" || true
             calls="$(awk -F, '/sys_enter/ { print $1 }' "$dir/calls")"
         fi
         # The cores publish their own counts once a second.

@@ -81,7 +81,7 @@ pub(crate) struct TaskJob {
     pub(crate) durability: Durability,
     /// Nothing is minted: a retry of something that was, confirmed by W replicas' holding it.
     pub(crate) confirm: bool,
-    /// A plain SET in a slot with counters: looks at our own records first, since a counter would
+    /// A plain SET of a key that may have a counter: looks at our own records first, since a counter would
     /// have to be read from a quorum and reset.
     pub(crate) peeks: bool,
     pub(crate) holds_keys: bool,
@@ -255,7 +255,8 @@ impl Peer {
         }
         let state = self.slots.get(t.task.slot);
         if t.task.is_blind() && state.has_what_was_heard() {
-            if !state.counters {
+            let counters = state.counters;
+            if !t.task.ops.iter().any(|(row, _)| counters.may_have(row)) {
                 return self.mint_blind(now, key, job, out);
             }
             t.peeks = true;

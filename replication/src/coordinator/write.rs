@@ -7,6 +7,7 @@
 use bytes::Bytes;
 use ring::keyspace::{Durability, ReplicaSet};
 use ring::{Instant, NodeId, Now};
+use smallvec::SmallVec;
 
 use crate::bugs::Bug;
 use crate::causality::DotSet;
@@ -56,6 +57,9 @@ struct Working {
     seen: DotSet,
 }
 
+/// The keys of a task: nearly always one.
+type Workings = SmallVec<[Working; 1]>;
+
 impl Peer {
     /// Mints a plain SET from what this replica has seen, without reading.
     pub(crate) fn mint_blind(
@@ -84,7 +88,7 @@ impl Peer {
         out: &mut Outbox,
     ) -> Flow {
         let Body::Task(t) = &mut job.body else { return Flow::Over };
-        let mut working = Vec::with_capacity(gathers.len());
+        let mut working = Workings::new();
         for g in gathers {
             let Some(joined) = g.joined else { continue };
             let expected = t.task.watches.iter().find(|(row, _)| *row == g.row);
@@ -105,7 +109,7 @@ impl Peer {
         now: Now,
         key: Key,
         job: &mut Job,
-        mut working: Vec<Working>,
+        mut working: Workings,
         out: &mut Outbox,
     ) -> Flow {
         let wall = self.judged_now(now);
