@@ -16,7 +16,8 @@ use crate::op::Answer;
 /// Requests of a front node that follow each other are numbered so: they share a page.
 const PAGE: u64 = 256;
 
-/// The front node's core in one of its lives, and which of its pages.
+/// The front node's core in one of its lives, and which of its pages. A life may have several starts,
+/// and its numbers go on over all of them.
 type PageKey = (NodeId, Incarnation, u8, u64);
 
 /// Which of a run of numbers are known, and when the latest of them was minted.

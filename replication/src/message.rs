@@ -26,7 +26,7 @@ pub struct RequestKey {
     /// Its core.
     #[serde(rename = "c")]
     pub core: u8,
-    /// Its number there.
+    /// Its number there; not given again in this life, also not after a clean restart.
     #[serde(rename = "n")]
     pub n: u64,
     /// When it was first sent: the front node's wall clock, in milliseconds.
