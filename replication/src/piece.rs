@@ -36,11 +36,11 @@ pub fn copied(bytes: &[u8]) -> Bytes {
 pub fn joined(head: &[u8], tail: &[u8]) -> Bytes {
     match head.len() + tail.len() {
         0 => Bytes::new(),
-        ..=32 => short::<32>(head, tail),
-        ..=64 => short::<64>(head, tail),
-        ..=128 => short::<128>(head, tail),
-        ..=192 => short::<192>(head, tail),
-        ..=256 => short::<256>(head, tail),
+        1..=32 => short::<32>(head, tail),
+        33..=64 => short::<64>(head, tail),
+        65..=128 => short::<128>(head, tail),
+        129..=192 => short::<192>(head, tail),
+        193..=256 => short::<256>(head, tail),
         // Two allocations are little beside the copy.
         _ => Bytes::from([head, tail].concat()),
     }
