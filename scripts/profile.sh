@@ -165,7 +165,7 @@ if command -v strace >/dev/null; then
     run --name "traced" "$@" | tee "$dir/run"
     kill -INT "$tracer" 2>/dev/null || true
     wait "$tracer" || true
-    awk '{ for (call in calls) {} } match($0, /(pwrite64|fdatasync)/) { name = substr($0, RSTART, RLENGTH) }
+    awk 'match($0, /(pwrite64|fdatasync)/) { name = substr($0, RSTART, RLENGTH) }
         match($0, /<[0-9.]+>$/) { took = substr($0, RSTART + 1, RLENGTH - 2) * 1000; n[name]++; sum[name] += took; if (took > most[name]) most[name] = took; if (took > 2) slow[name]++ }
         END { for (name in n) printf "%-10s %7d calls, mean %.3f ms, longest %.1f ms, %d above 2 ms\n", name, n[name], sum[name] / n[name], most[name], slow[name] }' "$dir/strace"
 else
