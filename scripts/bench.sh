@@ -112,6 +112,9 @@ GET ONE P1|ring3|redis GET P1|--mode get --level ONE
 GET ONE P16|ring3|redis GET P16|--mode get --level ONE --pipeline 16
 INCR QUORUM P1|ring3|redis INCR P1|--mode incr
 INCR QUORUM P16|ring3|redis INCR P16|--mode incr --pipeline 16
+SET QUORUM P1, half of that rate|ring3||--mode set --rate half:SET_QUORUM_P1
+GET QUORUM P1, half of that rate|ring3||--mode get --rate half:GET_QUORUM_P1
+SET QUORUM P16, half of that rate|ring3||--mode set --pipeline 16 --rate half:SET_QUORUM_P16
 SET QUORUM sync c256|ring3|redis SET always c256|--mode set --with d=sync --connections 256
 5 nodes SET QUORUM P1|ring5|cluster SET+WAIT 1 P1|--mode set
 5 nodes SET QUORUM P16|ring5|redis SET P16|--mode set --pipeline 16
@@ -119,6 +122,7 @@ SET QUORUM sync c256|ring3|redis SET always c256|--mode set --with d=sync --conn
 5 nodes GET QUORUM P16|ring5|redis GET P16|--mode get --pipeline 16
 redis SET P1|redis||--mode set
 redis SET P16|redis||--mode set --pipeline 16
+redis SET P16, half of that rate|redis||--mode set --pipeline 16 --rate half:redis_SET_P16
 redis GET P1|redis||--mode get
 redis GET P16|redis||--mode get --pipeline 16
 redis INCR P1|redis||--mode incr
@@ -146,10 +150,23 @@ ticks() {
     echo "$sum"
 }
 
+# Half of the operations a second that a row reached last, `_` standing for blanks; nothing if it did
+# not run.
+half_of() {
+    local row="${1//_/ }"
+    awk -F'|' -v row="$row" '$2 == row { split($3, parts, "ops/s="); split(parts[2], n, " "); rate = n[1] / 2 } END { if (rate > 0) printf "%d", rate }' "$dir/results"
+}
+
+touch "$dir/results"
 failed=""
 for round in $(seq "$rounds"); do
     while IFS='|' read -r name servers _ options; do
         [[ "$name" =~ $only ]] || continue
+        if [[ "$options" =~ half:([^ ]+) ]]; then
+            rate="$(half_of "${BASH_REMATCH[1]}")"
+            [ -n "$rate" ] || continue
+            options="${options/half:${BASH_REMATCH[1]}/$rate}"
+        fi
         # shellcheck disable=SC2086 # options
         line="$("$load" --addr "${addresses[$servers]}" ${extra[$servers]} --pids "${pids[$servers]}" \
             --keys "$keys" --seconds "$seconds" --name "$round|$name|" $options 2>"$dir/error" </dev/null)" ||

@@ -9,7 +9,7 @@
 //! can wait for somebody behind. Keys are known by a hash: two that collide wait for each other
 //! without need, which does no harm.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::VecDeque;
 
 use ring::Instant;
 use smallvec::SmallVec;
@@ -87,8 +87,10 @@ impl Entry {
     }
 }
 
+/// A key that somebody holds or waits for.
 #[derive(Debug, Default)]
 struct Lock {
+    key: u64,
     readers: usize,
     writer: bool,
     waiting: VecDeque<(u64, bool)>,
@@ -104,7 +106,8 @@ pub(crate) struct Pending {
     held: VecDeque<u64>,
     /// Commands that may start now.
     ready: VecDeque<u64>,
-    locks: BTreeMap<u64, Lock>,
+    /// By key. Most often there is one, so it is no tree, whose nodes would come and go with it.
+    locks: Vec<Lock>,
     /// Commands past the barriers that have not ended.
     admitted: usize,
     barrier_runs: bool,
@@ -123,6 +126,14 @@ impl Pending {
     /// Bytes that are held, about.
     pub(crate) const fn bytes(&self) -> usize {
         self.bytes
+    }
+
+    /// Gives back memory that was needed for more commands at a time than there are now.
+    pub(crate) fn rest(&mut self) {
+        self.entries.shrink_to_fit();
+        self.held.shrink_to_fit();
+        self.ready.shrink_to_fit();
+        self.locks.shrink_to_fit();
     }
 
     /// Takes in a command.
@@ -213,7 +224,12 @@ impl Pending {
     }
 
     fn acquire(&mut self, seq: u64, touch: Touch) -> bool {
-        let lock = self.locks.entry(touch.key).or_default();
+        let at = self.locks.binary_search_by_key(&touch.key, |lock| lock.key);
+        let at = at.unwrap_or_else(|at| {
+            self.locks.insert(at, Lock { key: touch.key, ..Lock::default() });
+            at
+        });
+        let lock = &mut self.locks[at];
         let free = if touch.writes { lock.readers == 0 } else { true };
         if free && !lock.writer && lock.waiting.is_empty() {
             if touch.writes {
@@ -228,7 +244,9 @@ impl Pending {
     }
 
     fn release(&mut self, touch: Touch) {
-        let lock = self.locks.get_mut(&touch.key).expect("what is released was acquired");
+        let at = self.locks.binary_search_by_key(&touch.key, |lock| lock.key);
+        let at = at.expect("what is released was acquired");
+        let lock = &mut self.locks[at];
         if touch.writes {
             lock.writer = false;
         } else {
@@ -248,7 +266,7 @@ impl Pending {
             granted.push(seq);
         }
         if lock.readers == 0 && !lock.writer {
-            self.locks.remove(&touch.key);
+            self.locks.remove(at);
         }
         for seq in granted {
             let entry = self.get(seq).expect("who waits for a key has not ended");

@@ -118,6 +118,11 @@ impl Session {
         self.pending.is_empty()
     }
 
+    /// Gives back the memory of what has been answered: nothing is expected of the client soon.
+    pub fn rest(&mut self) {
+        self.pending.rest();
+    }
+
     /// Whether the client has said who it is, or need not: for the decoder's limits.
     #[must_use]
     pub const fn is_authenticated(&self) -> bool {

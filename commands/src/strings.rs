@@ -2,6 +2,7 @@
 
 use bytes::Bytes;
 use replication::op::{GetExpiry, SetCondition, SetExpiry};
+use replication::piece;
 use replication::row::Row;
 use replication::{Answer, Op, Outcome, Request, Task, TaskError};
 use smallvec::SmallVec;
@@ -20,12 +21,7 @@ pub(crate) fn get(ask: &Ask, args: &[&[u8]]) -> Result<Asked, Fault> {
 }
 
 fn plain_set(value: &[u8], expiry: SetExpiry) -> Op {
-    Op::Set {
-        value: Bytes::copy_from_slice(value),
-        expiry,
-        condition: SetCondition::Always,
-        get: false,
-    }
+    Op::Set { value: piece::copied(value), expiry, condition: SetCondition::Always, get: false }
 }
 
 /// What the options of SET and GETEX say of the expiry.
@@ -79,7 +75,7 @@ pub(crate) fn set(ask: &Ask, args: &[&[u8]]) -> Result<Asked, Fault> {
         Some(ExpiryOption::At(form, amount)) => SetExpiry::At(form.read(ask, "set", amount)?),
     };
     let shape = if get { Shape::Previous } else { Shape::SetOk };
-    let value = Bytes::copy_from_slice(args[2]);
+    let value = piece::copied(args[2]);
     Ok(Asked::one(row_of(ask, args[1])?, Op::Set { value, expiry, condition, get }, shape))
 }
 
@@ -95,7 +91,7 @@ pub(crate) fn psetex(ask: &Ask, args: &[&[u8]]) -> Result<Asked, Fault> {
 
 pub(crate) fn setnx(ask: &Ask, args: &[&[u8]]) -> Result<Asked, Fault> {
     let op = Op::Set {
-        value: Bytes::copy_from_slice(args[2]),
+        value: piece::copied(args[2]),
         expiry: SetExpiry::Clear,
         condition: SetCondition::IfAbsent,
         get: false,
@@ -105,7 +101,7 @@ pub(crate) fn setnx(ask: &Ask, args: &[&[u8]]) -> Result<Asked, Fault> {
 
 pub(crate) fn getset(ask: &Ask, args: &[&[u8]]) -> Result<Asked, Fault> {
     let op = Op::Set {
-        value: Bytes::copy_from_slice(args[2]),
+        value: piece::copied(args[2]),
         expiry: SetExpiry::Clear,
         condition: SetCondition::Always,
         get: true,

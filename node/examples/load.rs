@@ -5,7 +5,7 @@
 //! ```
 //!
 //! A closed loop: each connection sends `--pipeline` commands in one write, waits for all their
-//! replies and goes on. Prints one line: operations a second, latency of a whole pipeline (p50, p99)
+//! replies and goes on; with `--rate` it goes on when the next are due (an open loop). Prints one line: operations a second, latency of a whole pipeline (p50, p99)
 //! and, for the processes named by `--pids`, processor time an operation. Every reply is looked at:
 //! errors are no operations, and make the exit code 1. `--help` lists the options.
 
@@ -37,7 +37,10 @@ load: puts load on servers that speak the Redis protocol
   --with L           prefix every command with WITH L
   --connections N    connections (default 50)
   --pipeline N       commands in one write (default 1)
-  --seconds N        how long, after a tenth of that as warm-up (default 5)
+  --seconds N        how long (default 5)
+  --rate N           operations a second, sent when they are due and not when the server is ready;
+                     latency counts from when a command was due, if its connection was late
+  --warm-up N        seconds before anything is counted (default a tenth of --seconds)
   --keys N           different keys (default 100000)
   --value N          bytes of a value (default 100)
   --pids P[,Q…]      processes whose processor time is counted
@@ -77,6 +80,8 @@ struct Options {
     connections: u32,
     pipeline: u32,
     seconds: f64,
+    warm_up: Option<f64>,
+    rate: Option<f64>,
     keys: u64,
     value: usize,
     pids: Vec<u32>,
@@ -94,6 +99,8 @@ impl Options {
             connections: 50,
             pipeline: 1,
             seconds: 5.0,
+            warm_up: None,
+            rate: None,
             keys: 100_000,
             value: 100,
             pids: Vec::new(),
@@ -114,6 +121,8 @@ impl Options {
                 "--connections" => options.connections = value()?.parse()?,
                 "--pipeline" => options.pipeline = value()?.parse()?,
                 "--seconds" => options.seconds = value()?.parse()?,
+                "--rate" => options.rate = Some(value()?.parse()?),
+                "--warm-up" => options.warm_up = Some(value()?.parse()?),
                 "--keys" => options.keys = value()?.parse()?,
                 "--value" => options.value = value()?.parse()?,
                 "--pids" => {
@@ -231,6 +240,8 @@ struct Connection {
     decoder: ReplyDecoder,
     chance: Chance,
     target: Target,
+    /// When the next commands are due, and how far apart they are; without: at once.
+    due: Option<(Instant, Duration)>,
 }
 
 impl Connection {
@@ -245,6 +256,7 @@ impl Connection {
             decoder: ReplyDecoder::new(),
             chance: Chance(seed.wrapping_mul(0x9E37_79B9_7F4A_7C15) | 1),
             target,
+            due: None,
         })
     }
 
@@ -305,6 +317,19 @@ impl Connection {
         }
     }
 
+    /// Waits until the next commands are due; from when on their latency counts. A timer that rings
+    /// late is not the server's fault; that the last replies came late is.
+    async fn until_due(&mut self) -> Instant {
+        let Some((due, apart)) = &mut self.due else { return Instant::now() };
+        let this = *due;
+        *due += *apart;
+        if Instant::now() >= this {
+            return this;
+        }
+        tokio::time::sleep_until(this.into()).await;
+        Instant::now()
+    }
+
     /// Sends one pipeline of commands and takes its replies; false when there is nothing left.
     async fn round(
         &mut self,
@@ -338,7 +363,7 @@ impl Connection {
         if asked == 0 {
             return Ok(false);
         }
-        let start = Instant::now();
+        let start = self.until_due().await;
         let out = std::mem::take(&mut self.out);
         self.stream.write_all(&out).await?;
         self.out = out;
@@ -412,7 +437,8 @@ async fn run(options: Rc<Options>) -> Outcome<bool> {
         errors: 0,
         first_error: None,
         latencies: Latencies::new(),
-        counting: options.mode == Mode::Fill,
+        // Without a warm-up, what is counted here is what the servers count.
+        counting: options.mode == Mode::Fill || options.warm_up == Some(0.0),
         over: false,
     }));
     let value: Rc<Vec<u8>> = Rc::new((0..options.value).map(|i| b'a' + (i % 26) as u8).collect());
@@ -424,6 +450,13 @@ async fn run(options: Rc<Options>) -> Outcome<bool> {
             if reply.is_error() {
                 return Err(format!("CONSISTENCY {level}: {reply:?}").into());
             }
+        }
+        if let Some(rate) = options.rate {
+            let apart = f64::from(options.connections) * f64::from(options.pipeline) / rate;
+            // One after the other, so that no two are due together.
+            let first = apart * f64::from(n) / f64::from(options.connections);
+            let first = Instant::now() + Duration::from_secs_f64(first);
+            connection.due = Some((first, Duration::from_secs_f64(apart)));
         }
         let (options, tally, value) = (options.clone(), tally.clone(), value.clone());
         tasks.push(tokio::task::spawn_local(async move {
@@ -439,7 +472,8 @@ async fn run(options: Rc<Options>) -> Outcome<bool> {
     if options.mode == Mode::Fill {
         (began, before) = (Instant::now(), processor_micros(&options.pids)?);
     } else {
-        tokio::time::sleep(Duration::from_secs_f64(options.seconds / 10.0)).await;
+        let warm_up = options.warm_up.unwrap_or(options.seconds / 10.0);
+        tokio::time::sleep(Duration::from_secs_f64(warm_up)).await;
         tally.borrow_mut().counting = true;
         (began, before) = (Instant::now(), processor_micros(&options.pids)?);
         tokio::time::sleep(Duration::from_secs_f64(options.seconds)).await;

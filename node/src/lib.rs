@@ -11,6 +11,7 @@
 //! 4. [`config`], [`cli`], [`demo`]: what the operator says; [`status`], [`http`], [`metrics`],
 //!    [`admin`]: what he hears.
 
+pub mod allocator;
 pub mod clock;
 pub mod limits;
 

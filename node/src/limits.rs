@@ -5,6 +5,9 @@ use core::time::Duration;
 /// Files and sockets beside those of Redis clients.
 pub const FILES_BESIDE_CLIENTS: u64 = 256;
 
+/// A client that has been silent for so long is thought to stay so: its buffers are given back.
+pub const REST_AFTER: Duration = Duration::from_secs(2);
+
 /// Raises the number of files that this process may open as far as the system lets it; how many
 /// that is.
 pub fn raise_files() -> u64 {

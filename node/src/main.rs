@@ -5,12 +5,12 @@ use std::process::exit;
 
 use ringdb_node::cli::{self, Action};
 use ringdb_node::error::{EXIT_REFUSED, Fault};
-use ringdb_node::{config, demo, shutdown};
+use ringdb_node::{allocator, config, demo, shutdown};
 use tokio::runtime::Builder;
 use tracing_subscriber::EnvFilter;
 
 #[global_allocator]
-static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+static ALLOCATOR: allocator::Allocator = allocator::new();
 
 fn main() {
     match cli::parse().and_then(act) {

@@ -247,9 +247,19 @@ pub fn text(shared: &Shared) -> String {
     }
     let held = "Writes held back while the engine was behind.";
     single(out, "writes_held_total", "counter", held, report.held_writes);
+    if let Some(asked) = crate::allocator::counts() {
+        allocations(out, asked);
+    }
     engine(out, shared, report.memtable_bytes);
     cluster(out, shared);
     std::mem::take(out)
+}
+
+fn allocations(out: &mut String, asked: crate::allocator::Counts) {
+    single(out, "allocations_total", "counter", "Pieces of memory asked for.", asked.allocations);
+    let name = "reallocations_total";
+    single(out, name, "counter", "Pieces of memory made longer or shorter.", asked.reallocations);
+    single(out, "allocated_bytes_total", "counter", "Bytes of memory asked for.", asked.bytes);
 }
 
 fn engine(out: &mut String, shared: &Shared, memtable_bytes: u64) {

@@ -4,10 +4,11 @@
 //! next [`Store::commit`]; what cannot be read is never taken for absent.
 
 use bytes::Bytes;
-use replication::RowChange;
 use replication::fold;
 use replication::listing::{Listed, Listings, Rows};
+use replication::piece;
 use replication::row::{self, Keyspace, Row};
+use replication::{Records, RowChange};
 use ring::Slot;
 use storage::{Batch, Direction, Durability, Error, Folded, Merge, Shard, SyncHandle};
 
@@ -89,10 +90,10 @@ impl Store {
     ///
     /// # Errors
     /// What the engine says: the record of some row cannot be known.
-    pub fn load(&self, rows: &[Row]) -> Result<Vec<Bytes>, Error> {
-        let mut records = Vec::with_capacity(rows.len());
+    pub fn load(&self, rows: &[Row]) -> Result<Records, Error> {
+        let mut records = Records::with_capacity(rows.len());
         self.shard.get_many(rows, |_, value| {
-            records.push(value.map_or_else(Bytes::new, Bytes::copy_from_slice));
+            records.push(value.map_or_else(Bytes::new, piece::copied));
         })?;
         Ok(records)
     }

@@ -135,10 +135,13 @@ pub struct Core {
     now: Option<Now>,
     begun: bool,
     waker: Waker,
-    effects: VecDeque<Effect>,
-    outbox: Outbox,
-    /// Answers that a session's own follow-up waits behind.
+    /// What the machine asked for and has not got yet.
+    effects: Outbox,
+    /// What it asked for before that and gets now.
+    batch: Outbox,
+    /// Requests of sessions, likewise.
     submits: Vec<(Key, commands::Submit)>,
+    submitting: Vec<(Key, commands::Submit)>,
     asked: Slab<Asked>,
     /// Something was applied and not committed.
     uncommitted: bool,
@@ -184,9 +187,10 @@ impl Core {
             now: None,
             begun: false,
             waker: Waker::noop().clone(),
-            effects: VecDeque::new(),
-            outbox: Vec::new(),
+            effects: Vec::new(),
+            batch: Vec::new(),
             submits: Vec::new(),
+            submitting: Vec::new(),
             asked: Slab::default(),
             uncommitted: false,
             on_commit: Vec::new(),
@@ -251,8 +255,7 @@ impl Core {
     /// Something happened; its effects follow with [`Core::run`].
     pub fn feed(&mut self, event: Event) {
         let now = self.now();
-        self.peer.on_event(now, event, &mut self.outbox);
-        self.effects.extend(self.outbox.drain(..));
+        self.peer.on_event(now, event, &mut self.effects);
         self.begin();
     }
 
@@ -277,7 +280,16 @@ impl Core {
         };
         self.report.messages_in += 1;
         let event = Event::Received { from, epoch, hlc, message };
-        self.hand(slot.core(self.mail.len()), Letter::Event(event));
+        self.tell(slot.core(self.mail.len()), event);
+    }
+
+    /// Tells the machine of a core.
+    fn tell(&mut self, core: usize, event: Event) {
+        if core == self.index {
+            self.feed(event);
+        } else {
+            self.hand(core, Letter::Event(event));
+        }
     }
 
     /// Gives a letter to a core: at once if it is this one.
@@ -306,11 +318,11 @@ impl Core {
         let id = ((self.index as u64) << CORE_SHIFT) | key.to_bits();
         if class == Class::Write && self.shared.engine.debt().memtables >= 1.0 {
             let error = TaskError::Overloaded { retry_after_ms: 50 };
-            self.effects.push_back(Effect::Answer { id, answer: Answer::Failed(error) });
+            self.effects.push(Effect::Answer { id, answer: Answer::Failed(error) });
             self.begin();
             return;
         }
-        self.hand(core, Letter::Event(Event::Submit { id, request, timeout_us }));
+        self.tell(core, Event::Submit { id, request, timeout_us });
     }
 
     /// The client is gone: nobody waits for its answers any more.
@@ -385,16 +397,25 @@ impl Core {
     /// Carries out effects until there are none.
     pub fn run(&mut self) {
         loop {
-            while let Some(effect) = self.effects.pop_front() {
-                self.carry_out(effect);
+            // What follows from a batch comes after all of it, in order.
+            while !self.effects.is_empty() {
+                let mut batch = std::mem::take(&mut self.batch);
+                std::mem::swap(&mut batch, &mut self.effects);
+                for effect in batch.drain(..) {
+                    self.carry_out(effect);
+                }
+                self.batch = batch;
             }
             if self.submits.is_empty() {
                 return;
             }
-            for (conn, submit) in std::mem::take(&mut self.submits) {
+            let mut submits = std::mem::take(&mut self.submitting);
+            std::mem::swap(&mut submits, &mut self.submits);
+            for (conn, submit) in submits.drain(..) {
                 let commands::Submit { id, request, timeout_us } = submit;
                 self.submit(Asker::Conn { conn, id }, request, timeout_us);
             }
+            self.submitting = submits;
         }
     }
 

@@ -18,10 +18,11 @@ use crate::bugs::Bug;
 use crate::causality::{Dot, DotSet};
 use crate::delta::{self, Delta};
 use crate::encoding::Reader;
-use crate::event::{Effect, Outbox, RowChange};
+use crate::event::{Changes, Effect, Outbox, RowChange};
 use crate::limits::{LONELY_AFTER, PULL_PART_BYTES, PULL_PATIENCE};
 use crate::message::{Listed, Message};
 use crate::peer::Peer;
+use crate::raw::RawDelta;
 use crate::record::Record;
 use crate::row::{self, Row};
 use crate::slab::{Key, Token};
@@ -166,14 +167,17 @@ impl Peer {
         deltas: &[Bytes],
         out: &mut Outbox,
     ) {
-        let mut changes = Vec::new();
+        let mut changes = Changes::new();
         for raw in deltas {
-            let Some(delta) = Delta::decode(raw).filter(|d| self.slots.owns(d.slot())) else {
+            let raw = RawDelta::from_encoded(raw);
+            let delta = Delta::decode(raw.encoded()).filter(|d| self.slots.owns(d.slot()));
+            let Some(delta) = delta else {
                 self.stats.unreadable_messages += 1;
                 return;
             };
             self.check_own_dot(from, delta.slot(), delta.dot);
-            if let Some(change) = self.slots.apply(&delta, raw, &self.cfg.bugs) {
+            let row = raw.row_of(&delta);
+            if let Some(change) = self.slots.apply(&delta, row, &raw, &self.cfg.bugs) {
                 changes.push(change);
                 self.note_touched(delta.slot(), delta.row);
                 self.stats.pulled += 1;
@@ -248,7 +252,7 @@ impl Peer {
         let ends = |row: &Row| !join.next.is_empty() && *row >= join.next;
         let past_end = rows.last().is_some_and(|(row, _)| ends(row)) || next.is_empty();
         let past_end = past_end || ends(&next);
-        let mut changes = Vec::new();
+        let mut changes = Changes::new();
         for (row, _) in rows.iter().filter(|(row, _)| !ends(row)) {
             let theirs = join.rows.remove(row).unwrap_or_default();
             if let Some(record) = Record::decode(&theirs) {
@@ -360,7 +364,7 @@ impl Peer {
             self.pulls.values().any(|p| p.asked.values().any(|p| !p.clocks.is_empty()));
         // What came from elsewhere meanwhile, into rows that the peer no longer has: with its clock
         // we learn of their deletion, and no delta will tell us of it again.
-        let mut changes = Vec::new();
+        let mut changes = Changes::new();
         for row in pull.touched.difference(&pull.held) {
             let slot = row::slot_of(row).filter(|slot| self.slots.owns(*slot));
             let Some((slot, clock)) = slot.and_then(|s| Some((s, pull.clocks.get(&s)?))) else {

@@ -63,7 +63,7 @@ pub(crate) fn decide(op: &Op, record: &Record<'_>, seen: &DotSet, now: WallMilli
     let view = record.view(now);
     let fail = |error| (Outcome::Failed(error), None);
     match op {
-        Op::Read => (read(record, &view), None),
+        Op::Read => (read(&Bytes::new(), record, &view), None),
         Op::Siblings => (siblings(&view, seen), None),
         Op::Set { value, expiry, condition, get } => {
             let previous = if *get { view.value() } else { None };
@@ -102,7 +102,7 @@ pub(crate) fn decide(op: &Op, record: &Record<'_>, seen: &DotSet, now: WallMilli
             let something = !record.values.is_empty() || !record.counts.is_empty();
             (Outcome::Flag(view.exists()), something.then(Mint::delete))
         }
-        Op::GetDelete => (read(record, &view), view.exists().then(Mint::delete)),
+        Op::GetDelete => (read(&Bytes::new(), record, &view), view.exists().then(Mint::delete)),
         Op::GetExpire(expiry) => {
             let mint = match expiry {
                 GetExpiry::Keep => None,
@@ -111,7 +111,7 @@ pub(crate) fn decide(op: &Op, record: &Record<'_>, seen: &DotSet, now: WallMilli
                 GetExpiry::At(at) if *at <= now => Some(Mint::delete()),
                 GetExpiry::At(at) => Some(Mint::expire(*at)),
             };
-            (read(record, &view), mint.filter(|_| view.exists()))
+            (read(&Bytes::new(), record, &view), mint.filter(|_| view.exists()))
         }
         Op::Append(suffix) => {
             let mut value = view.value().map(Vec::from).unwrap_or_default();
@@ -173,8 +173,11 @@ pub(crate) fn decide(op: &Op, record: &Record<'_>, seen: &DotSet, now: WallMilli
     }
 }
 
-fn read(record: &Record<'_>, view: &View<'_>) -> Outcome {
-    let found = view.value().map(|value| Found { value, deadline: view.deadline });
+/// What a plain read finds. `encoded` is what the record was decoded from, so that its value need
+/// not be copied, or empty.
+pub(crate) fn read(encoded: &Bytes, record: &Record<'_>, view: &View<'_>) -> Outcome {
+    let value = view.value_of(encoded);
+    let found = value.map(|value| Found { value, deadline: view.deadline });
     Outcome::Read { found, digest: record.digest() }
 }
 

@@ -10,11 +10,21 @@ use std::sync::Arc;
 use bytes::Bytes;
 use ring::keyspace::Durability;
 use ring::{Hlc, Incarnation, Layout, NodeId, Slot, WallMillis};
+use smallvec::SmallVec;
 
 use crate::causality::DotSet;
 use crate::message::Message;
 use crate::op::{Answer, Request};
 use crate::row::{Keyspace, Row};
+
+/// Rows to be loaded: nearly always one.
+pub type Rows = SmallVec<[Row; 1]>;
+
+/// The records of these rows.
+pub type Records = SmallVec<[Bytes; 1]>;
+
+/// The changes of a batch: nearly always one.
+pub type Changes = SmallVec<[RowChange; 1]>;
 
 /// Names a request of a client at this node; chosen by the driver.
 pub type RequestId = u64;
@@ -49,7 +59,7 @@ pub enum Event {
         /// Its token.
         token: u64,
         /// The encoded records, in the order of the rows; empty where there is none.
-        records: Vec<Bytes>,
+        records: Records,
     },
     /// The answer to [`Effect::Load`], [`Effect::List`] or [`Effect::ReadRows`] if the disk cannot
     /// give it. What cannot be read is not absent: nobody is told that it is.
@@ -157,14 +167,14 @@ pub enum Effect {
         /// Repeated in the answer.
         token: u64,
         /// The rows.
-        rows: Vec<Row>,
+        rows: Rows,
     },
     /// Apply these changes as one batch, visible at once: [`Event::Applied`] when durable.
     Apply {
         /// Repeated in the answer.
         token: u64,
         /// The changes; may be empty: then only the durability of what came before is asked.
-        changes: Vec<RowChange>,
+        changes: Changes,
         /// How durable.
         durability: Durability,
     },

@@ -19,6 +19,9 @@ use crate::record::{Count, Expiry, Record, Value, is_replaced_by};
 const TAG_DELTA: u8 = b'D';
 const TAG_PATCH: u8 = b'P';
 
+/// How the operand of a delta begins that leaves nothing pending.
+pub(crate) const PLAIN_DELTA: &[u8] = &[TAG_DELTA, 0, 0];
+
 /// A change that can be composed with others before its base is known.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Patch<'a> {
@@ -239,7 +242,7 @@ fn fold_onto<'a>(
 
 /// What a delta leaves, if it replaces all that the base holds and leaves nothing pending.
 fn replacement<'a>(base: &[u8], operand: &'a [u8]) -> Option<Record<'a>> {
-    let delta = Delta::decode(operand.strip_prefix(&[TAG_DELTA, 0, 0])?)?;
+    let delta = Delta::decode(operand.strip_prefix(PLAIN_DELTA)?)?;
     let all = delta.discards_values && delta.discards_expiry;
     (all && is_replaced_by(base, &delta.discard)).then(|| added(&delta, Record::default()))
 }

@@ -22,6 +22,8 @@ pub mod op;
 
 pub mod event;
 pub mod message;
+pub mod piece;
+pub mod raw;
 
 pub mod bugs;
 pub mod limits;
@@ -42,10 +44,11 @@ mod sweep;
 pub use bugs::Bug;
 pub use causality::{Dot, DotSet};
 pub use delta::Delta;
-pub use event::{Effect, Event, Outbox, RequestId, RowChange};
+pub use event::{Changes, Effect, Event, Outbox, Records, RequestId, RowChange, Rows};
 pub use message::Message;
 pub use op::{Answer, Op, Outcome, Request, Task, TaskError};
 pub use peer::{Config, Peer};
+pub use raw::{RawDelta, RawDeltas};
 pub use record::{Digest, Record, View};
 pub use recovery::Recovery;
 pub use stats::Stats;

@@ -19,9 +19,13 @@ const _: () = assert!(TASK_BYTES_MAX > VALUE_BYTES_MAX + ROW_BYTES_MAX);
 /// Concurrent values of a key; a write that replaces none of them is refused beyond it.
 pub const SIBLINGS_MAX: usize = 128;
 
-/// Requests known by name, so that a retry is not minted twice; beyond it forwarded writes are
-/// refused as overload, never forgotten early.
-pub const KNOWN_MAX: usize = 1 << 20;
+/// Pages of 256 requests known by name, so that a retry is not minted twice; beyond it forwarded
+/// writes are refused as overload, never forgotten early. Front nodes number their requests one by
+/// one, so a page holds one request in a large cluster and 256 in a small one; 26 MB at most.
+pub const KNOWN_PAGES_MAX: usize = 1 << 18;
+
+/// Requests that were refused, kept so that another copy of one is refused too.
+pub const CLOSED_MAX: usize = 1 << 20;
 
 /// How long a request's name is kept, and so the longest a client may retry under it.
 pub const KNOWN_FOR: Duration = Duration::from_secs(30);

@@ -10,6 +10,7 @@ use ring::{Actor, Incarnation, NodeId, Slot};
 use serde::{Deserialize, Serialize};
 
 use crate::op::{Answer, Request};
+use crate::raw::RawDeltas;
 use crate::record::Digest;
 use crate::row::{Keyspace, Row};
 
@@ -25,7 +26,7 @@ pub struct RequestKey {
     /// Its core.
     #[serde(rename = "c")]
     pub core: u8,
-    /// Its number there.
+    /// Its number there; not given again in this life, also not after a clean restart.
     #[serde(rename = "n")]
     pub n: u64,
     /// When it was first sent: the front node's wall clock, in milliseconds.
@@ -99,7 +100,7 @@ pub enum Message {
         part: u32,
         /// Encoded [`crate::Delta`]s of one slot.
         #[serde(rename = "d")]
-        deltas: Vec<Bytes>,
+        deltas: RawDeltas,
         /// True if the ack must mean that it survives power loss.
         #[serde(rename = "s", default)]
         sync: bool,
@@ -127,7 +128,7 @@ pub enum Message {
         #[serde(rename = "i", default)]
         index: u16,
         /// The key.
-        #[serde(rename = "k")]
+        #[serde(rename = "k", with = "crate::piece::field")]
         row: Row,
         /// How much to say.
         #[serde(rename = "m")]
@@ -175,7 +176,7 @@ pub enum Message {
         #[serde(rename = "i", default)]
         index: u16,
         /// The key.
-        #[serde(rename = "k")]
+        #[serde(rename = "k", with = "crate::piece::field")]
         row: Row,
         /// Record and seen set.
         #[serde(rename = "s")]
@@ -396,7 +397,7 @@ impl Message {
     #[must_use]
     pub fn slot(&self) -> Option<Slot> {
         match self {
-            Self::Replicate { deltas, .. } => crate::delta::slot_of(deltas.first()?),
+            Self::Replicate { deltas, .. } => crate::delta::slot_of(deltas.first()?.encoded()),
             Self::Read { row, .. } | Self::Install { row, .. } => crate::row::slot_of(row),
             Self::Forward { body, .. } => Some(body.slot()),
             Self::List { from, .. } | Self::Listing { from, .. } => Some(*from),

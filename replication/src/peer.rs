@@ -12,6 +12,8 @@ use bytes::Bytes;
 use ring::keyspace::{Durability, KeyspacePolicy, Level, ReplicaSet};
 use ring::{Actor, Hlc, HlcClock, Incarnation, Instant, Layout, NodeId, Now, Slot, WallMillis};
 
+use smallvec::{SmallVec, smallvec};
+
 use crate::bugs::Bug;
 use crate::catchup::{Join, Pulls, Serve};
 use crate::coordinator::{Body, Flow, Job, Origin, Replicas, Stage, Wanted};
@@ -80,10 +82,11 @@ pub struct Peer {
 
     pub(crate) jobs: Slab<Job>,
     pub(crate) in_flight: BTreeMap<RequestKey, Key>,
-    pub(crate) locks: BTreeMap<Row, VecDeque<Key>>,
+    pub(crate) locks: BTreeMap<Row, SmallVec<[Key; 2]>>,
     pub(crate) woken: Vec<Key>,
     pub(crate) waking: bool,
-    pub(crate) settled: BTreeMap<u64, u8>,
+    /// Finished writes and how many replicas had acknowledged them, oldest first.
+    pub(crate) settled: VecDeque<(u64, u8)>,
     pub(crate) next_look: Option<Instant>,
     pub(crate) last_request: u64,
     turn: usize,
@@ -102,6 +105,8 @@ pub struct Peer {
     pub(crate) last_serving: u64,
 
     pub(crate) stats: Stats,
+    /// What deltas are encoded in.
+    pub(crate) scratch: Vec<u8>,
 }
 
 impl Peer {
@@ -134,7 +139,7 @@ impl Peer {
             locks: BTreeMap::new(),
             woken: Vec::new(),
             waking: false,
-            settled: BTreeMap::new(),
+            settled: VecDeque::new(),
             next_look: None,
             last_request: 0,
             turn: seed,
@@ -149,6 +154,7 @@ impl Peer {
             log_scan: 0,
             last_serving: u64::from(life.0) << 32,
             stats: Stats::default(),
+            scratch: Vec::new(),
             cfg: Config { amnesia, ..config },
         }
     }
@@ -187,15 +193,17 @@ impl Peer {
                 self.on_message(now, from, (epoch, skewed), message, out);
             }
             Event::Loaded { token, records } => match Token::from_u64(token) {
-                Token::Job(key) => self.with_job(now, key, out, |peer, job, out| {
-                    peer.gather_loaded(now, key, job, &records, out)
+                Token::Job(key) => self.with_job(now, key, out, |peer, job, out| match &job.body {
+                    Body::Read(_) => peer.read_loaded(now, job, &records, out),
+                    _ => peer.gather_loaded(now, key, job, &records, out),
                 }),
                 Token::Served(key) => self.served_loaded(key, &records, out),
                 Token::Join(_) | Token::Pull(_) | Token::Nobody => {}
             },
             Event::LoadFailed { token } => match Token::from_u64(token) {
-                Token::Job(key) => self.with_job(now, key, out, |peer, job, out| {
-                    peer.job_load_failed(now, key, job, out)
+                Token::Job(key) => self.with_job(now, key, out, |peer, job, out| match &job.body {
+                    Body::Read(_) => peer.read_load_failed(now, key, job, out),
+                    _ => peer.job_load_failed(now, key, job, out),
                 }),
                 Token::Served(key) => self.served_load_failed(key, out),
                 Token::Join(_) | Token::Pull(_) | Token::Nobody => {}
@@ -409,7 +417,7 @@ impl Peer {
     pub(crate) fn apply_unasked(&self, change: RowChange, out: &mut Outbox) {
         out.push(Effect::Apply {
             token: Token::Nobody.to_u64(),
-            changes: vec![change],
+            changes: smallvec![change],
             durability: Durability::Os,
         });
     }
@@ -440,7 +448,7 @@ impl Peer {
             let minted = match &job.body {
                 Body::Task(t) => t.is_minted() || matches!(t.stage, Stage::Queued),
                 Body::Forward(_) | Body::Flush(_) => true,
-                Body::Scan(_) | Body::Count(_) => false,
+                Body::Read(_) | Body::Scan(_) | Body::Count(_) => false,
             };
             if !minted {
                 job.deadline = Instant(0);

@@ -237,6 +237,15 @@ impl<'a> Record<'a> {
         self.values.iter().map(|v| v.dot).chain(self.expiries.iter().map(|e| e.dot)).collect()
     }
 
+    /// Adds the live dots to a set.
+    pub(crate) fn live_dots_into(&self, set: &mut DotSet) {
+        for dot in self.values.iter().map(|v| v.dot).chain(self.expiries.iter().map(|e| e.dot)) {
+            if !set.contains(dot) {
+                set.insert(dot);
+            }
+        }
+    }
+
     /// The same record without the bytes of its values: for listings.
     #[must_use]
     pub fn without_payloads(&self) -> Self {
@@ -471,6 +480,35 @@ impl Summary {
     }
 }
 
+/// Adds the live dots of an encoded record to a set, without taking the record apart; what is
+/// malformed adds nothing more.
+pub(crate) fn live_dots_into(bytes: &[u8], set: &mut DotSet) {
+    let mut read = || {
+        let mut r = Reader::new(bytes);
+        let flags = r.byte()?;
+        for bit in [HAS_VALUES, HAS_EXPIRIES] {
+            if flags & bit == 0 {
+                continue;
+            }
+            for _ in 0..r.count(12)? {
+                let dot = Dot::decode(&mut r)?;
+                r.take(8)?;
+                if bit == HAS_VALUES {
+                    r.bytes()?;
+                } else {
+                    r.varint()?;
+                }
+                if !set.contains(dot) {
+                    set.insert(dot);
+                }
+            }
+        }
+        Some(())
+    };
+    // Whoever shows the record decodes it, and tells.
+    let _ = read();
+}
+
 /// True if an encoded record holds nothing but values and expiries, all of them in `seen`: then
 /// whatever replaces what was seen replaces all of it.
 pub(crate) fn is_replaced_by(bytes: &[u8], seen: &DotSet) -> bool {
@@ -568,12 +606,22 @@ impl<'a> View<'a> {
     /// of text) does not show: the text wins.
     #[must_use]
     pub fn value(&self) -> Option<Bytes> {
+        self.value_of(&Bytes::new())
+    }
+
+    /// The same as a part of what the record was decoded from, if that is given and not empty.
+    #[must_use]
+    pub fn value_of(&self, encoded: &Bytes) -> Option<Bytes> {
         if self.sum.is_some()
             && let Some(number) = self.number()
         {
             return Some(Bytes::from(decimal::format(number)));
         }
-        self.values.first().map(|v| Bytes::copy_from_slice(v.bytes))
+        let first = self.values.first()?;
+        if encoded.is_empty() {
+            return Some(Bytes::copy_from_slice(first.bytes));
+        }
+        Some(encoded.slice_ref(first.bytes))
     }
 }
 

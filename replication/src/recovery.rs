@@ -64,7 +64,9 @@ impl Recovery {
         if let Some(raw) = fold::delta_of(operand) {
             let delta = Delta::decode(raw)?;
             state.clock.insert(delta.dot);
-            state.counters |= delta.count.is_some() || !delta.resets.is_empty();
+            if delta.count.is_some() || !delta.resets.is_empty() {
+                state.counters.add(row);
+            }
             self.hlc = self.hlc.max(delta.hlc);
             if let Some(request) = delta.request {
                 self.known.insert(request, WallMillis(delta.hlc.wall().0));
@@ -72,7 +74,9 @@ impl Recovery {
         } else {
             let patch = Patch::decode(operand)?;
             state.clock.union(&patch.learned);
-            state.counters |= !patch.record.counts.is_empty() || !patch.record.resets.is_empty();
+            if !patch.record.counts.is_empty() || !patch.record.resets.is_empty() {
+                state.counters.add(row);
+            }
         }
         Some(())
     }

@@ -7,15 +7,17 @@
 use bytes::Bytes;
 use ring::keyspace::Durability;
 use ring::{Hlc, NodeId, Now, Slot};
+use smallvec::smallvec;
 
 use crate::bugs::Bug;
 use crate::causality::{Dot, DotSet};
 use crate::coordinator::gather::encode_state;
 use crate::delta::Delta;
 use crate::encoding::Reader;
-use crate::event::{Effect, Outbox};
+use crate::event::{Changes, Effect, Outbox};
 use crate::message::{Message, ReadKind, Refusal, State};
 use crate::peer::Peer;
+use crate::raw::RawDelta;
 use crate::record::{Record, Summary};
 use crate::row::{self, Row};
 use crate::slab::{Key, Token};
@@ -23,8 +25,8 @@ use crate::slab::{Key, Token};
 /// A peer's request that waits for our disk.
 #[derive(Debug)]
 pub(crate) enum Served {
-    /// A read.
-    Read { from: NodeId, token: u64, index: u16, row: Row, kind: ReadKind, clock: DotSet },
+    /// A read; with our clock as it was before, if the state is wanted and not only its digest.
+    Read { from: NodeId, token: u64, index: u16, row: Row, clock: Option<DotSet> },
     /// An apply, and the acknowledgement to send when it is durable.
     Apply { to: NodeId, ack: Message },
     /// A listing for a scan.
@@ -66,10 +68,13 @@ impl Peer {
                 self.on_replicate(now, (from, slot, token, part), &deltas, sync, out);
             }
             Message::Read { token, index, row, kind } => {
-                let clock = self.slots.clock(slot).clone();
-                let served = Served::Read { from, token, index, row: row.clone(), kind, clock };
+                let clock = match kind {
+                    ReadKind::State => Some(self.slots.clock(slot).clone()),
+                    ReadKind::Digest => None,
+                };
+                let served = Served::Read { from, token, index, row: row.clone(), clock };
                 let token = Token::Served(self.served.insert(served)).to_u64();
-                out.push(Effect::Load { token, rows: vec![row] });
+                out.push(Effect::Load { token, rows: smallvec![row] });
             }
             Message::Install { token, index, row, state } => {
                 self.on_install(from, (token, index, slot), row, &state, out);
@@ -150,7 +155,10 @@ impl Peer {
         skewed: bool,
         message: &Message,
     ) -> Option<(u64, Refusal)> {
-        let stale = epoch < self.last_change(slot) && !self.has_bug(Bug::AcceptsStaleEpoch);
+        // Who knows our layout cannot be behind any change in it: usually nothing is looked up.
+        let stale = epoch < self.epoch()
+            && epoch < self.last_change(slot)
+            && !self.has_bug(Bug::AcceptsStaleEpoch);
         let mine = self.layout_has_me(slot);
         match message {
             Message::Replicate { token, .. } | Message::Install { token, .. } => {
@@ -191,13 +199,13 @@ impl Peer {
         &mut self,
         now: Now,
         (from, slot, token, part): (NodeId, Slot, u64, u32),
-        deltas: &[Bytes],
+        deltas: &[RawDelta],
         sync: bool,
         out: &mut Outbox,
     ) {
-        let mut changes = Vec::with_capacity(deltas.len());
+        let mut changes = Changes::new();
         for raw in deltas {
-            let Some(delta) = Delta::decode(raw).filter(|d| d.slot() == slot) else {
+            let Some(delta) = Delta::decode(raw.encoded()).filter(|d| d.slot() == slot) else {
                 self.stats.unreadable_messages += 1;
                 return;
             };
@@ -225,16 +233,16 @@ impl Peer {
         ));
     }
 
-    /// Takes in a delta from elsewhere, unless it is here already.
+    /// Takes in a delta from elsewhere, decoded from `raw`, unless it is here already.
     pub(crate) fn take_in(
         &mut self,
         now: Now,
         from: NodeId,
-        (delta, raw): (&Delta<'_>, &[u8]),
-        changes: &mut Vec<crate::event::RowChange>,
+        (delta, raw): (&Delta<'_>, &RawDelta),
+        changes: &mut Changes,
     ) {
         self.check_own_dot(from, delta.slot(), delta.dot);
-        if let Some(change) = self.slots.apply(delta, raw, &self.cfg.bugs) {
+        if let Some(change) = self.slots.apply(delta, raw.row_of(delta), raw, &self.cfg.bugs) {
             changes.push(change);
             self.note_touched(delta.slot(), delta.row);
             if let Some(request) = delta.request {
@@ -261,14 +269,14 @@ impl Peer {
         self.note_touched(slot, &row);
         let change = self.slots.install(slot, row, &record, &seen, &self.cfg.bugs);
         let ack = Message::Installed { token, index, slot };
-        self.apply_and_ack(from, ack, vec![change], false, out);
+        self.apply_and_ack(from, ack, smallvec![change], false, out);
     }
 
     fn apply_and_ack(
         &mut self,
         to: NodeId,
         ack: Message,
-        changes: Vec<crate::event::RowChange>,
+        changes: Changes,
         sync: bool,
         out: &mut Outbox,
     ) {
@@ -279,8 +287,7 @@ impl Peer {
 
     /// What a peer asked to read came from our disk.
     pub(crate) fn served_loaded(&mut self, key: Key, records: &[Bytes], out: &mut Outbox) {
-        let Some(Served::Read { from, token, index, row, kind, clock }) = self.served.remove(key)
-        else {
+        let Some(Served::Read { from, token, index, row, clock }) = self.served.remove(key) else {
             return;
         };
         let slot = row::slot_of(&row).unwrap_or(Slot(0));
@@ -296,9 +303,9 @@ impl Peer {
         if summary.has_pending {
             self.strip(&row, &bytes, out);
         }
-        let message = match kind {
-            ReadKind::Digest => Message::DigestIs { token, index, slot, digest: summary.digest },
-            ReadKind::State => {
+        let message = match clock {
+            None => Message::DigestIs { token, index, slot, digest: summary.digest },
+            Some(clock) => {
                 let clock = if self.has_bug(Bug::ClockAfterKey) {
                     self.slots.clock(slot).clone()
                 } else {

@@ -7,6 +7,9 @@
 
 use bytes::Bytes;
 use ring::{Slot, slot};
+use smallvec::SmallVec;
+
+use crate::piece;
 
 /// A keyspace: what SELECT n chooses.
 pub type Keyspace = u16;
@@ -27,14 +30,14 @@ pub type Row = Bytes;
 #[must_use]
 pub fn of_key(keyspace: Keyspace, key: &[u8]) -> Row {
     let tag = slot::hash_tag(key);
-    let mut row = Vec::with_capacity(key.len() + tag.len() + 10);
+    let mut row: SmallVec<[u8; 128]> = SmallVec::with_capacity(key.len() + tag.len() + 10);
     row.extend_from_slice(&Slot::of_key(key).0.to_be_bytes());
     row.extend_from_slice(&keyspace.to_be_bytes());
     escape(tag, &mut row);
     // A tag that is a proper part of the key leaves the whole key to the sort key.
     escape(if tag.len() == key.len() { &[] } else { key }, &mut row);
     row.push(KIND_RECORD);
-    Bytes::from(row)
+    piece::copied(&row)
 }
 
 /// The slot of a row, or `None` if the row is too short to have one.
@@ -104,13 +107,14 @@ pub fn hash48(key: &[u8]) -> u64 {
     xxhash_rust::xxh3::xxh3_64(key) >> 16
 }
 
-fn escape(bytes: &[u8], out: &mut Vec<u8>) {
-    for b in bytes {
-        out.push(*b);
-        if *b == 0 {
-            out.push(0xff);
-        }
+fn escape(bytes: &[u8], out: &mut SmallVec<[u8; 128]>) {
+    let mut rest = bytes;
+    while let Some(zero) = rest.iter().position(|b| *b == 0) {
+        out.extend_from_slice(&rest[..=zero]);
+        out.push(0xff);
+        rest = &rest[zero + 1..];
     }
+    out.extend_from_slice(rest);
     out.extend_from_slice(&[0, 0]);
 }
 

@@ -140,6 +140,17 @@ impl<T> Slab<T> {
         Some(thing)
     }
 
+    /// How many places there are; each may have a key.
+    pub(crate) const fn places(&self) -> usize {
+        self.cells.len()
+    }
+
+    /// The key of what is at a place.
+    pub(crate) fn key_at(&self, place: usize) -> Option<Key> {
+        let cell = self.cells.get(place)?;
+        cell.thing.is_some().then(|| Key::new(place, cell.generation))
+    }
+
     pub(crate) fn keys(&self) -> Vec<Key> {
         let present = |(index, cell): (usize, &Cell<T>)| {
             cell.thing.is_some().then(|| Key::new(index, cell.generation))

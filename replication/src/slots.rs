@@ -13,20 +13,63 @@ use crate::delta::Delta;
 use crate::encoding::Reader;
 use crate::event::RowChange;
 use crate::fold::{self, Patch};
+use crate::raw::RawDelta;
 use crate::record::Record;
-use crate::row;
+use crate::row::{self, Row};
+
+/// Which keys of a slot may have a counter: one bit for all keys whose hashes share six bits. Never
+/// falsely false.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Counters(u64);
+
+impl Counters {
+    /// Every key may.
+    const EVERY: Self = Self(u64::MAX);
+
+    fn bit(row: &[u8]) -> u64 {
+        1 << (row::hash48(row) % 64)
+    }
+
+    /// This key has one.
+    pub(crate) fn add(&mut self, row: &[u8]) {
+        self.0 |= Self::bit(row);
+    }
+
+    /// Whether this key may have one.
+    pub(crate) fn may_have(self, row: &[u8]) -> bool {
+        self.0 != 0 && self.0 & Self::bit(row) != 0
+    }
+}
 
 /// What a replica knows of one slot.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct SlotState {
     /// Everything applied.
     pub(crate) clock: DotSet,
-    /// Dots that clients of this node were told of and that may not have arrived here yet.
-    pub(crate) heard: DotSet,
-    /// A key of the slot may have a counter. Never falsely false.
-    pub(crate) counters: bool,
+    /// Dots that clients of this node were told of and that may not have arrived here yet. Nearly
+    /// always none, and then it takes no room: there are thousands of slots.
+    heard: Option<Box<DotSet>>,
+    /// Which keys of the slot may have a counter.
+    pub(crate) counters: Counters,
     /// The clock row on disk is behind.
     pub(crate) dirty: bool,
+}
+
+impl SlotState {
+    /// True if all that clients of this node were told of has arrived here.
+    pub(crate) fn has_what_was_heard(&self) -> bool {
+        self.heard.as_ref().is_none_or(|heard| self.clock.covers(heard))
+    }
+
+    /// A client of this node was told of these dots.
+    pub(crate) fn hear(&mut self, dots: &DotSet) {
+        let mut all = dots.clone();
+        if let Some(heard) = &self.heard {
+            all.union(heard);
+        }
+        let missing = all.minus(&self.clock);
+        self.heard = (!missing.is_empty()).then(|| Box::new(missing));
+    }
 }
 
 /// All slots of a core.
@@ -73,11 +116,12 @@ impl Slots {
         Dot::new(me, self.clock(slot).highest(me) + 1)
     }
 
-    /// Takes in a delta. `None` if its dot is in the clock already.
+    /// Takes in a delta of `row`. `None` if its dot is in the clock already.
     pub(crate) fn apply(
         &mut self,
         delta: &Delta<'_>,
-        raw: &[u8],
+        row: Row,
+        raw: &RawDelta,
         bugs: &[Bug],
     ) -> Option<RowChange> {
         let state = self.get_mut(delta.slot());
@@ -90,18 +134,21 @@ impl Slots {
             return None;
         }
         state.dirty = true;
-        state.counters |= delta.count.is_some() || !delta.resets.is_empty();
-        let mut pending = delta.discard.minus(&state.clock);
-        if bugs.contains(&Bug::DropsPending) {
-            pending = DotSet::new();
+        if delta.count.is_some() || !delta.resets.is_empty() {
+            state.counters.add(delta.row);
         }
+        // The usual case: all that is replaced has been here.
+        if state.clock.covers(&delta.discard) || bugs.contains(&Bug::DropsPending) {
+            return Some(RowChange::Merge { row, operand: raw.operand() });
+        }
+        let pending = delta.discard.minus(&state.clock);
         let none = DotSet::new();
         let operand = fold::delta_operand(
-            raw,
+            raw.encoded(),
             if delta.discards_values { &pending } else { &none },
             if delta.discards_expiry { &pending } else { &none },
         );
-        Some(RowChange::Merge { row: Bytes::copy_from_slice(delta.row), operand })
+        Some(RowChange::Merge { row, operand })
     }
 
     /// Takes in a key's state from another replica: what it holds and what it has seen. The clock
@@ -120,7 +167,9 @@ impl Slots {
         } else {
             Patch::of_state(theirs, seen, &state.clock)
         };
-        state.counters |= !theirs.counts.is_empty() || !theirs.resets.is_empty();
+        if !theirs.counts.is_empty() || !theirs.resets.is_empty() {
+            state.counters.add(&row);
+        }
         state.clock.union(&patch.learned);
         state.dirty = true;
         RowChange::Merge { row, operand: patch.to_operand() }
@@ -142,7 +191,7 @@ impl Slots {
     /// The row that keeps a slot's clock.
     pub(crate) fn clock_row(&self, slot: Slot) -> RowChange {
         let state = self.get(slot);
-        let mut value = vec![u8::from(state.counters)];
+        let mut value = vec![u8::from(state.counters != Counters::default())];
         state.clock.encode(&mut value);
         RowChange::Put { row: row::of_clock(slot), value: Bytes::from(value) }
     }
@@ -154,8 +203,46 @@ impl Slots {
             return false;
         };
         let state = self.get_mut(slot);
-        state.counters |= counters != 0;
+        if counters != 0 {
+            // The row says that there are some, and not which.
+            state.counters = Counters::EVERY;
+        }
         state.clock.union(&clock);
         true
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use ring::Incarnation;
+
+    use super::*;
+
+    #[test]
+    fn a_counter_is_never_overlooked_and_the_clock_row_says_that_there_are_some() {
+        let mut slots = Slots::new(0, 1);
+        let rows: Vec<Row> =
+            (0..100).map(|i| row::of_key(0, format!("{{t}}{i}").as_bytes())).collect();
+        let slot = row::slot_of(&rows[0]).expect("a row has a slot");
+        let me = Actor { node: ring::NodeId(1), incarnation: Incarnation(1) };
+        let mut scratch = Vec::new();
+        for (i, row) in rows[..10].iter().enumerate() {
+            assert!(rows[..i].iter().all(|r| slots.get(slot).counters.may_have(r)));
+            let mut delta = Delta::new(row, slots.next_dot(slot, me), ring::Hlc(1));
+            delta.count = Some((delta.dot.seq, 1));
+            let raw = RawDelta::of(&delta, &mut scratch);
+            assert!(slots.apply(&delta, row.clone(), &raw, &[]).is_some());
+        }
+        let counters = slots.get(slot).counters;
+        let others = rows[10..].iter().filter(|r| counters.may_have(r)).count();
+        assert!(others < 45, "{others} of 90 other keys are taken for counters");
+        // What a restart reads back.
+        let RowChange::Put { value, .. } = slots.clock_row(slot) else {
+            panic!("a clock row is put")
+        };
+        let mut later = Slots::new(0, 1);
+        assert!(!later.get(slot).counters.may_have(&rows[0]));
+        assert!(later.learn_clock_row(slot, &value));
+        assert!(rows.iter().all(|r| later.get(slot).counters.may_have(r)));
     }
 }

@@ -16,11 +16,12 @@ use crate::coordinator::{Body, Flow, Job, Origin, Wanted};
 use crate::decide::{Mint, decide};
 use crate::delta::Delta;
 use crate::encoding::Reader;
-use crate::event::{Effect, Outbox};
+use crate::event::{Changes, Effect, Outbox};
 use crate::limits::{FLUSH_BATCH, RESEND_AFTER};
 use crate::message::{Listed, Message};
 use crate::op::{Answer, Op, Request, TaskError};
 use crate::peer::Peer;
+use crate::raw::{RawDelta, RawDeltas};
 use crate::record::Record;
 use crate::replica::Served;
 use crate::row::{self, Keyspace, Row};
@@ -81,7 +82,7 @@ pub(crate) struct FlushJob {
     mine: usize,
     write: Wanted,
     durability: Durability,
-    deltas: Vec<Vec<Bytes>>,
+    deltas: Vec<RawDeltas>,
     acked: Vec<ReplicaSet>,
     deleted: u64,
 }
@@ -298,7 +299,9 @@ impl Peer {
             Body::Flush(f) => {
                 f.collect.as_ref().map(|c| c.clocks_before.clone()).unwrap_or_default()
             }
-            Body::Task(_) | Body::Forward(_) | Body::Count(_) => return Flow::Waits,
+            Body::Task(_) | Body::Read(_) | Body::Forward(_) | Body::Count(_) => {
+                return Flow::Waits;
+            }
         };
         let rows = rows.into_iter().map(|(row, record)| Listed { row, record }).collect();
         self.job_listing(now, key, job, me, (rows, clocks, next), out)
@@ -317,7 +320,7 @@ impl Peer {
         let collect = match &mut job.body {
             Body::Scan(scan) => Some(&mut scan.collect),
             Body::Flush(flush) => flush.collect.as_mut(),
-            Body::Task(_) | Body::Forward(_) | Body::Count(_) => None,
+            Body::Task(_) | Body::Read(_) | Body::Forward(_) | Body::Count(_) => None,
         };
         let Some(collect) = collect else { return Flow::Waits };
         let placed = rows.into_iter().filter_map(|listed| {
@@ -351,7 +354,7 @@ impl Peer {
                 flush.collect = None;
                 self.flush_mint(now, key, job, &live, out)
             }
-            Body::Task(_) | Body::Forward(_) | Body::Count(_) => Flow::Waits,
+            Body::Task(_) | Body::Read(_) | Body::Forward(_) | Body::Count(_) => Flow::Waits,
         }
     }
 
@@ -648,8 +651,8 @@ impl Peer {
             return Flow::Over;
         };
         for batch in live.chunks(FLUSH_BATCH) {
-            let mut deltas = Vec::with_capacity(batch.len());
-            let mut changes = Vec::with_capacity(batch.len());
+            let mut deltas = RawDeltas::with_capacity(batch.len());
+            let mut changes = Changes::with_capacity(batch.len());
             for l in batch {
                 let record = Record::decode(&l.record).unwrap_or_default();
                 let (_, mint) = decide(&Op::Delete, &record, &l.seen, wall);
@@ -662,8 +665,8 @@ impl Peer {
                 let mut delta = Delta::new(&l.row, dot, hlc);
                 delta.request = request;
                 self.fill(&mut delta, &mint, &record, &l.seen);
-                let raw = delta.to_bytes();
-                let change = self.slots.apply(&delta, &raw, &self.cfg.bugs);
+                let raw = RawDelta::of(&delta, &mut self.scratch);
+                let change = self.slots.apply(&delta, l.row.clone(), &raw, &self.cfg.bugs);
                 changes.push(change.expect("a dot just minted is new"));
                 deltas.push(raw);
             }
@@ -680,7 +683,7 @@ impl Peer {
         }
         // One empty apply behind them all: when it is durable, they are.
         let token = Token::Job(key).to_u64();
-        out.push(Effect::Apply { token, changes: Vec::new(), durability: f.durability });
+        out.push(Effect::Apply { token, changes: Changes::new(), durability: f.durability });
         job.last_sent = now.mono;
         self.flush_send(key, f, out);
         Flow::Waits

@@ -128,8 +128,13 @@ impl Cluster {
 
     /// Starts a node that is down, with what its disk holds.
     pub(crate) fn start(&mut self, id: NodeId, amnesia: bool) {
+        self.nodes.get_mut(&id).expect("a node").incarnation += 1;
+        self.start_in_this_life(id, amnesia);
+    }
+
+    /// The same after a clean stop, which does not end the life.
+    pub(crate) fn start_in_this_life(&mut self, id: NodeId, amnesia: bool) {
         let node = self.nodes.get_mut(&id).expect("a node");
-        node.incarnation += 1;
         let mut recovery = Recovery::new(0, 1);
         for change in &node.disk.log {
             recovery.learn(change);

@@ -357,3 +357,24 @@ fn a_key_that_no_disk_would_take_is_refused_before_it_has_a_dot() {
     let clock = c.peer(n(1)).slot_clock(Slot::of_key(key.as_bytes()));
     assert!(clock.is_some_and(|clock| clock.is_empty()));
 }
+
+#[test]
+fn forwarded_increments_after_a_clean_restart_are_not_taken_for_those_before_it() {
+    let mut cluster = Cluster::new(3);
+    for round in 1..=3 {
+        // One of them coordinates; the others forward, and number what they forward.
+        for at in 1..=3 {
+            for _ in 0..5 {
+                cluster.incr(n(at), "hits", 1);
+            }
+        }
+        for node in 1..=3 {
+            assert_eq!(cluster.get(n(node), "hits"), Some((15 * round).to_string()));
+            cluster.kill(n(node), true);
+            cluster.wait(Duration::from_millis(20));
+            cluster.start_in_this_life(n(node), false);
+            cluster.settle();
+            cluster.wait(Duration::from_millis(20));
+        }
+    }
+}

@@ -300,7 +300,7 @@ impl Core {
         Ok(match effect {
             Effect::Load { token, rows } => {
                 let records = self.store.load(&rows).map_err(|e| format!("load: {e}"))?;
-                vec![Event::Loaded { token, records }]
+                vec![Event::Loaded { token, records: records.into() }]
             }
             Effect::List { token, keyspace, from, from_hash, last, count } => {
                 let listed = self.store.list(keyspace, (from, from_hash), last, count)?;

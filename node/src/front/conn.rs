@@ -23,7 +23,7 @@ use wire::resp::{Decoder, Limits};
 
 use crate::clock;
 use crate::limits::{
-    BUFFER_KEPT_BYTES_MAX, OUTPUT_BYTES_MAX, OUTPUT_PAUSE_BYTES, OUTPUT_STALL_MAX,
+    BUFFER_KEPT_BYTES_MAX, OUTPUT_BYTES_MAX, OUTPUT_PAUSE_BYTES, OUTPUT_STALL_MAX, REST_AFTER,
 };
 use crate::slab::Key;
 use crate::turn::Core;
@@ -52,6 +52,8 @@ pub struct Conn {
     stalled_since: Option<Instant>,
     ending: Option<Ending>,
     last_heard: Instant,
+    /// It has been silent for a while, and its buffers are given back.
+    rests: bool,
     waker: Option<Waker>,
 }
 
@@ -88,6 +90,7 @@ impl Conn {
             stalled_since: None,
             ending: None,
             last_heard: clock::mono(),
+            rests: false,
             waker: None,
         }
     }
@@ -195,12 +198,24 @@ impl Conn {
         self.last_heard
     }
 
-    /// Once a second: ends it if it does not move.
+    /// It sent something.
+    const fn heard(&mut self, now: Instant) {
+        self.last_heard = now;
+        self.rests = false;
+    }
+
+    /// Once a second: ends it if it does not move, and gives back what a silent one does not use.
     pub fn look_around(&mut self, now: Instant, idle_max_s: u64) {
         if self.stalled_since.is_some_and(|since| now.since(since) > OUTPUT_STALL_MAX) {
             self.end(Ending::Stalled);
         }
-        let idle = now.since(self.last_heard).as_secs();
+        let silent = now.since(self.last_heard);
+        if !self.rests && silent >= REST_AFTER && self.session.is_idle() && self.unsent() == 0 {
+            self.rests = true;
+            self.session.rest();
+            self.output = Output { close: self.output.close, ..Output::default() };
+        }
+        let idle = silent.as_secs();
         if idle_max_s > 0 && idle >= idle_max_s && self.session.is_idle() {
             self.end(Ending::Idle);
         }
@@ -353,7 +368,7 @@ impl Task {
                 Poll::Ready(Ok(true)) => {
                     let now = core.now().mono;
                     if let Some(conn) = core.conns.get_mut(self.key) {
-                        conn.last_heard = now;
+                        conn.heard(now);
                     }
                 }
                 Poll::Ready(Ok(false)) => {

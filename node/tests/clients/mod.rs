@@ -1,5 +1,7 @@
 //! Clients that do not behave: what they hear, what they cost, and that others do not notice.
 
+mod crowd;
+
 use std::io::{Read, Write};
 use std::net::{Shutdown, TcpStream};
 use std::time::{Duration, Instant};
@@ -91,9 +93,13 @@ fn a_client_that_never_reads_stops_being_read_and_others_are_served() {
 }
 
 fn rss_mib(pid: u32) -> u64 {
+    rss_kib(pid) >> 10
+}
+
+fn rss_kib(pid: u32) -> u64 {
     let status = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
     let line = status.lines().find_map(|l| l.strip_prefix("VmRSS:")).unwrap();
-    line.split_whitespace().next().unwrap().parse::<u64>().unwrap() >> 10
+    line.split_whitespace().next().unwrap().parse().unwrap()
 }
 
 #[test]

@@ -213,6 +213,11 @@ impl Client {
         (client.next()? == Reply::simple("PONG")).then_some(client)
     }
 
+    /// Gives back what replies were read into.
+    pub(crate) fn forget_buffer(&mut self) {
+        self.buffer = Vec::new();
+    }
+
     pub(crate) fn send(&mut self, args: &[&str]) {
         let mut bytes = Vec::new();
         let args: Vec<&[u8]> = args.iter().map(|a| a.as_bytes()).collect();

@@ -20,6 +20,10 @@ use crate::op::{Answer, Request, TaskError};
 use crate::peer::Peer;
 use crate::slab::{Key, Token};
 
+/// Numbers of requests begin with the moment of the first, in milliseconds, times two to this power:
+/// a core never forwards so many in a millisecond.
+const REQUESTS_A_MILLI_BITS: u32 = 16;
+
 /// A request that another node coordinates for us.
 #[derive(Debug)]
 pub(crate) struct ForwardJob {
@@ -63,6 +67,10 @@ impl Peer {
             let error = self.nobody_to_ask(candidates);
             return self.answer(origin, Answer::Failed(error), out);
         };
+        if self.last_request == 0 {
+            // A clean restart keeps the life, so its numbers must begin above all that were given.
+            self.last_request = self.judged_now(now).0 << REQUESTS_A_MILLI_BITS;
+        }
         self.last_request += 1;
         let name = RequestKey {
             front: self.me(),
@@ -120,9 +128,7 @@ impl Peer {
         if let Some(dots) = DotSet::decode(&mut Reader::new(heard))
             && self.slots.owns(slot)
         {
-            let state = self.slots.get_mut(slot);
-            state.heard.union(&dots);
-            state.heard = state.heard.minus(&state.clock);
+            self.slots.get_mut(slot).hear(&dots);
         }
         self.answer(job.origin, answer, out);
         Flow::Over

@@ -8,7 +8,7 @@
 use bytes::Bytes;
 use ring::keyspace::{Durability, ReplicaSet};
 use ring::{NodeId, Now};
-use smallvec::SmallVec;
+use smallvec::{SmallVec, smallvec};
 
 use crate::bugs::Bug;
 use crate::causality::DotSet;
@@ -19,23 +19,17 @@ use crate::limits::{HEDGE_AFTER, RESEND_AFTER};
 use crate::message::{Message, ReadKind, State};
 use crate::op::{Answer, TaskError};
 use crate::peer::Peer;
-use crate::record::{Digest, Record, Summary};
+use crate::record::{Digest, Record, Summary, live_dots_into};
 use crate::row::Row;
 use crate::slab::{Key, Token};
 
-/// What a replica said of a key.
+/// The state of a key on one replica.
 #[derive(Clone, Debug)]
-pub(crate) enum Said {
-    Digest(Digest),
-    State { record: Bytes, clock: DotSet, digest: Digest },
-}
-
-impl Said {
-    const fn digest(&self) -> Digest {
-        match self {
-            Self::Digest(digest) | Self::State { digest, .. } => *digest,
-        }
-    }
+struct Stated {
+    place: usize,
+    record: Bytes,
+    clock: DotSet,
+    digest: Digest,
 }
 
 /// The state of a key as R replicas together know it.
@@ -51,7 +45,10 @@ pub(crate) struct Joined {
 #[derive(Debug)]
 pub(crate) struct Gather {
     pub(crate) row: Row,
-    said: SmallVec<[Option<Said>; 3]>,
+    /// By place: the digest of what that replica has.
+    said: SmallVec<[Option<Digest>; 3]>,
+    /// The states that came, until they are joined.
+    states: SmallVec<[Stated; 1]>,
     asked: ReplicaSet,
     asked_state: ReplicaSet,
     /// Our clock when our own record was asked for: read before the key.
@@ -67,6 +64,19 @@ pub(crate) struct Gather {
 impl Gather {
     fn responders(&self) -> ReplicaSet {
         self.said.iter().enumerate().filter(|(_, s)| s.is_some()).map(|(i, _)| i).collect()
+    }
+
+    fn said_digest(&mut self, place: usize, digest: Digest) {
+        // A digest does not replace a state that came before it.
+        self.said[place].get_or_insert(digest);
+    }
+
+    fn said_state(&mut self, stated: Stated) {
+        self.said[stated.place] = Some(stated.digest);
+        match self.states.iter_mut().find(|s| s.place == stated.place) {
+            Some(before) => *before = stated,
+            None => self.states.push(stated),
+        }
     }
 }
 
@@ -105,6 +115,7 @@ impl Peer {
             gathers.push(Gather {
                 row: row.clone(),
                 said: SmallVec::from_elem(None, t.replicas.len()),
+                states: SmallVec::new(),
                 asked: ask,
                 asked_state: ReplicaSet::EMPTY,
                 clock_before: clock.clone(),
@@ -116,7 +127,7 @@ impl Peer {
         }
         t.stage = Stage::Gathering(gathers);
         job.last_sent = now.mono;
-        out.push(Effect::Load { token: Token::Job(key).to_u64(), rows: rows.into_vec() });
+        out.push(Effect::Load { token: Token::Job(key).to_u64(), rows });
         Flow::Waits
     }
 
@@ -145,7 +156,7 @@ impl Peer {
             }
             let digest = summary.digest;
             has_counter |= summary.has_counts;
-            g.said[t.mine] = Some(Said::State { record: bytes.clone(), clock, digest });
+            g.said_state(Stated { place: t.mine, record: bytes.clone(), clock, digest });
         }
         if t.peeks && has_counter {
             // Now as everything else that reads before it writes.
@@ -204,8 +215,8 @@ impl Peer {
         let Stage::Gathering(gathers) = &mut t.stage else { return Flow::Waits };
         let Some(place) = t.replicas.iter().position(|n| *n == from) else { return Flow::Waits };
         let Some(g) = gathers.get_mut(usize::from(index)) else { return Flow::Waits };
-        let said = match said {
-            Ok(digest) => Said::Digest(digest),
+        match said {
+            Ok(digest) => g.said_digest(place, digest),
             Err(state) => {
                 let clock = DotSet::decode(&mut Reader::new(&state.clock));
                 let digest = Summary::of(&state.record).map(|s| s.digest);
@@ -213,12 +224,8 @@ impl Peer {
                     self.stats.unreadable_messages += 1;
                     return Flow::Waits;
                 };
-                Said::State { record: state.record, clock, digest }
+                g.said_state(Stated { place, record: state.record, clock, digest });
             }
-        };
-        // A digest does not replace a state that came before it.
-        if g.said[place].is_none() || matches!(said, Said::State { .. }) {
-            g.said[place] = Some(said);
         }
         self.gather_on(now, key, job, out)
     }
@@ -323,7 +330,7 @@ impl Peer {
                     );
                     out.push(Effect::Apply {
                         token: Token::Nobody.to_u64(),
-                        changes: vec![change],
+                        changes: smallvec![change],
                         durability: Durability::Os,
                     });
                     g.holders.insert(i);
@@ -352,19 +359,13 @@ impl Peer {
         mine: usize,
         out: &mut Outbox,
     ) -> bool {
-        let state_digests: SmallVec<[Digest; 3]> = g
-            .said
-            .iter()
-            .flatten()
-            .filter(|s| matches!(s, Said::State { .. }))
-            .map(Said::digest)
-            .collect();
-        if state_digests.is_empty() {
+        if g.states.is_empty() {
             return false;
         }
+        let state_digests: SmallVec<[Digest; 3]> = g.states.iter().map(|s| s.digest).collect();
         let mut complete = true;
-        for (i, said) in g.said.iter().enumerate() {
-            let Some(Said::Digest(digest)) = said else { continue };
+        for (i, digest) in g.said.iter().enumerate() {
+            let Some(digest) = digest else { continue };
             if !state_digests.contains(digest) {
                 complete = false;
                 if g.asked_state.insert(i) && i != mine {
@@ -384,21 +385,19 @@ impl Peer {
             return false;
         }
         let mut joined: Option<Joined> = None;
-        for said in g.said.iter().flatten() {
-            let Said::State { record, clock, digest } = said else { continue };
+        for Stated { record, clock, digest, .. } in core::mem::take(&mut g.states) {
             joined = Some(match joined {
-                None => Joined { record: record.clone(), seen: clock.clone(), digest: *digest },
-                Some(j) if j.digest == *digest => {
-                    let mut seen = j.seen;
-                    seen.union(clock);
-                    Joined { seen, ..j }
+                None => Joined { record, seen: clock, digest },
+                Some(mut j) if j.digest == digest => {
+                    j.seen.union(&clock);
+                    j
                 }
                 Some(j) => {
                     let a = Record::decode(&j.record).unwrap_or_default();
-                    let b = Record::decode(record).unwrap_or_default();
-                    let both = a.join(&j.seen, &b, clock);
+                    let b = Record::decode(&record).unwrap_or_default();
+                    let both = a.join(&j.seen, &b, &clock);
                     let mut seen = j.seen.clone();
-                    seen.union(clock);
+                    seen.union(&clock);
                     Joined { record: both.to_bytes(), seen, digest: both.digest() }
                 }
             });
@@ -406,9 +405,7 @@ impl Peer {
         let Some(mut joined) = joined else { return false };
         // A clock is read before its record, so the record may show values that the clock lacks: what
         // is shown is seen, or a deletion would spare what it returned.
-        if let Some(record) = Record::decode(&joined.record) {
-            joined.seen.union(&record.live_dots());
-        }
+        live_dots_into(&joined.record, &mut joined.seen);
         if state_digests.len() > 1 && state_digests.iter().any(|d| *d != joined.digest) {
             self.stats.reads_that_differed += 1;
         }
@@ -416,7 +413,7 @@ impl Peer {
             .said
             .iter()
             .enumerate()
-            .filter(|(_, s)| s.as_ref().is_some_and(|s| s.digest() == joined.digest))
+            .filter(|(_, said)| **said == Some(joined.digest))
             .map(|(i, _)| i)
             .collect();
         g.joined = Some(joined);
@@ -513,7 +510,7 @@ impl Peer {
         Flow::Waits
     }
 
-    fn damaged(&mut self, job: &Job, out: &mut Outbox) -> Flow {
+    pub(crate) fn damaged(&mut self, job: &Job, out: &mut Outbox) -> Flow {
         let text = "a record on this node cannot be read".to_owned();
         self.answer(job.origin, Answer::Failed(TaskError::Storage(text)), out);
         Flow::Over

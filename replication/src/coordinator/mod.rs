@@ -6,6 +6,7 @@
 
 pub(crate) mod forward;
 pub(crate) mod gather;
+pub(crate) mod local;
 pub(crate) mod write;
 
 use ring::keyspace::{Durability, Level, Needs, ReplicaSet};
@@ -23,6 +24,7 @@ use crate::sweep::{CountJob, FlushJob, ScanJob};
 
 use forward::ForwardJob;
 use gather::Gather;
+use local::LocalRead;
 use write::Writing;
 
 /// The replicas of a slot that count for a keyspace, in order of preference.
@@ -53,6 +55,7 @@ pub(crate) struct Job {
 #[derive(Debug)]
 pub(crate) enum Body {
     Task(Box<TaskJob>),
+    Read(LocalRead),
     Forward(Box<ForwardJob>),
     Scan(Box<ScanJob>),
     Count(Box<CountJob>),
@@ -78,7 +81,7 @@ pub(crate) struct TaskJob {
     pub(crate) durability: Durability,
     /// Nothing is minted: a retry of something that was, confirmed by W replicas' holding it.
     pub(crate) confirm: bool,
-    /// A plain SET in a slot with counters: looks at our own records first, since a counter would
+    /// A plain SET of a key that may have a counter: looks at our own records first, since a counter would
     /// have to be read from a quorum and reset.
     pub(crate) peeks: bool,
     pub(crate) holds_keys: bool,
@@ -212,9 +215,11 @@ impl Peer {
         let Some(mine) = mine.filter(|_| self.ready) else {
             return self.start_forward(now, origin, Request::Task(task), &replicas, deadline, out);
         };
-        let free_choice = is_read
-            || (task.is_blind()
-                && self.slots.clock(task.slot).covers(&self.slots.get(task.slot).heard));
+        if is_read && local::is_enough(&task, &read, mine) {
+            return self.start_local_read(now, origin, task, deadline, out);
+        }
+        let free_choice =
+            is_read || (task.is_blind() && self.slots.get(task.slot).has_what_was_heard());
         // Our clients have heard of writes that are not here: whoever mints must read them first.
         task.atomic |= !is_read && !free_choice && task.is_blind();
         if !forwarded && !free_choice && self.preferred(&replicas) != Some(self.me()) {
@@ -249,8 +254,9 @@ impl Peer {
             return self.gather(now, key, job, out);
         }
         let state = self.slots.get(t.task.slot);
-        if t.task.is_blind() && state.clock.covers(&state.heard) {
-            if !state.counters {
+        if t.task.is_blind() && state.has_what_was_heard() {
+            let counters = state.counters;
+            if !t.task.ops.iter().any(|(row, _)| counters.may_have(row)) {
                 return self.mint_blind(now, key, job, out);
             }
             t.peeks = true;
@@ -265,7 +271,7 @@ impl Peer {
         let mut first = true;
         for row in distinct_rows(&t.task) {
             let queue = self.locks.entry(row).or_default();
-            queue.push_back(key);
+            queue.push(key);
             first &= queue.len() == 1;
         }
         first
@@ -280,7 +286,7 @@ impl Peer {
         for row in distinct_rows(&t.task) {
             let Some(queue) = self.locks.get_mut(&row) else { continue };
             queue.retain(|k| *k != key);
-            match queue.front() {
+            match queue.first() {
                 Some(next) => self.woken.push(*next),
                 None => {
                     self.locks.remove(&row);
@@ -296,7 +302,7 @@ impl Peer {
                 let Body::Task(t) = &job.body else { return Flow::Waits };
                 let has_all = distinct_rows(&t.task)
                     .iter()
-                    .all(|row| peer.locks.get(row).and_then(|q| q.front()) == Some(&key));
+                    .all(|row| peer.locks.get(row).and_then(|q| q.first()) == Some(&key));
                 if !matches!(t.stage, Stage::Queued) || !has_all {
                     return Flow::Waits;
                 }
@@ -382,13 +388,16 @@ impl Peer {
             self.next_look = None;
             return;
         }
-        if self.next_look.is_some_and(|at| now.mono < at) {
+        // None: the first job has just begun, and nothing of it can be due.
+        if self.next_look.is_none_or(|at| now.mono < at) {
             return;
         }
         self.next_look = Some(now.mono + LOOK_EVERY);
-        for key in self.jobs.keys() {
+        for place in 0..self.jobs.places() {
+            let Some(key) = self.jobs.key_at(place) else { continue };
             self.with_job(now, key, out, |peer, job, out| match &mut job.body {
                 Body::Task(_) => peer.look_over_task(now, key, job, out),
+                Body::Read(_) => peer.look_over_read(now, key, job, out),
                 Body::Forward(_) => peer.look_over_forward(now, key, job, out),
                 Body::Scan(_) => peer.look_over_scan(now, key, job, out),
                 Body::Count(_) => peer.look_over_count(now, job, out),
@@ -428,7 +437,7 @@ impl Peer {
         self.with_job(now, key, out, |peer, job, out| match &mut job.body {
             Body::Forward(_) => peer.forward_refused(now, key, job, from, why, out),
             Body::Task(_) => peer.gather_refused(now, key, job, from, out),
-            Body::Scan(_) | Body::Count(_) | Body::Flush(_) => Flow::Waits,
+            Body::Read(_) | Body::Scan(_) | Body::Count(_) | Body::Flush(_) => Flow::Waits,
         });
     }
 }

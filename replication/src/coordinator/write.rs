@@ -7,19 +7,21 @@
 use bytes::Bytes;
 use ring::keyspace::{Durability, ReplicaSet};
 use ring::{Instant, NodeId, Now};
+use smallvec::SmallVec;
 
 use crate::bugs::Bug;
 use crate::causality::DotSet;
 use crate::coordinator::gather::Gather;
 use crate::coordinator::{Body, Flow, Job, Origin, Stage, TaskJob, missing};
-use crate::decide::{Mint, decide};
+use crate::decide::{self, Mint, decide};
 use crate::delta::Delta;
-use crate::event::{Effect, Outbox, RowChange};
+use crate::event::{Changes, Effect, Outbox};
 use crate::fold::Patch;
 use crate::limits::{RESEND_AFTER, SETTLED_MAX};
 use crate::message::Message;
 use crate::op::{Answer, GetExpiry, Op, OpError, Outcome, TaskError, WriteHandle};
 use crate::peer::Peer;
+use crate::raw::{RawDelta, RawDeltas};
 use crate::record::Record;
 use crate::row::Row;
 use crate::slab::{Key, Token};
@@ -31,7 +33,7 @@ pub(crate) struct Writing {
     /// Only for the planted bug that counts acknowledgements.
     acks: u8,
     outcomes: Vec<Outcome>,
-    deltas: Vec<Bytes>,
+    deltas: RawDeltas,
     heard: DotSet,
     sync: bool,
     replied: bool,
@@ -54,6 +56,9 @@ struct Working {
     record: Bytes,
     seen: DotSet,
 }
+
+/// The keys of a task: nearly always one.
+type Workings = SmallVec<[Working; 1]>;
 
 impl Peer {
     /// Mints a plain SET from what this replica has seen, without reading.
@@ -83,7 +88,7 @@ impl Peer {
         out: &mut Outbox,
     ) -> Flow {
         let Body::Task(t) = &mut job.body else { return Flow::Over };
-        let mut working = Vec::with_capacity(gathers.len());
+        let mut working = Workings::new();
         for g in gathers {
             let Some(joined) = g.joined else { continue };
             let expected = t.task.watches.iter().find(|(row, _)| *row == g.row);
@@ -104,7 +109,7 @@ impl Peer {
         now: Now,
         key: Key,
         job: &mut Job,
-        mut working: Vec<Working>,
+        mut working: Workings,
         out: &mut Outbox,
     ) -> Flow {
         let wall = self.judged_now(now);
@@ -114,8 +119,8 @@ impl Peer {
             Origin::Local(_) | Origin::Nobody => None,
         };
         let mut outcomes = Vec::with_capacity(t.task.ops.len());
-        let mut deltas: Vec<Bytes> = Vec::new();
-        let mut changes: Vec<RowChange> = Vec::new();
+        let mut deltas = RawDeltas::new();
+        let mut changes = Changes::new();
         let mut heard = DotSet::new();
         let mut stamp = None;
         let in_series = t.task.ops.len() > working.len();
@@ -127,7 +132,10 @@ impl Peer {
                 self.answer(job.origin, Answer::Failed(TaskError::Storage(text)), out);
                 return Flow::Over;
             };
-            let (mut outcome, mut mint) = decide(op, &record, &w.seen, wall);
+            let (mut outcome, mut mint) = match op {
+                Op::Read => (decide::read(&bytes, &record, &record.view(wall)), None),
+                _ => decide(op, &record, &w.seen, wall),
+            };
             let has_room = |m: &Mint| {
                 m.by.is_none_or(|by| {
                     record.counted(self.cfg.me, 0, by, m.discards_values).is_some()
@@ -153,8 +161,8 @@ impl Peer {
                 let mut delta = Delta::new(row, dot, hlc);
                 delta.request = request;
                 self.fill(&mut delta, &mint, &record, &w.seen);
-                let raw = delta.to_bytes();
-                let change = self.slots.apply(&delta, &raw, &self.cfg.bugs);
+                let raw = RawDelta::of(&delta, &mut self.scratch);
+                let change = self.slots.apply(&delta, row.clone(), &raw, &self.cfg.bugs);
                 changes.push(change.expect("a dot just minted is new"));
                 heard.insert(dot);
                 w.seen.insert(dot);
@@ -224,7 +232,7 @@ impl Peer {
                 // What was read, and no more: what came since must survive as a sibling.
                 None => {
                     let mut all = seen.clone();
-                    all.union(&record.live_dots());
+                    record.live_dots_into(&mut all);
                     all.union(&record.pending);
                     all.union(&record.pending_expiry);
                     all
@@ -379,10 +387,10 @@ impl Peer {
     }
 
     fn remember_settled(&mut self, key: Key, acked: u8) {
-        self.settled.insert(token_id(key), acked);
-        if self.settled.len() > SETTLED_MAX {
-            self.settled.pop_first();
+        if self.settled.len() >= SETTLED_MAX {
+            self.settled.pop_front();
         }
+        self.settled.push_back((token_id(key), acked));
     }
 
     /// Time passed: send again to those who did not acknowledge, or give up.
@@ -455,7 +463,8 @@ impl Peer {
         let Token::Job(key) = Token::from_u64(write.id) else {
             return self.answer(origin, Answer::Acks(0), out);
         };
-        if let Some(acked) = self.settled.get(&write.id) {
+        // The newest first: who waits has mostly just written.
+        if let Some((_, acked)) = self.settled.iter().rev().find(|(id, _)| *id == write.id) {
             let acked = *acked;
             return self.answer(origin, Answer::Acks(acked), out);
         }
@@ -484,7 +493,9 @@ impl Job {
                 Stage::Writing(w) => w.given.clone(),
                 Stage::Queued | Stage::Gathering(_) => None,
             },
-            Body::Forward(_) | Body::Scan(_) | Body::Count(_) | Body::Flush(_) => None,
+            Body::Read(_) | Body::Forward(_) | Body::Scan(_) | Body::Count(_) | Body::Flush(_) => {
+                None
+            }
         }
     }
 }
