@@ -11,6 +11,7 @@ use replication::{Answer, Op, Outcome};
 use wire::resp::encode;
 
 use crate::args;
+use crate::bugs::Bug;
 use crate::errors::Fault;
 use crate::host::Host;
 use crate::job::Step;
@@ -285,8 +286,9 @@ impl ExecJob {
             }
         }
         let checked: usize = self.scatter.tasks_mut().map(|t| t.watches.len()).sum();
+        let forgets = flow.turn.state.has_bug(Bug::WatchForgetsOtherSlots);
         // One slot that checks every watch itself needs no look before.
-        if watched.is_empty() || (single && checked == watched.len()) {
+        if watched.is_empty() || (single && checked == watched.len()) || forgets {
             return self.work(flow);
         }
         let mut looks = Scatter::default();
@@ -338,7 +340,7 @@ impl ExecJob {
     }
 
     fn reply(&mut self, flow: &mut Flow<'_>) -> Step {
-        if self.scatter.aborted && !self.scatter.any_done {
+        if self.scatter.aborted && !self.scatter.any_done && !self.scatter.may_have_written {
             return Self::aborted(flow);
         }
         if self.scatter.len() > 0 && !self.scatter.any_done {
