@@ -31,7 +31,6 @@ use crate::members::Members;
 use crate::mesh::{ClientConn, Ending, Frames, Lane, Mesh, MeshConfig, MeshHandler};
 use crate::peers::{self, Heartbeat, LAYOUT, LAYOUT_WANTED};
 use crate::shared::Shared;
-use crate::store::Store;
 use crate::turn::{Core, LOOK_AROUND};
 
 /// How long peers have to hear that we close.
