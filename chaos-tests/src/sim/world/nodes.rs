@@ -152,7 +152,11 @@ impl World {
 
     fn core_is_ready(&mut self, node: usize, _ready: bool) {
         let Some(life) = &mut self.nodes[node].life else { return };
-        if life.cores.iter().all(|c| c.peer.is_serving()) {
+        let all = life.cores.iter().all(|c| c.peer.is_serving());
+        for c in &mut life.cores {
+            c.front.host.loading = !all;
+        }
+        if all {
             life.liveness.set_state(NodeState::Ready);
             self.nodes[node].platter.memory.suspect = false;
             self.trace.tell(self.now, format_args!("n{} is ready", node + 1));
@@ -165,7 +169,7 @@ impl World {
         let Some(life) = &mut self.nodes[node].life else { return };
         let number = life.number;
         let c = &mut life.cores[core];
-        let Held { sends, answers, applied, to_sync } = std::mem::take(&mut c.held);
+        let Held { sends, answers, spoken, mail, applied, to_sync } = std::mem::take(&mut c.held);
         let (epoch, hlc) = (c.peer.epoch(), c.peer.hlc(now));
         for token in applied.into_iter().filter(|t| *t != 0) {
             let event = Event::Applied { token, failed: None };
@@ -179,6 +183,12 @@ impl World {
         for (op, answer) in answers {
             let at = self.now + self.of_network.between(20_000, 400_000);
             self.queue.plan(at, Happening::Heard { op, answer: Box::new(answer) });
+        }
+        for spoken in spoken {
+            self.spoken(spoken);
+        }
+        for (core, input) in mail {
+            self.put(node, core, input);
         }
         let mut sends = sends;
         while let Some((to, first)) = sends.first() {
@@ -495,6 +505,7 @@ impl World {
             }
         }
         self.node_left_its_clients(node);
+        self.lines_lost(node, life.number);
     }
 
     /// A layout in which every slot's order of preference is turned: the same nodes, another order.
