@@ -11,7 +11,7 @@ use std::sync::atomic::Ordering;
 use replication::{Peer, Recovery};
 use ring::{Actor, Hlc, Layout, WallMillis};
 use storage::{FileDisk, OpenError, Options};
-use store::Opened;
+use store::{Opened, Store};
 use tracing::{error, info, warn};
 use wire::frame::{WIRE_VERSION, WIRE_VERSION_MIN};
 
