@@ -55,6 +55,7 @@ pub const PLANTED: &[Planted] = &[
     replication(Bug::SkipsRepair, "lossy"),
     replication(Bug::DropsPending, "lossy"),
     replication(Bug::ClockBeforeState, "small-log"),
+    replication(Bug::WatchesRetries, "transactions"),
     storage(PlantedBug::MissingFsync, "sync"),
     storage(PlantedBug::DamageReadAsTornTail, "rot"),
     session(SessionBug::AnswersOutOfTurn, "sessions"),

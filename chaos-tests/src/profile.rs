@@ -89,6 +89,8 @@ pub struct Profile {
     pub outage_ns: u64,
     /// A second layout is announced at this time.
     pub new_layout_at: Option<u64>,
+    /// Replicas move to another node at this time, while every process is down.
+    pub replicas_move_at: Option<u64>,
     /// What clients ask.
     pub mix: Mix,
     /// Clients that speak RESP.
@@ -111,7 +113,7 @@ pub struct Profile {
 
 /// The profiles that can be asked for by name. `swarm` draws among all corners; the others press on
 /// one of them.
-pub const NAMES: [&str; 16] = [
+pub const NAMES: [&str; 17] = [
     "swarm",
     "quiet",
     "lossy",
@@ -128,6 +130,7 @@ pub const NAMES: [&str; 16] = [
     "transactions",
     "expiry",
     "sweeps",
+    "moves",
 ];
 
 impl Profile {
@@ -224,6 +227,7 @@ impl Profile {
             faults,
             outage_ns: c.pick(&[200 * MS, SECOND, 4 * SECOND]),
             new_layout_at: c.hits(100_000).then(|| c.below(seconds * SECOND)),
+            replicas_move_at: None,
             mix,
             speakers: 0,
             pipeline: 1,
@@ -396,6 +400,14 @@ impl Profile {
                 self.speakers = 4;
                 self.talk.expiry = 20;
                 self.think_ns = c.pick(&[20 * MS, 100 * MS]);
+            }
+            "moves" => {
+                self.quorums();
+                self.nodes = 5;
+                self.new_layout_at = None;
+                self.replicas_move_at = Some(self.length_ns / 2);
+                self.speakers = 3;
+                self.faults.set(Fault::Kill, 8);
             }
             "sweeps" => {
                 self.quorums();

@@ -61,6 +61,8 @@ pub(crate) enum Happening {
     Start { node: usize },
     /// A node hears of the newest layout.
     Announce { node: usize },
+    /// Replicas move while every process is down.
+    Rebuild,
     /// A fault is due.
     Fault(Fault),
     /// Cut directions are mended.
@@ -102,6 +104,8 @@ pub struct Tally {
     pub faults: u64,
     /// Whole slots sent as state.
     pub states: u64,
+    /// Layouts in which replicas moved.
+    pub moves: u64,
 }
 
 /// The world.
@@ -231,6 +235,9 @@ impl World {
         if let Some(at) = self.profile.new_layout_at {
             self.announce_new_layout(at.max(6 * SECOND));
         }
+        if let Some(at) = self.profile.replicas_move_at {
+            self.queue.plan(at.max(6 * SECOND), Happening::Rebuild);
+        }
     }
 
     /// Runs until true time `until`, or until a promise is broken.
@@ -289,6 +296,7 @@ impl World {
             Happening::Connect { a, b } => self.try_connect(a, b),
             Happening::Start { node } => self.start(node),
             Happening::Announce { node } => self.announce(node),
+            Happening::Rebuild => self.rebuild(),
             Happening::Fault(fault) => self.fault_is_due(fault),
             Happening::Mend { ways, breaks } => self.mend(&ways, breaks),
             Happening::Room { node } => self.nodes[node].platter.files.set_capacity(None),

@@ -530,6 +530,47 @@ impl World {
         }
     }
 
+    /// Moves replicas: every process ends, and all start again with a layout in which the last node
+    /// keeps slots that others kept. It begins with nothing seen, so it counts in no quorum before it
+    /// has pulled them from all who still keep them (decision 11: why not while others serve).
+    pub(crate) fn rebuild(&mut self) {
+        if !self.stormy {
+            return;
+        }
+        if self.nodes.iter().any(|n| n.platter.memory.suspect) {
+            // Another machine lacks writes: two may not do so at once.
+            self.queue.plan(self.now + 500 * MS, Happening::Rebuild);
+            return;
+        }
+        let gains = self.nodes.len() - 1;
+        let mut next = (*self.newest).clone();
+        let mut cells = Vec::new();
+        for (slot, replicas) in self.newest.table.rows() {
+            let mut order = replicas.to_vec();
+            if !order.contains(&self.nodes[gains].id) {
+                let place = usize::from(slot.0) % order.len();
+                order[place] = self.nodes[gains].id;
+            }
+            cells.extend(order);
+        }
+        let width = next.table.width();
+        next.table =
+            ring::layout::Table::from_cells(width, cells).expect("as many cells as before");
+        next.epoch = next.epoch.next();
+        self.newest = Arc::new(next);
+        self.trace.tell(self.now, format_args!("replicas move to n{}", gains + 1));
+        self.tally.moves += 1;
+        for node in 0..self.nodes.len() {
+            self.die(node, Crash::ProcessKill);
+            self.nodes[node].layout = self.newest.clone();
+            let at = self.now + self.of_faults.between(MS, SECOND);
+            self.queue.plan(at, Happening::Start { node });
+        }
+        let memory = &mut self.nodes[gains].platter.memory;
+        memory.suspect = true;
+        memory.clean = false;
+    }
+
     pub(crate) fn announce(&mut self, node: usize) {
         let newest = self.newest.clone();
         if self.nodes[node].layout.epoch < newest.epoch {
