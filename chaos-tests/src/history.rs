@@ -23,6 +23,14 @@ pub enum Ask {
     WithContext,
     /// Adds to a counter that is never reset.
     Add(i64),
+    /// Adds thousandths to a counter that is never reset.
+    AddThousandths(i64),
+    /// Writes eight bytes that name this request at an offset, or behind the value: SETRANGE, APPEND.
+    Cell(Option<u64>),
+    /// Sets both keys of a pair in one transaction.
+    Pair,
+    /// Reads several keys at once.
+    GetMany,
     /// Reads a counter that is never reset.
     Sum,
     /// Anything on a counter that is reset.
@@ -50,8 +58,16 @@ pub enum Step {
     Set,
     /// SET with this deadline (true wall time, in milliseconds).
     SetUntil(u64),
+    /// SET for so many milliseconds by the clock of the node.
+    SetFor(u64),
     /// EXPIRE at this deadline.
     Expire(u64),
+    /// PEXPIRE in so many milliseconds by the clock of the node.
+    ExpireFor(u64),
+    /// GETEX PERSIST.
+    GetPersist,
+    /// GETEX with this deadline.
+    GetUntil(u64),
     /// PERSIST.
     Persist,
     /// GET.
@@ -84,6 +100,8 @@ pub struct Asked {
     pub rows: Vec<Row>,
     /// When, in true nanoseconds.
     pub at: u64,
+    /// Earlier requests on the same keys and the same connection: they take effect first.
+    pub after: Vec<u64>,
     /// How many copies a read asks.
     pub read: u8,
     /// How many copies a write waits for.
@@ -153,4 +171,21 @@ impl History {
 #[must_use]
 pub fn value_of(op: u64) -> Bytes {
     Bytes::from(format!("={op}"))
+}
+
+/// How many bytes a cell has: what one SETRANGE or APPEND writes.
+pub const CELL_BYTES: usize = 8;
+
+/// The cell that a request writes: unique, and naming the request.
+#[must_use]
+pub fn cell_of(op: u64) -> Bytes {
+    Bytes::from(format!("#{op:06x};"))
+}
+
+/// The request that wrote a cell; `None` if no request writes such bytes.
+#[must_use]
+pub fn op_of_cell(cell: &[u8]) -> Option<u64> {
+    let [b'#', hex @ .., b';'] = cell else { return None };
+    let text = core::str::from_utf8(hex).ok().filter(|_| cell.len() == CELL_BYTES)?;
+    u64::from_str_radix(text, 16).ok()
 }

@@ -1,5 +1,6 @@
 //! Mutation: planted bugs, and where to look for each.
 
+use commands::Bug as SessionBug;
 use replication::Bug;
 use storage::PlantedBug;
 
@@ -15,6 +16,8 @@ pub enum What {
     Replication(Bug),
     /// In storage.
     Storage(PlantedBug),
+    /// In sessions.
+    Session(SessionBug),
 }
 
 /// A bug and the profile under which it is sought.
@@ -34,8 +37,12 @@ const fn storage(bug: PlantedBug, profile: &'static str) -> Planted {
     Planted { what: What::Storage(bug), profile }
 }
 
+const fn session(bug: SessionBug, profile: &'static str) -> Planted {
+    Planted { what: What::Session(bug), profile }
+}
+
 /// Every bug that can be planted.
-pub const PLANTED: [Planted; 14] = [
+pub const PLANTED: &[Planted] = &[
     replication(Bug::CountsAcks, "echoes"),
     replication(Bug::ClockAfterKey, "small-log"),
     replication(Bug::ReusesDots, "power"),
@@ -48,8 +55,14 @@ pub const PLANTED: [Planted; 14] = [
     replication(Bug::SkipsRepair, "lossy"),
     replication(Bug::DropsPending, "lossy"),
     replication(Bug::ClockBeforeState, "small-log"),
+    replication(Bug::WatchesRetries, "transactions"),
     storage(PlantedBug::MissingFsync, "sync"),
     storage(PlantedBug::DamageReadAsTornTail, "rot"),
+    session(SessionBug::AnswersOutOfTurn, "sessions"),
+    session(SessionBug::WatchForgetsOtherSlots, "transactions"),
+    session(SessionBug::ExecInParts, "transactions"),
+    session(SessionBug::ScanSkipsCutSlot, "sweeps"),
+    session(SessionBug::TellsFirstFailure, "sessions"),
 ];
 
 impl Planted {
@@ -59,6 +72,7 @@ impl Planted {
         match self.what {
             What::Replication(bug) => format!("{bug:?}"),
             What::Storage(bug) => format!("{bug:?}"),
+            What::Session(bug) => format!("{bug:?}"),
         }
     }
 
@@ -70,11 +84,17 @@ impl Planted {
     pub fn profile(&self, seed: u64, seconds: u64) -> Profile {
         let mut profile =
             Profile::draw(self.profile, seed, seconds).expect("every profile named above exists");
+        self.plant(&mut profile);
+        profile
+    }
+
+    /// Puts the bug into a profile.
+    pub fn plant(&self, profile: &mut Profile) {
         match self.what {
             What::Replication(bug) => profile.bugs.push(bug),
             What::Storage(bug) => profile.storage_bugs.push(bug),
+            What::Session(bug) => profile.session_bugs.push(bug),
         }
-        profile
     }
 }
 

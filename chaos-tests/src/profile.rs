@@ -1,5 +1,6 @@
 //! Profiles: what a seed draws before its run begins, so that each seed tries another corner.
 
+use commands::Bug as SessionBug;
 use replication::Bug;
 use ring::{Durability, Level};
 use storage::PlantedBug;
@@ -8,6 +9,7 @@ use crate::fault::{Fault, Rates};
 use crate::sim::chance::Chance;
 use crate::sim::clock::{MS, SECOND};
 use crate::sim::network::Manners;
+use crate::workload::TalkMix;
 
 /// How much of each kind of request clients make; weights.
 #[derive(Clone, Debug)]
@@ -87,19 +89,31 @@ pub struct Profile {
     pub outage_ns: u64,
     /// A second layout is announced at this time.
     pub new_layout_at: Option<u64>,
+    /// Replicas move to another node at this time, while every process is down.
+    pub replicas_move_at: Option<u64>,
     /// What clients ask.
     pub mix: Mix,
+    /// Clients that speak RESP.
+    pub speakers: usize,
+    /// Commands that they send at once, at most, but for transactions.
+    pub pipeline: u64,
+    /// What they say.
+    pub talk: TalkMix,
+    /// One slot holds so many keys that scans of it are cut.
+    pub large_slot: bool,
     /// For how long clients ask and faults happen.
     pub length_ns: u64,
     /// Bugs planted in replication.
     pub bugs: Vec<Bug>,
     /// Bugs planted in storage.
     pub storage_bugs: Vec<PlantedBug>,
+    /// Bugs planted in sessions.
+    pub session_bugs: Vec<SessionBug>,
 }
 
 /// The profiles that can be asked for by name. `swarm` draws among all corners; the others press on
 /// one of them.
-pub const NAMES: [&str; 12] = [
+pub const NAMES: [&str; 17] = [
     "swarm",
     "quiet",
     "lossy",
@@ -112,6 +126,11 @@ pub const NAMES: [&str; 12] = [
     "echoes",
     "resets",
     "rot",
+    "sessions",
+    "transactions",
+    "expiry",
+    "sweeps",
+    "moves",
 ];
 
 impl Profile {
@@ -123,6 +142,8 @@ impl Profile {
         let mut profile = Self::swarm(&mut chance, seed, seconds);
         profile.name = name;
         profile.press(&mut chance);
+        // A source of its own: what the others draw does not depend on it.
+        profile.speak(&mut Chance::new(seed ^ 0x7365_7373));
         Some(profile)
     }
 
@@ -206,10 +227,16 @@ impl Profile {
             faults,
             outage_ns: c.pick(&[200 * MS, SECOND, 4 * SECOND]),
             new_layout_at: c.hits(100_000).then(|| c.below(seconds * SECOND)),
+            replicas_move_at: None,
             mix,
+            speakers: 0,
+            pipeline: 1,
+            talk: TalkMix::default(),
+            large_slot: false,
             length_ns: seconds * SECOND,
             bugs: Vec::new(),
             storage_bugs: Vec::new(),
+            session_bugs: Vec::new(),
         }
     }
 
@@ -312,6 +339,88 @@ impl Profile {
                 self.quorums();
                 self.new_layout_at = Some(self.length_ns / 3);
                 self.think_ns = 5 * MS;
+            }
+            _ => {}
+        }
+    }
+
+    /// Draws what speakers do, where there are any.
+    fn speak(&mut self, c: &mut Chance) {
+        let weight = |c: &mut Chance, most: u64| if c.hits(250_000) { 0 } else { c.below(most) };
+        self.talk = TalkMix {
+            set: 2 + weight(c, 8),
+            get: 2 + weight(c, 10),
+            del: weight(c, 3),
+            conditional: weight(c, 4),
+            siblings: weight(c, 4),
+            counter: weight(c, 6),
+            decimal: weight(c, 4),
+            cells: weight(c, 4),
+            many: weight(c, 6),
+            pair: weight(c, 4),
+            across: weight(c, 3),
+            watch: weight(c, 4),
+            expiry: weight(c, 4),
+            wait: weight(c, 2),
+            chat: 1 + weight(c, 3),
+            scan: u64::from(c.hits(200_000)),
+            size: u64::from(c.hits(100_000)),
+            flush: u64::from(c.hits(100_000) && self.mix.flush > 0),
+        };
+        self.pipeline = c.pick(&[1, 4, 16]);
+        match self.name {
+            "swarm" if c.hits(600_000) => self.speakers = c.between(1, 5) as usize,
+            "sessions" => {
+                // Some keys live elsewhere, so that requests are forwarded and overtake each other.
+                self.quorums();
+                self.clients = 2;
+                self.speakers = c.between(3, 6) as usize;
+                self.nodes = c.pick(&[3, 5, 5]);
+                self.pipeline = c.pick(&[4, 16]);
+                self.faults.set(Fault::Kill, 5);
+                self.faults.set(Fault::Split, 5);
+            }
+            "transactions" => {
+                self.quorums();
+                self.clients = 2;
+                self.speakers = 5;
+                self.tags = c.pick(&[2, 4]);
+                self.keys = c.pick(&[1, 2]);
+                self.think_ns = c.pick(&[5 * MS, 20 * MS]);
+                self.talk.pair = 8;
+                self.talk.across = 4;
+                self.talk.watch = 10;
+                self.manners.faithful = false;
+                self.manners.loss_ppm = c.pick(&[2_000, 50_000]);
+                self.faults.set(Fault::Split, 5);
+            }
+            "expiry" => {
+                self.quorums();
+                self.clients = 2;
+                self.speakers = 4;
+                self.talk.expiry = 20;
+                self.think_ns = c.pick(&[20 * MS, 100 * MS]);
+            }
+            "moves" => {
+                self.quorums();
+                self.nodes = 5;
+                self.new_layout_at = None;
+                self.replicas_move_at = Some(self.length_ns / 2);
+                self.speakers = 3;
+                self.faults.set(Fault::Kill, 8);
+            }
+            "sweeps" => {
+                self.quorums();
+                self.clients = 1;
+                self.speakers = 3;
+                self.large_slot = true;
+                self.tags = 8;
+                self.mix.scan = 1;
+                self.talk.scan = 3;
+                self.talk.size = 1;
+                self.think_ns = c.pick(&[20 * MS, 50 * MS]);
+                self.memtable_bytes = 1 << 20;
+                self.faults.set(Fault::Kill, 10);
             }
             _ => {}
         }

@@ -5,19 +5,20 @@ use chaos_tests::run::run;
 use chaos_tests::sim::trace::Telling;
 
 /// Profile, seed, seconds, and what it found.
-const ONCE_BROKEN: [(&str, u64, u64, &str); 6] = [
+const ONCE_BROKEN: &[(&str, u64, u64, &str)] = &[
     ("quiet", 2, 20, "a read at ALL saw a difference and repaired nothing"),
     ("lossy", 9, 20, "a mark that found no space left a sealed frame behind"),
     ("crashes", 6, 20, "a life began with its clock twenty seconds ahead"),
     ("lossy", 103, 20, "parts of two servings of one pull were taken for one"),
     ("lossy", 159, 20, "a flush that was forwarded twice was done twice"),
     ("sync", 27, 20, "a ceiling half a second further than usual was taken for a broken clock"),
+    ("sessions", 2, 15, "of several slots one was written, and the command said that nothing was"),
 ];
 
 #[test]
 fn what_once_failed_never_fails_again() {
     for (name, seed, seconds, what) in ONCE_BROKEN {
-        let profile = Profile::draw(name, seed, seconds).expect("the profile exists");
+        let profile = Profile::draw(name, *seed, *seconds).expect("the profile exists");
         let outcome = run(&profile, Telling::Silent);
         assert_eq!(outcome.broken, None, "{name} seed {seed} ({what})");
     }

@@ -19,31 +19,33 @@ fn promises_hold_on_a_few_seeds_of_every_profile() {
 
 #[test]
 fn the_same_seed_gives_the_same_trace() {
-    for seed in 0..3 {
-        let profile = Profile::draw("crashes", seed, 5).expect("the profile exists");
+    for (name, seed) in [("crashes", 0), ("crashes", 1), ("sessions", 0), ("sessions", 1)] {
+        let profile = Profile::draw(name, seed, 5).expect("the profile exists");
         let (first, second) = (run(&profile, Telling::Silent), run(&profile, Telling::Tail));
-        assert_eq!(first.hash, second.hash, "seed {seed}");
-        assert_eq!(first.requests, second.requests, "seed {seed}");
+        assert_eq!(first.hash, second.hash, "{name} seed {seed}");
+        assert_eq!(first.requests, second.requests, "{name} seed {seed}");
     }
 }
 
 #[test]
 fn another_process_plays_the_same_seed_alike() {
     let soak = env!("CARGO_BIN_EXE_soak");
-    let hashes = || {
-        let args = ["--seeds", "0..2", "--seconds", "4", "--profile", "power", "--hash"];
+    let hashes = |profile| {
+        let args = ["--seeds", "0..2", "--seconds", "4", "--profile", profile, "--hash"];
         let output = std::process::Command::new(soak).args(args).output().expect("soak runs");
         let text = String::from_utf8(output.stdout).expect("soak speaks UTF-8");
         text.lines().filter(|l| l.contains("hash")).map(str::to_owned).collect::<Vec<_>>()
     };
-    let first = hashes();
-    assert_eq!(first.len(), 2, "{first:?}");
-    assert_eq!(first, hashes());
+    for profile in ["power", "sessions"] {
+        let first = hashes(profile);
+        assert_eq!(first.len(), 2, "{first:?}");
+        assert_eq!(first, hashes(profile));
+    }
 }
 
 #[test]
 fn a_planted_bug_is_found() {
-    for name in ["SkipsRepair", "MintsRetries", "ForgetsSeen", "MissingFsync"] {
+    for name in ["SkipsRepair", "MintsRetries", "ForgetsSeen", "MissingFsync", "AnswersOutOfTurn"] {
         let planted = PLANTED.iter().find(|p| p.name() == name).expect("it is planted");
         assert!(seek(planted, 20, 10).is_some(), "{name} was not found");
     }

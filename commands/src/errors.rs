@@ -199,6 +199,21 @@ pub(crate) fn of_task(error: &TaskError, host: &dyn Host) -> String {
     }
 }
 
+/// Whether a task that failed with this may have been done.
+pub(crate) const fn is_in_doubt(error: &TaskError) -> bool {
+    matches!(error, TaskError::Unconfirmed { .. } | TaskError::Storage(_))
+}
+
+/// The line for a command over several slots of which some were written and this one was not.
+#[must_use]
+pub(crate) fn in_part(line: &str) -> String {
+    let why = line.split_once(". ").map_or(line, |(why, _)| why);
+    format!(
+        "UNCONFIRMED some slots were written, others were not: {why}. What was written stays. fix: \
+         read the keys back or retry"
+    )
+}
+
 /// What a node says that may not serve yet.
 pub(crate) const LOADING: &str = "LOADING RingDB is fetching what it missed from its peers";
 

@@ -14,7 +14,7 @@
 //!    `scan`, `whole`, `transactions`, `connection`, `client`, `server`, `info`,
 //!    `introspection`;
 //! 5. [`host`], [`config`], [`stats`]: the surroundings; [`errors`], `token`, [`glob`],
-//!    `args`, [`limits`].
+//!    `args`, [`limits`]; [`bugs`], what the simulator plants.
 
 mod args;
 mod client;
@@ -39,6 +39,7 @@ mod transactions;
 mod turn;
 mod whole;
 
+pub mod bugs;
 pub mod config;
 pub mod errors;
 pub mod glob;
@@ -47,6 +48,7 @@ pub mod limits;
 pub mod session;
 pub mod stats;
 
+pub use bugs::Bug;
 pub use config::ConfigTable;
 pub use errors::Fault;
 pub use host::{ClientFacts, ClientLine, Host, KillFilter, NodeFacts, PlainHost, User};

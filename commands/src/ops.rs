@@ -9,6 +9,8 @@ use ring::Slot;
 use smallvec::SmallVec;
 use wire::resp::encode;
 
+use crate::bugs::Bug;
+use crate::errors;
 use crate::job::{Step, end_with_failure, line_of_failure};
 use crate::limits::{GATHERED_BYTES_MAX, IN_FLIGHT_MAX};
 use crate::pending::Touch;
@@ -138,9 +140,11 @@ fn bytes_of(outcome: &Outcome) -> usize {
 enum Fate {
     Unknown,
     Known(Outcome),
-    /// The task that it belongs to failed with this line.
-    Failed(Arc<str>),
+    /// The task that it belongs to failed with this line; it may have been done all the same.
+    Failed(Arc<str>, InDoubt),
 }
+
+type InDoubt = bool;
 
 /// Ops on keys of several slots: one task a slot and keyspace, a bounded number at a time.
 #[derive(Debug, Default)]
@@ -155,6 +159,10 @@ pub(crate) struct Scatter {
     pub(crate) aborted: bool,
     /// Whether a task did what it was asked.
     pub(crate) any_done: bool,
+    /// Whether a task wrote, or may have written.
+    pub(crate) may_have_written: bool,
+    /// Only for the planted bug that tells what the first slot that failed told.
+    tells_first: bool,
 }
 
 impl Scatter {
@@ -184,7 +192,18 @@ impl Scatter {
 
     /// Submits as many as may be in flight.
     pub(crate) fn start(&mut self, flow: &mut Flow<'_>) {
-        self.waiting.extend(std::mem::take(&mut self.tasks).into_values());
+        self.tells_first = flow.turn.state.has_bug(Bug::TellsFirstFailure);
+        let parts = flow.turn.state.has_bug(Bug::ExecInParts);
+        for (task, places) in std::mem::take(&mut self.tasks).into_values() {
+            if !(parts && task.atomic) {
+                self.waiting.push_back((task, places));
+                continue;
+            }
+            for (op, place) in task.ops.iter().zip(places) {
+                let part = Task { ops: vec![op.clone()], atomic: false, ..task.clone() };
+                self.waiting.push_back((part, vec![place]));
+            }
+        }
         self.refill(flow);
     }
 
@@ -202,6 +221,7 @@ impl Scatter {
         let Some(places) = self.running.remove(&part) else { return self.step() };
         match answer {
             Answer::Done { outcomes, write } if outcomes.len() == places.len() => {
+                self.may_have_written |= write.is_some();
                 flow.wrote(write);
                 self.any_done = true;
                 for (place, outcome) in places.into_iter().zip(outcomes) {
@@ -214,9 +234,12 @@ impl Scatter {
             }
             failed => {
                 self.aborted |= matches!(failed, Answer::Failed(replication::TaskError::Aborted));
+                let in_doubt =
+                    matches!(&failed, Answer::Failed(error) if errors::is_in_doubt(error));
+                self.may_have_written |= in_doubt;
                 let line: Arc<str> = line_of_failure(&failed, flow).into();
                 for place in places {
-                    self.fates[place] = Fate::Failed(Arc::clone(&line));
+                    self.fates[place] = Fate::Failed(Arc::clone(&line), in_doubt);
                 }
             }
         }
@@ -232,7 +255,7 @@ impl Scatter {
              at once"
         )
         .into();
-        self.fates.fill(Fate::Failed(line));
+        self.fates.fill(Fate::Failed(line, false));
         self.bytes = 0;
     }
 
@@ -240,17 +263,30 @@ impl Scatter {
         if self.running.is_empty() && self.waiting.is_empty() { Step::Ended } else { Step::Waits }
     }
 
-    /// The outcomes of these ops, or of all; or the error of the first task that failed.
+    /// The outcomes of these ops, or of all; or why they are not all known. The error for a part is
+    /// that of the first task that failed. The error for all does not say that nothing was written if
+    /// another slot was.
     pub(crate) fn take_outcomes(
         &mut self,
         range: Option<std::ops::Range<usize>>,
     ) -> Result<Vec<Outcome>, String> {
+        if range.is_none() && self.may_have_written && !self.tells_first {
+            let mut failed = self.fates.iter().filter_map(|fate| match fate {
+                Fate::Failed(line, in_doubt) => Some((line, *in_doubt)),
+                Fate::Known(_) | Fate::Unknown => None,
+            });
+            if let Some(first) = failed.next() {
+                let in_doubt = [first].into_iter().chain(failed).find(|(_, in_doubt)| *in_doubt);
+                let told = in_doubt.map(|(line, _)| line.to_string());
+                return Err(told.unwrap_or_else(|| errors::in_part(first.0)));
+            }
+        }
         let range = range.unwrap_or(0..self.fates.len());
         let mut outcomes = Vec::with_capacity(range.len());
         for fate in &mut self.fates[range] {
             match std::mem::replace(fate, Fate::Unknown) {
                 Fate::Known(outcome) => outcomes.push(outcome),
-                Fate::Failed(line) => return Err(line.to_string()),
+                Fate::Failed(line, _) => return Err(line.to_string()),
                 Fate::Unknown => unreachable!("outcomes are taken once all answers have come"),
             }
         }

@@ -12,6 +12,7 @@ use ring::{GROUPS, SLOTS, Slot};
 use wire::resp::encode;
 
 use crate::args;
+use crate::bugs::Bug;
 use crate::errors::Fault;
 use crate::glob;
 use crate::job::{Job, Step, end_with_failure};
@@ -170,6 +171,9 @@ impl ScanJob {
                     self.keys.retain(|key| glob::matches(pattern, key, false));
                 }
                 encode::write_array(flow.turn.reply, 2);
+                if flow.turn.state.has_bug(Bug::ScanSkipsCutSlot) && self.from.1 > 0 {
+                    self.from = (Slot(self.from.0.0 + 1), 0);
+                }
                 flow.turn.bulk(to_cursor(Some(self.from)).to_string());
                 encode::write_array(flow.turn.reply, self.keys.len());
                 for key in &self.keys {

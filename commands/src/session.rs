@@ -14,6 +14,7 @@ use wire::limits::RESP_BULK_BYTES_DEFAULT;
 use wire::resp::{Protocol, encode};
 
 use crate::args;
+use crate::bugs::Bug;
 use crate::errors::{Fault, LOADING};
 use crate::host::{ClientFacts, Host};
 use crate::job::{Job, Step};
@@ -101,6 +102,13 @@ impl Session {
     #[must_use]
     pub fn new(id: u64, defaults: Arc<SessionDefaults>, seed: u64) -> Self {
         Self { state: State::new(id, defaults, seed), pending: Pending::default() }
+    }
+
+    /// The same with mistakes planted in it: for the simulator alone.
+    #[must_use]
+    pub fn with_bugs(mut self, bugs: Vec<Bug>) -> Self {
+        self.state.bugs = bugs;
+        self
     }
 
     /// False while so much is unfinished that the driver must stop reading the socket, and after
@@ -421,7 +429,7 @@ impl Session {
             Stage::Ended => return,
         };
         let mut own = Vec::new();
-        let at_once = first && !silent;
+        let at_once = (first || self.state.has_bug(Bug::AnswersOutOfTurn)) && !silent;
         let reply = if at_once { &mut out.replies } else { &mut own };
         let start = reply.len();
         let mut flow = Flow {

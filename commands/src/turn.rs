@@ -11,6 +11,7 @@ use smallvec::SmallVec;
 use wire::resp::Protocol;
 use wire::resp::encode;
 
+use crate::bugs::Bug;
 use crate::errors::Fault;
 use crate::host::{ClientFacts, Host};
 use crate::levels::Levels;
@@ -87,6 +88,8 @@ pub(crate) struct State {
     /// Which command that was.
     pub(crate) last_writer: u64,
     pub(crate) closing: bool,
+    /// Empty but in the simulator.
+    pub(crate) bugs: Vec<Bug>,
     chance: u64,
 }
 
@@ -109,6 +112,7 @@ impl State {
             last_writes: SmallVec::new(),
             last_writer: 0,
             closing: false,
+            bugs: Vec::new(),
             chance: seed,
             defaults,
         }
@@ -120,10 +124,12 @@ impl State {
         let (lib_name, lib_version) =
             (std::mem::take(&mut self.lib_name), std::mem::take(&mut self.lib_version));
         let last = (std::mem::take(&mut self.last_writes), self.last_writer);
+        let bugs = std::mem::take(&mut self.bugs);
         *self = Self::new(self.id, Arc::clone(&self.defaults), self.random());
         self.watch_generation = generation;
         (self.lib_name, self.lib_version) = (lib_name, lib_version);
         (self.last_writes, self.last_writer) = last;
+        self.bugs = bugs;
     }
 
     pub(crate) fn facts(&self) -> ClientFacts {
@@ -145,6 +151,11 @@ impl State {
         z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
         z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
         z ^ (z >> 31)
+    }
+
+    /// Whether a mistake was planted.
+    pub(crate) fn has_bug(&self, bug: Bug) -> bool {
+        self.bugs.contains(&bug)
     }
 
     pub(crate) fn ask(&self, now: Now, levels: Levels, host: &dyn Host) -> Ask {

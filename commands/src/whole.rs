@@ -8,8 +8,8 @@ use ring::{GROUPS, SLOTS_PER_GROUP, Slot};
 use wire::resp::encode;
 
 use crate::args;
-use crate::errors::Fault;
-use crate::job::{Job, Step, end_with_failure};
+use crate::errors::{self, Fault};
+use crate::job::{Job, Step, end_with_failure, line_of_failure};
 use crate::limits::{IN_FLIGHT_MAX, WAIT_MS_MAX};
 use crate::table::KEYSPACES;
 use crate::turn::{Ask, Flow, State};
@@ -64,6 +64,8 @@ impl CountJob {
 pub(crate) struct FlushJob {
     waiting: VecDeque<Errand>,
     running: BTreeMap<u32, Errand>,
+    /// A slot was flushed, or may have been.
+    may_have_written: bool,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -99,7 +101,8 @@ fn flush(state: &State, args: &[&[u8]], keyspaces: &[Keyspace]) -> Result<Job, F
         (0..GROUPS as u8).map(move |group| Errand::Look { keyspace, group })
     };
     let waiting = keyspaces.iter().flat_map(looks).collect();
-    Ok(Job::Flush(Box::new(FlushJob { waiting, running: BTreeMap::new() })))
+    let (running, may_have_written) = (BTreeMap::new(), false);
+    Ok(Job::Flush(Box::new(FlushJob { waiting, running, may_have_written })))
 }
 
 impl FlushJob {
@@ -137,8 +140,17 @@ impl FlushJob {
                 let flush = |slot| Errand::Flush { keyspace, slot };
                 self.waiting.extend(slots_with_keys(&keys, group, next).into_iter().map(flush));
             }
-            (Errand::Flush { .. }, Answer::Count(_)) => {}
-            (_, failed) => return end_with_failure(&failed, flow),
+            (Errand::Flush { .. }, Answer::Count(_)) => self.may_have_written = true,
+            (_, failed) => {
+                let others = self.running.values().any(|e| matches!(e, Errand::Flush { .. }));
+                let in_doubt = matches!(&failed, Answer::Failed(e) if errors::is_in_doubt(e));
+                if in_doubt || !(others || self.may_have_written) {
+                    return end_with_failure(&failed, flow);
+                }
+                let line = errors::in_part(&line_of_failure(&failed, flow));
+                encode::write_error(flow.turn.reply, &line);
+                return Step::Ended;
+            }
         }
         self.start(flow)
     }

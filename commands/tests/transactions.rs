@@ -39,6 +39,55 @@ fn keys_of_one_slot_are_one_atomic_task_with_its_watches() {
     assert_eq!(story.host.stats.cross_slot_tx, 0);
 }
 
+fn unavailable() -> Answer {
+    let level = ring::keyspace::Level::Quorum;
+    let missing = vec![ring::NodeId(2)];
+    Answer::Failed(TaskError::Unavailable { level, needed: 2, copies: 3, alive: 1, missing })
+}
+
+#[test]
+fn a_command_of_which_one_slot_was_written_does_not_say_that_nothing_was() {
+    let mut story = Story::new();
+    story.sends_line("MSET {a}k 1 {b}k 2");
+    let [(first, task), (second, _)]: [_; 2] = tasks(&mut story).try_into().expect("two tasks");
+    let mut done = story.model.answer(story.now.wall, Request::Task(task.clone()));
+    if let Answer::Done { write, .. } = &mut done {
+        let coordinator = ring::NodeId(1);
+        *write = Some(replication::op::WriteHandle { slot: task.slot, coordinator, id: 1 });
+    }
+    story.answers(second, unavailable());
+    story.answers(first, done);
+    let heard = story.hears_text();
+    assert!(heard.starts_with("-UNCONFIRMED some slots were written, others were not:"), "{heard}");
+    assert!(!heard.contains("Nothing was written"), "{heard}");
+    // Where no slot was written, that is what is said.
+    story.sends_line("MSET {a}k 1 {b}k 2");
+    for (id, _) in tasks(&mut story) {
+        story.answers(id, unavailable());
+    }
+    assert!(story.hears_text().starts_with("-UNAVAILABLE QUORUM needs 2 of 3"));
+}
+
+#[test]
+fn a_transaction_that_may_have_been_done_elsewhere_is_not_said_to_be_stopped() {
+    let mut story = Story::new();
+    story.goes(&[("WATCH {a}k", "+OK"), ("MULTI", "+OK")]);
+    story.goes(&[("SET {a}k 1", "+QUEUED"), ("SET {b}k 2", "+QUEUED")]);
+    story.sends_line("EXEC");
+    let [look] = <[_; 1]>::try_from(story.takes_submits()).expect("one look");
+    story.serves(look);
+    for (id, task) in tasks(&mut story) {
+        let error = if task.watches.is_empty() {
+            let level = ring::keyspace::Level::Quorum;
+            TaskError::Unconfirmed { level, needed: 2, copies: 3, acked: 1, missing: Vec::new() }
+        } else {
+            TaskError::Aborted
+        };
+        story.answers(id, Answer::Failed(error));
+    }
+    assert!(story.hears_text().starts_with("-UNCONFIRMED QUORUM needs 2 of 3 acks"));
+}
+
 #[test]
 fn a_watched_key_that_changed_stops_the_transaction() {
     let mut story = Story::new();

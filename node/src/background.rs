@@ -12,7 +12,7 @@ use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
 use bytes::Bytes;
-use replication::{DotSet, Event, delta, fold};
+use replication::{DotSet, Event};
 use ring::{Slot, WallMillis};
 use storage::{Engine, Job, JobKind, Pace, SyncHandle};
 use tracing::{error, info, warn};
@@ -322,16 +322,10 @@ fn search_all(background: &Background, engine: &Engine, boxes: &[Mailbox<Letter>
             continue;
         }
         let mut found: Vec<Found> = searches.into_iter().map(Found::new).collect();
-        let read = engine.read_log(None, &mut |_, batch| {
-            for op in batch.ops() {
-                let storage::Op::Merge { operand, .. } = op else { continue };
-                let Some(raw) = fold::delta_of(operand) else { continue };
-                let Some((slot, dot)) = delta::name_of(raw) else { continue };
-                for found in &mut found {
-                    found.offer(slot, dot, raw, boxes);
-                }
+        let read = store::each_delta(engine, &mut |slot, dot, raw| {
+            for found in &mut found {
+                found.offer(slot, dot, raw, boxes);
             }
-            ControlFlow::Continue(())
         });
         if let Err(e) = read {
             warn!(error = %e, "the log cannot be searched to its end");

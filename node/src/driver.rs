@@ -14,6 +14,7 @@ use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
 use replication::Peer;
+use store::Store;
 use tokio::net::TcpListener;
 use tokio::runtime::Builder;
 use tokio::sync::oneshot;
@@ -31,7 +32,6 @@ use crate::members::Members;
 use crate::mesh::{ClientConn, Ending, Frames, Lane, Mesh, MeshConfig, MeshHandler};
 use crate::peers::{self, Heartbeat, LAYOUT, LAYOUT_WANTED};
 use crate::shared::Shared;
-use crate::store::Store;
 use crate::turn::{Core, LOOK_AROUND};
 
 /// How long peers have to hear that we close.

@@ -25,8 +25,6 @@ pub mod mesh;
 pub mod mailbox;
 pub mod slab;
 
-pub mod store;
-
 pub mod members;
 pub mod peers;
 

@@ -8,10 +8,10 @@ use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
-use bytes::Bytes;
-use replication::{Peer, Recovery, RowChange, row};
-use ring::{Actor, Hlc, Layout, Slot, WallMillis};
-use storage::{Engine, FileDisk, Op, OpenError, Options};
+use replication::{Peer, Recovery};
+use ring::{Actor, Hlc, Layout, WallMillis};
+use storage::{FileDisk, OpenError, Options};
+use store::{Opened, Store};
 use tracing::{error, info, warn};
 use wire::frame::{WIRE_VERSION, WIRE_VERSION_MIN};
 
@@ -26,7 +26,6 @@ use crate::mailbox::Mailbox;
 use crate::mesh::{self, MeshConfig, Tuning, Versions};
 use crate::shared::{Parts, Shared};
 use crate::state::{Owner, Start, StateFile};
-use crate::store::{Folding, Store, splits};
 use crate::turn::Letter;
 
 /// A running node.
@@ -51,13 +50,10 @@ impl Server {
         let lost = !config.data_dir.join("engine").join("FORMAT").exists()
             && StateFile::peek(&config.data_dir)?.is_some();
         // The engine's lock also guards the state of the node.
-        let Opened { engine, stores, mut recoveries } = open(&config)?;
+        let Opened { engine, stores, recoveries } = open(&config)?;
         let (state, start) = StateFile::begin(&config.data_dir, &owner, lost, clock::wall())?;
         let cluster = start.state.cluster;
         let layout = Arc::new(config.layout(cluster)?);
-        for (core, store) in stores.iter().enumerate() {
-            learn_clocks(core, config.cores, store, &mut recoveries[core])?;
-        }
         let boxes: Arc<Vec<Mailbox<Letter>>> =
             Arc::new((0..config.cores).map(|_| Mailbox::default()).collect());
         let handles = stores.iter().map(Store::sync_handle).collect();
@@ -157,40 +153,11 @@ fn check_files(maxclients: u32) {
     }
 }
 
-struct Opened {
-    engine: Arc<Engine>,
-    stores: Vec<Store>,
-    recoveries: Vec<Recovery>,
-}
-
 /// Opens the engine and replays the log into the recovery of each core.
 fn open(config: &Config) -> Result<Opened, Fault> {
     let dir = config.data_dir.join("engine");
     let disk = FileDisk::new(&dir).map_err(|e| Fault::file(&dir, "open", &e))?;
-    let cores = config.cores;
-    let count = cores_u8(cores);
-    let mut recoveries: Vec<Recovery> = (0..count).map(|c| Recovery::new(c, count)).collect();
-    let mut replay = |batch: storage::LogBatch<'_>| {
-        for op in batch.ops() {
-            let change = match op {
-                Op::Merge { key, operand } => RowChange::Merge {
-                    row: Bytes::copy_from_slice(key),
-                    operand: Bytes::copy_from_slice(operand),
-                },
-                Op::Put { key, value } => RowChange::Put {
-                    row: Bytes::copy_from_slice(key),
-                    value: Bytes::copy_from_slice(value),
-                },
-                Op::Delete { .. } | Op::DeleteRange { .. } => continue,
-            };
-            let (RowChange::Merge { row, .. } | RowChange::Put { row, .. }) = &change;
-            if let Some(slot) = row::slot_of(row).filter(|s| s.0 < ring::SLOTS) {
-                recoveries[slot.core(cores)].learn(&change);
-            }
-        }
-    };
     let options = Options {
-        splits: splits(cores),
         memtable_bytes: config.engine.memtable_bytes,
         log_segment_bytes: config.engine.log_segment_bytes,
         log_retain_bytes: config.engine.log_retain_bytes,
@@ -199,10 +166,7 @@ fn open(config: &Config) -> Result<Opened, Fault> {
         tolerate_damage: false,
         ..Options::default()
     };
-    let (engine, shards) = Engine::open(Arc::new(disk), options, Arc::new(Folding), &mut replay)
-        .map_err(|e| refused(&dir, &e))?;
-    let stores = shards.into_iter().map(Store::new).collect();
-    Ok(Opened { engine, stores, recoveries })
+    store::open(Arc::new(disk), options, cores_u8(config.cores)).map_err(|e| refused(&dir, &e))
 }
 
 /// How a node gets its data back from its peers.
@@ -219,24 +183,6 @@ fn refused(dir: &Path, error: &OpenError) -> Fault {
         OpenError::Damaged { .. } | OpenError::Options { .. } | OpenError::Disk(_) => FETCH_ANEW,
     };
     Fault::new(what, error.to_string(), fix)
-}
-
-/// Slot clocks that were put into rows when the log behind them went.
-fn learn_clocks(
-    core: usize,
-    cores: usize,
-    store: &Store,
-    recovery: &mut Recovery,
-) -> Result<(), Fault> {
-    let rows: Vec<Bytes> =
-        Slot::all().filter(|slot| slot.core(cores) == core).map(row::of_clock).collect();
-    let values = store
-        .load(&rows)
-        .map_err(|e| Fault::new("the slot clocks cannot be read", e.to_string(), FETCH_ANEW))?;
-    for (row, value) in rows.into_iter().zip(values).filter(|(_, value)| !value.is_empty()) {
-        recovery.learn(&RowChange::Put { row, value });
-    }
-    Ok(())
 }
 
 fn cores_u8(cores: usize) -> u8 {

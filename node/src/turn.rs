@@ -23,6 +23,7 @@ use replication::op::TaskError;
 use replication::{Answer, Effect, Event, Message, Outbox, Peer, Request};
 use ring::keyspace::Durability;
 use ring::{Hlc, NodeId, Now};
+use store::Store;
 use tokio::sync::Notify;
 use tracing::{error, warn};
 
@@ -37,7 +38,6 @@ use crate::metrics::{Class, CoreReport};
 use crate::peers::Sends;
 use crate::shared::Shared;
 use crate::slab::{Key, Slab};
-use crate::store::Store;
 
 /// What one core hands to another.
 #[derive(Debug)]

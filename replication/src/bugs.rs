@@ -30,11 +30,13 @@ pub enum Bug {
     DropsPending,
     /// The clock takes over a peer's clock before all of the slot's state has come.
     ClockBeforeState,
+    /// A transaction that was done and is asked for again is stopped by what it wrote itself.
+    WatchesRetries,
 }
 
 impl Bug {
     /// All of them.
-    pub const ALL: [Self; 12] = [
+    pub const ALL: [Self; 13] = [
         Self::CountsAcks,
         Self::ClockAfterKey,
         Self::ReusesDots,
@@ -47,5 +49,6 @@ impl Bug {
         Self::SkipsRepair,
         Self::DropsPending,
         Self::ClockBeforeState,
+        Self::WatchesRetries,
     ];
 }

@@ -2,6 +2,7 @@
 
 use ring::{Hlc, Slot, WallMillis};
 
+use crate::causality::DotSet;
 use crate::delta::Delta;
 use crate::event::RowChange;
 use crate::fold::{self, Patch};
@@ -37,6 +38,12 @@ impl Recovery {
             tracing::warn!(row = ?row, "a change in the log cannot be read; its slot will be pulled");
             self.unreadable += 1;
         }
+    }
+
+    /// What is known of a slot of this core.
+    #[must_use]
+    pub fn clock(&self, slot: Slot) -> &DotSet {
+        self.slots.clock(slot)
     }
 
     /// How many changes could not be read.

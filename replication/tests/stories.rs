@@ -133,6 +133,31 @@ fn a_lost_answer_is_asked_for_again_and_minted_once() {
 }
 
 #[test]
+fn a_transaction_whose_answer_got_lost_is_not_stopped_by_its_own_writes() {
+    let mut c = Cluster::new(3);
+    let key = "hits";
+    let minter = c.layout().replicas(Slot::of_key(key.as_bytes()))[0];
+    let front = if minter == n(1) { n(2) } else { n(1) };
+    let id = c.submit(front, task(key, Op::Read));
+    c.settle();
+    let Some(Answer::Done { outcomes, .. }) = c.answer(id) else { panic!("read") };
+    let Outcome::Read { digest, .. } = outcomes[0] else { panic!("a read") };
+    let Request::Task(mut watched) = task(key, Op::Increment(1)) else { panic!("a task") };
+    watched.atomic = true;
+    watched.watches = vec![(watched.ops[0].0.clone(), digest)];
+    c.lose = Box::new(|_, _, m| matches!(m, Message::Forwarded { .. }));
+    let id = c.submit(front, Request::Task(watched));
+    c.settle();
+    assert_eq!(c.answer(id), None, "the answer was lost");
+    // The minter forgets that it has it ready, as one does that is asked much later.
+    c.lose = Box::new(|_, _, _| false);
+    c.wait(Duration::from_millis(600));
+    let answer = c.answer(id);
+    let Some(Answer::Done { outcomes, .. }) = answer else { panic!("confirmed: {answer:?}") };
+    assert_eq!(outcomes, [Outcome::Integer(1)]);
+}
+
+#[test]
 fn a_minter_that_dies_leaves_a_retry_to_those_who_hold_it() {
     let mut c = Cluster::new(3);
     let key = "hits";

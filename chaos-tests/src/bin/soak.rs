@@ -5,11 +5,10 @@
 use std::process::ExitCode;
 use std::time::Instant;
 
+use chaos_tests::mutation::{PLANTED, Planted};
 use chaos_tests::profile::{NAMES, Profile};
 use chaos_tests::run::run;
 use chaos_tests::sim::trace::Telling;
-use replication::Bug;
-use storage::PlantedBug;
 
 const USAGE: &str = "usage: soak --seeds A..B [--seconds 60] [--profile swarm] [--bug NAME] [--trace] \
                      [--keep-going] [--hash]";
@@ -18,9 +17,7 @@ struct Arguments {
     seeds: std::ops::Range<u64>,
     seconds: u64,
     profile: String,
-    bugs: Vec<Bug>,
-    storage_bugs: Vec<PlantedBug>,
-    bug_name: Option<String>,
+    bug: Option<Planted>,
     trace: bool,
     keep_going: bool,
     hash: bool,
@@ -31,9 +28,7 @@ fn arguments() -> Result<Arguments, String> {
         seeds: 0..100,
         seconds: 60,
         profile: "swarm".to_owned(),
-        bugs: Vec::new(),
-        storage_bugs: Vec::new(),
-        bug_name: None,
+        bug: None,
         trace: false,
         keep_going: false,
         hash: false,
@@ -56,16 +51,8 @@ fn arguments() -> Result<Arguments, String> {
             "--profile" => all.profile = value()?,
             "--bug" => {
                 let name = value()?;
-                let bug = Bug::ALL.into_iter().find(|b| format!("{b:?}") == name);
-                match (bug, name.as_str()) {
-                    (Some(bug), _) => all.bugs.push(bug),
-                    (None, "MissingFsync") => all.storage_bugs.push(PlantedBug::MissingFsync),
-                    (None, "DamageReadAsTornTail") => {
-                        all.storage_bugs.push(PlantedBug::DamageReadAsTornTail);
-                    }
-                    (None, _) => return Err(format!("no such bug {name:?}")),
-                }
-                all.bug_name = Some(name);
+                let planted = PLANTED.iter().find(|p| p.name() == name);
+                all.bug = Some(*planted.ok_or_else(|| format!("no such bug {name:?}"))?);
             }
             "--trace" => all.trace = true,
             "--keep-going" => all.keep_going = true,
@@ -95,8 +82,9 @@ fn main() -> ExitCode {
         (0, 0, 0, 0, 0, 0);
     for seed in all.seeds.clone() {
         let Some(mut profile) = Profile::draw(&all.profile, seed, all.seconds) else { continue };
-        profile.bugs.clone_from(&all.bugs);
-        profile.storage_bugs.clone_from(&all.storage_bugs);
+        if let Some(planted) = &all.bug {
+            planted.plant(&mut profile);
+        }
         let telling = if all.trace { Telling::Print } else { Telling::Silent };
         let outcome = run(&profile, telling);
         seeds += 1;
@@ -116,7 +104,7 @@ fn main() -> ExitCode {
         if let Some(violation) = outcome.broken {
             broken += 1;
             println!("seed {seed}: BROKEN {}: {}", violation.promise, violation.text);
-            let bug = all.bug_name.as_ref().map(|b| format!(" --bug {b}")).unwrap_or_default();
+            let bug = all.bug.map(|b| format!(" --bug {}", b.name())).unwrap_or_default();
             println!(
                 "replay: cargo run --release -p chaos-tests --bin soak -- --seeds {seed}..{} \
                  --seconds {} --profile {}{bug} --trace",

@@ -15,7 +15,7 @@ use crate::history::{Ask, Asked, End};
 /// One increment as its client knows it.
 #[derive(Clone, Copy, Debug)]
 struct Added {
-    by: i64,
+    by: i128,
     op: u64,
     write: u8,
     end: End,
@@ -45,28 +45,27 @@ impl Counters {
         }
     }
 
+    /// The counters that were ever added to.
+    pub fn rows(&self) -> impl Iterator<Item = &Row> {
+        self.0.keys()
+    }
+
     /// A read of a counter ended and showed this.
     ///
     /// # Errors
     /// What is wrong with it.
-    pub fn check(
-        &self,
-        asked: &Asked,
-        _now: u64,
-        shown: Option<&Bytes>,
-        _void: u64,
-    ) -> Result<(), String> {
+    pub fn check(&self, asked: &Asked, shown: Option<&Bytes>) -> Result<(), String> {
         let Some(row) = asked.rows.first() else { return Ok(()) };
-        let value: i64 = match shown {
+        let value = match shown {
             None => 0,
-            Some(text) => core::str::from_utf8(text)
-                .ok()
-                .and_then(|t| t.parse().ok())
-                .ok_or_else(|| format!("{asked:?} showed {text:?}"))?,
+            Some(text) => {
+                decimal::parse(text).ok_or_else(|| format!("{asked:?} showed {text:?}"))?
+            }
         };
-        let (mut low, mut high) = (0i64, 0i64);
+        let (mut low, mut high) = (0i128, 0i128);
         for a in self.0.get(row).into_iter().flatten() {
-            let sure = a.end == End::Done && a.ended < asked.at && asked.read + a.write > 3;
+            let before = a.ended < asked.at || asked.after.contains(&a.op);
+            let sure = a.end == End::Done && before && asked.read + a.write > 3;
             if a.end == End::Failed {
                 continue;
             }
@@ -81,15 +80,19 @@ impl Counters {
         if (low..=high).contains(&value) {
             Ok(())
         } else {
-            Err(format!("{asked:?} showed {value}, not between {low} and {high}"))
+            let text = [value, low, high].map(decimal::format);
+            Err(format!("{asked:?} showed {}, not between {} and {}", text[0], text[1], text[2]))
         }
     }
 }
 
-fn increment_of(asked: &Asked) -> Option<(Row, i64)> {
+fn increment_of(asked: &Asked) -> Option<(Row, i128)> {
     match asked.ask {
-        Ask::Add(by) => Some((asked.rows.first()?.clone(), by)),
-        Ask::Multi(by) => Some((asked.rows.last()?.clone(), by)),
+        Ask::Add(by) => Some((asked.rows.first()?.clone(), decimal::of_integer(by))),
+        Ask::AddThousandths(by) => {
+            Some((asked.rows.first()?.clone(), i128::from(by) * decimal::ONE / 1_000))
+        }
+        Ask::Multi(by) => Some((asked.rows.last()?.clone(), decimal::of_integer(by))),
         _ => None,
     }
 }

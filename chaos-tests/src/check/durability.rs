@@ -8,7 +8,7 @@ use ring::Slot;
 
 use super::convergence::Copies;
 use super::truth::Truth;
-use crate::history::Asked;
+use crate::history::{Asked, End, History};
 
 /// A request was acknowledged.
 pub fn acknowledged(truth: &mut Truth, op: u64, asked: &Asked, now: u64) {
@@ -25,6 +25,14 @@ pub fn failed(truth: &mut Truth, op: u64, asked: &Asked) {
     if let Some(i) = truth.of_op(op).first() {
         let text = format!("op {op} {asked:?} was refused and minted as {}", truth.get(*i).dot);
         truth.breaks("what is refused is not done", text);
+    }
+}
+
+/// At the end: what was refused was not done later either.
+pub fn check_refused(truth: &mut Truth, history: &History) {
+    let refused = history.all().iter().enumerate().filter(|(_, asked)| asked.end == End::Failed);
+    for (op, asked) in refused {
+        failed(truth, op as u64, asked);
     }
 }
 

@@ -2,13 +2,18 @@
 
 pub mod truth;
 
+pub mod cells;
 pub mod convergence;
 pub mod counters;
 pub mod durability;
+pub mod errors;
+pub mod expiry;
 pub mod fence;
 pub mod reads;
 pub mod scans;
+pub mod session;
 pub mod siblings;
+pub mod transactions;
 
 /// A promise that was broken.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -2,7 +2,8 @@
 //! read showed, unless something has replaced it; and never what was replaced for sure.
 
 use bytes::Bytes;
-use replication::{Dot, row};
+use replication::Dot;
+use replication::row::{self, Keyspace};
 use ring::Hlc;
 use ring::Slot;
 
@@ -56,6 +57,18 @@ pub fn siblings(truth: &mut Truth, asked: &Asked, now: u64, shown: &[Bytes]) {
     note_read(truth, asked, now, &all);
 }
 
+/// A write that was to happen only if there was no value did happen: nothing stood that it had to
+/// know of.
+pub fn found_nothing(truth: &mut Truth, asked: &Asked, op: u64) {
+    let Some(row) = asked.rows.first() else { return };
+    let stood = sure(truth, asked, row).into_iter().find(|i| truth.get(*i).op != Some(op));
+    if let Some(stood) = stood {
+        let m = truth.get(stood);
+        let text = format!("{asked:?} found nothing, though {:?} of {} stood", m.value, m.dot);
+        truth.breaks("what is set if absent was absent", text);
+    }
+}
+
 /// A deletion was acknowledged: it saw whatever was sure when it began.
 pub fn deleted(truth: &mut Truth, asked: &Asked, now: u64, minted: bool) {
     let Some(row) = asked.rows.first() else { return };
@@ -80,10 +93,10 @@ pub fn deleted(truth: &mut Truth, asked: &Asked, now: u64, minted: bool) {
 }
 
 /// A flush of a slot was acknowledged.
-pub fn flushed(truth: &mut Truth, slot: Slot, asked: &Asked, now: u64) {
+pub fn flushed(truth: &mut Truth, slot: Slot, keyspace: Keyspace, asked: &Asked, now: u64) {
     let rows: Vec<_> = truth
         .rows()
-        .filter(|r| row::slot_of(r) == Some(slot) && row::keyspace_of(r) == Some(1))
+        .filter(|r| row::slot_of(r) == Some(slot) && row::keyspace_of(r) == Some(keyspace))
         .cloned()
         .collect();
     for row in rows {
@@ -93,8 +106,13 @@ pub fn flushed(truth: &mut Truth, slot: Slot, asked: &Asked, now: u64) {
 }
 
 fn of_value(truth: &Truth, row: &[u8], value: &Bytes) -> Vec<usize> {
-    let Some(op) = super::truth::op_of(value) else { return Vec::new() };
     let is_it = |m: &Minted| m.row == row && m.value.as_ref() == Some(value);
+    if value.contains(&b'#') {
+        // A value of cells names many requests.
+        let all = truth.indexes_of_row(row).into_iter();
+        return all.filter(|i| is_it(truth.get(*i))).collect();
+    }
+    let Some(op) = super::truth::op_of(value) else { return Vec::new() };
     truth.of_op(op).into_iter().filter(|i| is_it(truth.get(*i))).collect()
 }
 
@@ -133,7 +151,10 @@ fn is_sound(truth: &mut Truth, asked: &Asked, row: &[u8], value: &Bytes, found: 
 
 /// True if every read at this level that begins now has to know of the value.
 fn is_sure(m: &Minted, asked: &Asked, void: u64) -> bool {
-    let acked = m.acked.is_some_and(|(at, write)| at < asked.at && asked.read + write > COPIES);
+    // What the same connection asked before took effect before.
+    let before = m.op.is_some_and(|op| asked.after.contains(&op));
+    let acked =
+        m.acked.is_some_and(|(at, write)| (before || at < asked.at) && asked.read + write > COPIES);
     // A read left the value on N - R + 1 copies; one that asks as many copies meets one of them.
     let read =
         m.read.iter().any(|(at, r)| *at < asked.at && *at > void && *r >= 2 && asked.read >= *r);

@@ -1,6 +1,6 @@
 //! Scans: a key that is there throughout a scan is found, and one that never is there is not.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use bytes::Bytes;
 use replication::op::{SetCondition, SetExpiry};
@@ -57,6 +57,31 @@ impl Scans {
     pub fn settled(&mut self, rows: &[Row], now: u64) {
         for row in rows {
             self.there.entry(row.clone()).or_insert(now);
+        }
+    }
+
+    /// A walk over all keys is over, or KEYS was asked for those of one tag.
+    ///
+    /// # Errors
+    /// What is wrong with it.
+    pub fn check_all(
+        &self,
+        found: &BTreeSet<Bytes>,
+        since: u64,
+        tag: Option<u64>,
+        strong: bool,
+    ) -> Result<(), String> {
+        for (row, there) in self.there.iter().filter(|(_, there)| strong && **there < since) {
+            let key = row::key_of(row).map(Bytes::from).unwrap_or_default();
+            let meant = tag.is_none_or(|tag| row::slot_of(row) == Some(slot_of(tag)));
+            if meant && !found.contains(&key) {
+                return Err(format!("{key:?}, there since {there}, is missing since {since}"));
+            }
+        }
+        let never = (0..8).map(|tag| key_of('a', tag, 0)).find(|k| found.contains(k));
+        match never {
+            Some(key) => Err(format!("{key:?} was never written")),
+            None => Ok(()),
         }
     }
 

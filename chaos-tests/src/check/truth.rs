@@ -3,7 +3,7 @@
 //! It is gathered where a machine hands its change to the disk, so it holds what clients were never
 //! told of as well. "Replaced" always means: a minted delta's discard context holds the dot.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use bytes::Bytes;
 use replication::message::RequestKey;
@@ -12,6 +12,7 @@ use replication::{Delta, Dot, DotSet, RowChange, fold};
 use ring::{Actor, Hlc, Slot, WallMillis};
 
 use super::Violation;
+use crate::history::{CELL_BYTES, op_of_cell};
 
 /// One mutation.
 #[derive(Clone, Debug)]
@@ -61,6 +62,8 @@ pub struct Truth {
     by_op: BTreeMap<u64, Vec<usize>>,
     /// Values not replaced yet.
     alive: BTreeMap<Bytes, Vec<usize>>,
+    /// Requests whose cells some value of the key held.
+    cells: BTreeMap<Bytes, BTreeSet<u64>>,
     requests: BTreeMap<RequestKey, (Actor, u64)>,
     /// What reads showed before this time proves nothing any more: all machines lost power.
     pub reads_void_before: u64,
@@ -117,7 +120,7 @@ impl Truth {
             expiry: delta.expiry,
             count: delta.count,
             resets: delta.resets.clone(),
-            op: delta.value.and_then(op_of),
+            op: delta.value.and_then(|value| self.maker_of(&row, value)),
             acked: None,
             replaced_by: Vec::new(),
             read: Vec::new(),
@@ -143,6 +146,18 @@ impl Truth {
         self.by_dot.insert((slot, delta.dot), index);
         self.by_row.entry(row).or_default().push(index);
         self.minted.push(minted);
+    }
+
+    /// The request that made a value: named behind its last mark, or by the one cell that no value of
+    /// the key held before.
+    fn maker_of(&mut self, row: &Bytes, value: &[u8]) -> Option<u64> {
+        if !value.contains(&b'#') {
+            return op_of(value);
+        }
+        let known = self.cells.entry(row.clone()).or_default();
+        let new = value.chunks(CELL_BYTES).filter_map(op_of_cell).find(|op| !known.contains(op));
+        known.extend(new);
+        new
     }
 
     /// A promise is broken.

@@ -1,7 +1,12 @@
 //! The disk of a node: the engine's files, and the few things that a node must remember of itself.
 
-use ring::{Incarnation, WallMillis};
-use storage::{Crash, MemoryDisk};
+use std::sync::Arc;
+
+use bytes::Bytes;
+use replication::DotSet;
+use ring::{Incarnation, Slot, WallMillis};
+use storage::{Crash, Engine, Error, MemoryDisk, OpenError, Options};
+use store::Opened;
 
 /// What a node's state file holds; each change of it is durable at once.
 #[derive(Clone, Copy, Debug)]
@@ -37,6 +42,14 @@ impl Platter {
         Self { files: MemoryDisk::new(seed), memory }
     }
 
+    /// Opens the engine, as a node does.
+    ///
+    /// # Errors
+    /// What the engine says.
+    pub fn open(&self, options: Options, cores: u8) -> Result<Opened, OpenError> {
+        store::open(Arc::new(self.files.clone()), options, cores)
+    }
+
     /// The machine or the process goes down.
     pub fn crash(&mut self, how: Crash) {
         self.files.crash(how);
@@ -67,4 +80,21 @@ impl Platter {
         self.memory.clean = false;
         self.memory.incarnation
     }
+}
+
+/// Deltas wanted that stand in the retained log.
+///
+/// # Errors
+/// What the engine says.
+pub fn deltas_in_log(
+    engine: &Engine,
+    wanted: &[(Slot, DotSet)],
+) -> Result<Vec<(Slot, Bytes)>, Error> {
+    let mut found = Vec::new();
+    store::each_delta(engine, &mut |slot, dot, raw| {
+        if wanted.iter().any(|(s, dots)| *s == slot && dots.contains(dot)) {
+            found.push((slot, Bytes::copy_from_slice(raw)));
+        }
+    })?;
+    Ok(found)
 }

@@ -3,9 +3,9 @@
 pub mod chance;
 pub mod clock;
 pub mod disk;
+pub mod front;
 pub mod network;
 pub mod node;
 pub mod queue;
-pub mod store;
 pub mod trace;
 pub mod world;

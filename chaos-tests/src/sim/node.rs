@@ -1,17 +1,20 @@
 //! Nodes: one process each, when it lives; machines, store and failure detector as a node has them.
 
 use std::collections::VecDeque;
+use std::rc::Rc;
 use std::sync::Arc;
 
+use commands::SessionDefaults;
 use replication::{Bug, Config, Effect, Event, Message, Outbox, Peer};
 use ring::keyspace::{Conflict, Durability, KeyspacePolicy};
 use ring::liveness::{Liveness, NodeState};
 use ring::{Actor, Layout, NodeId, Now, Slot, WallMillis};
 use storage::{Engine, Error, Options};
+use store::Store;
 
 use super::clock::Clock;
-use super::disk::Platter;
-use super::store::{self, Store};
+use super::disk::{self, Platter};
+use super::front::{self, Front, Spoken};
 use crate::profile::Profile;
 
 /// A machine with a disk, and a process on it or not.
@@ -48,10 +51,18 @@ pub struct Life {
 
 /// One core of a process.
 pub struct Core {
+    /// Which one of how many.
+    pub index: usize,
+    /// How many there are.
+    pub cores: usize,
+    /// Mistakes planted in its sessions.
+    pub session_bugs: Vec<commands::Bug>,
     /// Its machine.
     pub peer: Peer,
     /// Its part of the engine.
     pub store: Store,
+    /// Its clients that speak RESP.
+    pub front: Front,
     /// What has happened and was not looked at yet.
     pub inbox: VecDeque<Input>,
     /// A turn is planned.
@@ -71,6 +82,14 @@ pub enum Input {
     Event(Event),
     /// A reading of the disk that answers with what is there now.
     Perform(Effect),
+    /// A client has connected.
+    Open(u64, Arc<SessionDefaults>),
+    /// Bytes came from a client.
+    Bytes(u64, Rc<[u8]>),
+    /// A client has gone.
+    Close(u64),
+    /// Another core's machine has answered what a session here asked.
+    Answered(u64, Box<replication::Answer>),
 }
 
 /// What leaves once the log is written.
@@ -80,6 +99,10 @@ pub struct Held {
     pub sends: Vec<(NodeId, Message)>,
     /// Answers to clients.
     pub answers: Vec<(u64, replication::Answer)>,
+    /// Replies of sessions.
+    pub spoken: Vec<Spoken>,
+    /// For other cores of the process.
+    pub mail: Vec<(usize, Input)>,
     /// Applies that are as durable as was asked once the log is written.
     pub applied: Vec<u64>,
     /// Applies that wait for an fsync behind that.
@@ -109,7 +132,6 @@ pub enum Outside {
 #[must_use]
 pub fn options(profile: &Profile) -> Options {
     Options {
-        splits: store::splits(profile.cores),
         memtable_bytes: profile.memtable_bytes,
         log_segment_bytes: profile.memtable_bytes as u64,
         log_retain_bytes: profile.log_retain_bytes,
@@ -126,13 +148,13 @@ impl Node {
     /// What keeps the store from opening.
     pub fn start(&mut self, profile: &Profile, now: Now, seed: u64) -> Result<(), String> {
         let same = profile.bugs.contains(&Bug::ReusesDots);
-        let mut opened = store::open(&self.platter.files, options(profile), profile.cores);
+        let mut opened = self.platter.open(options(profile), profile.cores);
         if matches!(opened, Err(storage::OpenError::Damaged { .. })) {
             // As the operator is told to: the store is moved away, the node's state is kept.
             self.platter.files = storage::MemoryDisk::new(seed);
             self.platter.memory.suspect = true;
             self.platter.memory.clean = false;
-            opened = store::open(&self.platter.files, options(profile), profile.cores);
+            opened = self.platter.open(options(profile), profile.cores);
         }
         let opened = opened.map_err(|e| e.to_string())?;
         let floor = self.platter.floor(now.wall);
@@ -164,8 +186,12 @@ impl Node {
                 bugs: profile.bugs.clone(),
             };
             cores.push(Core {
+                index: core,
+                cores: usize::from(profile.cores),
+                session_bugs: profile.session_bugs.clone(),
                 peer: Peer::new(config, recovery),
                 store,
+                front: Front::new(core as u8),
                 inbox: VecDeque::new(),
                 turn_planned: false,
                 tick_planned: None,
@@ -182,6 +208,16 @@ impl Node {
             Some(Life { number: self.starts, actor, engine: opened.engine, cores, liveness });
         Ok(())
     }
+}
+
+/// What a turn has around it.
+struct Around<'a> {
+    me: Actor,
+    now: Now,
+    engine: &'a Engine,
+    disk: Disk,
+    watch: &'a mut dyn Watch,
+    outside: &'a mut Vec<Outside>,
 }
 
 /// What a core's turn tells those who watch.
@@ -203,44 +239,20 @@ impl Core {
         watch: &mut dyn Watch,
         outside: &mut Vec<Outside>,
     ) -> bool {
-        let mut out = Outbox::new();
+        let mut around = Around { me, now, engine, disk, watch, outside };
         let mut looked_at = 0;
         while looked_at < TURN_INPUTS_MAX
             && let Some(input) = self.inbox.pop_front()
         {
             looked_at += 1;
-            let event = match input {
-                Input::Event(event) => event,
-                Input::Perform(effect) => match self.read(engine, effect) {
-                    Ok(events) => {
-                        for event in events.into_iter().rev() {
-                            self.inbox.push_front(Input::Event(event));
-                        }
-                        continue;
-                    }
-                    Err(why) => {
-                        outside.push(Outside::Die(why));
-                        return false;
-                    }
-                },
-            };
-            let stale_slot = match &event {
-                Event::Received { epoch, message, .. } => message
-                    .slot()
-                    .filter(|s| *epoch < self.peer.fence_of(*s) && is_request(message)),
-                _ => None,
-            };
-            self.peer.on_event(now, event, &mut out);
-            if let Some(slot) = stale_slot {
-                watch.stale(me, slot, &out);
-            }
-            for effect in out.drain(..) {
-                if let Err(why) = self.carry_out(me, engine, disk, effect, watch, outside) {
-                    outside.push(Outside::Die(why));
-                    return false;
-                }
+            let done =
+                self.look_at(&mut around, input).and_then(|()| self.ask_for_sessions(&mut around));
+            if let Err(why) = done {
+                around.outside.push(Outside::Die(why));
+                return false;
             }
         }
+        self.held.spoken.extend(self.front.take_spoken());
         match self.store.commit() {
             Ok(()) => true,
             Err(Error::NoSpace) => {
@@ -254,20 +266,86 @@ impl Core {
         }
     }
 
-    fn carry_out(
-        &mut self,
-        me: Actor,
-        engine: &Engine,
-        disk: Disk,
-        effect: Effect,
-        watch: &mut dyn Watch,
-        outside: &mut Vec<Outside>,
-    ) -> Result<(), String> {
+    fn look_at(&mut self, around: &mut Around<'_>, input: Input) -> Result<(), String> {
+        match input {
+            Input::Event(event) => {
+                return self.happens(around, event);
+            }
+            Input::Perform(effect) => {
+                for event in self.read(around.engine, effect)?.into_iter().rev() {
+                    self.inbox.push_front(Input::Event(event));
+                }
+            }
+            Input::Open(conn, defaults) => {
+                self.front.open(conn, &defaults, self.session_bugs.clone());
+            }
+            Input::Bytes(conn, bytes) => self.front.bytes(around.now, conn, &bytes),
+            Input::Answered(id, answer) => self.front.answered(around.now, id, *answer),
+            Input::Close(conn) => {
+                for id in self.front.close(conn) {
+                    // The core that works on it is not remembered; each one passes over what is not
+                    // its own.
+                    for core in 0..self.cores {
+                        let event = Event::Cancel(id);
+                        if core == self.index {
+                            self.happens(around, event)?;
+                        } else {
+                            self.held.mail.push((core, Input::Event(event)));
+                        }
+                    }
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Hands in what sessions ask, until they ask nothing more.
+    fn ask_for_sessions(&mut self, around: &mut Around<'_>) -> Result<(), String> {
+        loop {
+            let asking = self.front.take_asking();
+            if asking.is_empty() {
+                return Ok(());
+            }
+            for front::Asking { id, request, timeout_us } in asking {
+                let core = request.slot().core(self.cores);
+                let event = Event::Submit { id, request, timeout_us };
+                if core == self.index {
+                    self.happens(around, event)?;
+                } else {
+                    self.held.mail.push((core, Input::Event(event)));
+                }
+            }
+        }
+    }
+
+    fn happens(&mut self, around: &mut Around<'_>, event: Event) -> Result<(), String> {
+        let stale_slot = match &event {
+            Event::Received { epoch, message, .. } => {
+                message.slot().filter(|s| *epoch < self.peer.fence_of(*s) && is_request(message))
+            }
+            _ => None,
+        };
+        let mut out = Outbox::new();
+        self.peer.on_event(around.now, event, &mut out);
+        if let Some(slot) = stale_slot {
+            around.watch.stale(around.me, slot, &out);
+        }
+        for effect in out {
+            self.carry_out(around, effect)?;
+        }
+        Ok(())
+    }
+
+    fn carry_out(&mut self, around: &mut Around<'_>, effect: Effect) -> Result<(), String> {
         match effect {
-            Effect::Answer { id, answer } => self.held.answers.push((id, answer)),
+            Effect::Answer { id, answer } => match front::core_of(id) {
+                None => self.held.answers.push((id, answer)),
+                Some(core) if core == self.index => self.front.answered(around.now, id, answer),
+                Some(core) => self.held.mail.push((core, Input::Answered(id, Box::new(answer)))),
+            },
             Effect::Send { to, message } => self.held.sends.push((to, message)),
             Effect::Apply { token, changes, durability } => {
-                watch.applied(me, &changes);
+                around.watch.applied(around.me, &changes);
                 self.store.apply(&changes).map_err(|e| format!("apply: {e}"))?;
                 match durability {
                     Durability::Os => self.held.applied.push(token),
@@ -277,21 +355,21 @@ impl Core {
             Effect::Load { .. }
             | Effect::List { .. }
             | Effect::ReadRows { .. }
-            | Effect::ScanLog { .. } => match disk {
-                Disk::LooksLate => outside.push(Outside::Read(effect)),
+            | Effect::ScanLog { .. } => match around.disk {
+                Disk::LooksLate => around.outside.push(Outside::Read(effect)),
                 Disk::AnswersLate => {
-                    let events = self.read(engine, effect)?;
-                    outside.extend(events.into_iter().map(Outside::Later));
+                    let events = self.read(around.engine, effect)?;
+                    around.outside.extend(events.into_iter().map(Outside::Later));
                 }
                 Disk::AtOnce => {
-                    let events = self.read(engine, effect)?;
+                    let events = self.read(around.engine, effect)?;
                     self.inbox.extend(events.into_iter().map(Input::Event));
                 }
             },
-            Effect::RaiseCeiling(to) => outside.push(Outside::Ceiling(to)),
-            Effect::Ready(ready) => outside.push(Outside::Ready(ready)),
-            Effect::FetchLayout { from } => outside.push(Outside::FetchLayout(from)),
-            Effect::Fatal(why) => outside.push(Outside::Fatal(why)),
+            Effect::RaiseCeiling(to) => around.outside.push(Outside::Ceiling(to)),
+            Effect::Ready(ready) => around.outside.push(Outside::Ready(ready)),
+            Effect::FetchLayout { from } => around.outside.push(Outside::FetchLayout(from)),
+            Effect::Fatal(why) => around.outside.push(Outside::Fatal(why)),
         }
         Ok(())
     }
@@ -316,7 +394,7 @@ impl Core {
                 vec![Event::RowsRead { token, rows, next }]
             }
             Effect::ScanLog { token, wanted } => {
-                let deltas = store::scan_log(engine, &wanted).map_err(|e| e.to_string())?;
+                let deltas = disk::deltas_in_log(engine, &wanted).map_err(|e| e.to_string())?;
                 let parts = deltas.chunks(16).map(<[_]>::to_vec);
                 let mut events: Vec<Event> =
                     parts.map(|deltas| Event::LogFound { token, deltas }).collect();

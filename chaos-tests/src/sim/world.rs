@@ -3,11 +3,15 @@
 //! It carries out what machines ask as a node's driver does: effects in order, an apply visible at
 //! once, and nothing told to anybody before the log of that turn is written.
 
+mod audit;
 mod clients;
 mod ending;
 mod faults;
 mod nodes;
+mod speakers;
+mod understanding;
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::rc::Rc;
 use std::sync::Arc;
 
@@ -29,7 +33,7 @@ use crate::check::truth::Truth;
 use crate::fault::Fault;
 use crate::history::History;
 use crate::profile::Profile;
-use crate::workload::Client;
+use crate::workload::{Client, Speaker};
 
 /// What happens in the world.
 pub(crate) enum Happening {
@@ -57,6 +61,8 @@ pub(crate) enum Happening {
     Start { node: usize },
     /// A node hears of the newest layout.
     Announce { node: usize },
+    /// Replicas move while every process is down.
+    Rebuild,
     /// A fault is due.
     Fault(Fault),
     /// Cut directions are mended.
@@ -73,6 +79,14 @@ pub(crate) enum Happening {
     Heard { op: u64, answer: Box<Answer> },
     /// A client waits no longer.
     GiveUp { op: u64 },
+    /// A speaker connects.
+    Dial { speaker: usize },
+    /// A speaker thinks of something.
+    Speak { speaker: usize, number: u64 },
+    /// Bytes arrive at a speaker.
+    Hear { speaker: usize, number: u64, bytes: Rc<[u8]>, close: bool },
+    /// A speaker looks whether it has heard anything since.
+    Impatient { speaker: usize, number: u64, heard: u64 },
 }
 
 /// What happened how often.
@@ -90,6 +104,8 @@ pub struct Tally {
     pub faults: u64,
     /// Whole slots sent as state.
     pub states: u64,
+    /// Layouts in which replicas moved.
+    pub moves: u64,
 }
 
 /// The world.
@@ -101,6 +117,17 @@ pub struct World {
     pub(crate) network: Network,
     pub(crate) newest: Arc<Layout>,
     pub(crate) clients: Vec<Client>,
+    pub(crate) speakers: Vec<Speaker>,
+    /// Who speaks on which connection.
+    pub(crate) lines: BTreeMap<u64, usize>,
+    /// Connections so far.
+    pub(crate) numbers: u64,
+    /// What DBSIZE told.
+    pub(crate) sizes: Vec<u64>,
+    /// What the last scan over everything found.
+    pub(crate) walked: Option<BTreeSet<bytes::Bytes>>,
+    /// Scans over everything.
+    pub(crate) walks: u64,
     /// What happened.
     pub trace: Trace,
     /// What was minted.
@@ -121,6 +148,7 @@ pub struct World {
     pub(crate) of_faults: Chance,
     pub(crate) of_clients: Chance,
     pub(crate) of_turns: Chance,
+    pub(crate) of_speakers: Chance,
     /// Answers of probes by request.
     pub(crate) probed: Vec<(u64, Answer)>,
 }
@@ -151,6 +179,8 @@ impl World {
         let network = Network::new(profile.nodes, profile.manners.clone());
         let clients =
             (0..profile.clients).map(|c| Client::new(c % profile.nodes)).collect::<Vec<_>>();
+        let speaker = |s| Speaker { node: s % profile.nodes, ..Speaker::default() };
+        let speakers = (0..profile.speakers).map(speaker).collect();
         let mut world = Self {
             now: 0,
             queue: Queue::default(),
@@ -158,6 +188,12 @@ impl World {
             network,
             newest: layout,
             clients,
+            speakers,
+            lines: BTreeMap::new(),
+            numbers: 0,
+            sizes: Vec::new(),
+            walked: None,
+            walks: 0,
             trace: Trace::new(telling),
             truth: Truth::default(),
             history: History::default(),
@@ -171,6 +207,7 @@ impl World {
             of_faults: chance.fork(),
             of_clients: chance.fork(),
             of_turns: chance.fork(),
+            of_speakers: chance.fork(),
             probed: Vec::new(),
             profile,
         };
@@ -187,12 +224,19 @@ impl World {
             let at = 3 * SECOND + self.of_clients.below(SECOND);
             self.queue.plan(at, Happening::Think { client });
         }
+        for speaker in 0..self.speakers.len() {
+            let at = 3 * SECOND + self.of_speakers.below(SECOND);
+            self.queue.plan(at, Happening::Dial { speaker });
+        }
         let kinds: Vec<Fault> = self.profile.faults.kinds().collect();
         for fault in kinds {
             self.plan_fault(fault, 5 * SECOND);
         }
         if let Some(at) = self.profile.new_layout_at {
             self.announce_new_layout(at.max(6 * SECOND));
+        }
+        if let Some(at) = self.profile.replicas_move_at {
+            self.queue.plan(at.max(6 * SECOND), Happening::Rebuild);
         }
     }
 
@@ -252,6 +296,7 @@ impl World {
             Happening::Connect { a, b } => self.try_connect(a, b),
             Happening::Start { node } => self.start(node),
             Happening::Announce { node } => self.announce(node),
+            Happening::Rebuild => self.rebuild(),
             Happening::Fault(fault) => self.fault_is_due(fault),
             Happening::Mend { ways, breaks } => self.mend(&ways, breaks),
             Happening::Room { node } => self.nodes[node].platter.files.set_capacity(None),
@@ -260,6 +305,14 @@ impl World {
             Happening::Ask { op, request } => self.ask_arrives(op, *request),
             Happening::Heard { op, answer } => self.heard(op, *answer),
             Happening::GiveUp { op } => self.give_up(op),
+            Happening::Dial { speaker } => self.dial(speaker),
+            Happening::Speak { speaker, number } => self.speak(speaker, number),
+            Happening::Hear { speaker, number, bytes, close } => {
+                self.hear(speaker, number, &bytes, close);
+            }
+            Happening::Impatient { speaker, number, heard } => {
+                self.impatient(speaker, number, heard);
+            }
         }
     }
 

@@ -11,8 +11,37 @@ use ring::Slot;
 pub enum Fate {
     /// Never written.
     Fresh,
-    /// There, until the deadline (true wall time, in milliseconds) if it has one.
-    There(Option<u64>),
+    /// There, until the deadline (true wall time, in milliseconds, between these two) if it has one.
+    There(Option<(u64, u64)>),
+}
+
+/// A key that only one client writes.
+#[derive(Clone, Copy, Debug)]
+pub struct OwnKey {
+    /// How many such keys the client has given up.
+    pub generation: u64,
+    /// What must be true of this one.
+    pub fate: Fate,
+}
+
+impl OwnKey {
+    /// The first key.
+    #[must_use]
+    pub const fn new() -> Self {
+        Self { generation: 0, fate: Fate::Fresh }
+    }
+
+    /// Its state is in doubt: takes a new one.
+    pub const fn give_up(&mut self) {
+        self.generation += 1;
+        self.fate = Fate::Fresh;
+    }
+}
+
+impl Default for OwnKey {
+    fn default() -> Self {
+        Self::new()
+    }
 }
 
 /// A scan under way.
@@ -41,10 +70,8 @@ pub struct Client {
     pub last_set: BTreeMap<Row, (u64, usize, u64)>,
     /// Contexts that it has read.
     pub contexts: BTreeMap<Row, Bytes>,
-    /// How many keys of its own it has given up.
-    pub generation: u64,
-    /// What must be true of its own key.
-    pub fate: Fate,
+    /// Its own key.
+    pub own: OwnKey,
     /// Its scan.
     pub scanning: Option<Scanning>,
 }
@@ -59,8 +86,7 @@ impl Client {
             busy: None,
             last_set: BTreeMap::new(),
             contexts: BTreeMap::new(),
-            generation: 0,
-            fate: Fate::Fresh,
+            own: OwnKey::new(),
             scanning: None,
         }
     }
@@ -68,13 +94,7 @@ impl Client {
     /// Goes to another node: what it knows only of its session is forgotten.
     pub fn moves_to(&mut self, node: usize) {
         self.node = node;
-        self.gives_up_key();
+        self.own.give_up();
         self.scanning = None;
-    }
-
-    /// Its own key's state is in doubt: takes a new one.
-    pub const fn gives_up_key(&mut self) {
-        self.generation += 1;
-        self.fate = Fate::Fresh;
     }
 }

@@ -139,7 +139,7 @@ pub fn compose(
         }
         Some(8) => {
             // A key of its own lives under one tag.
-            let tag = (me as u64 + client.generation) % profile.tags;
+            let tag = (me as u64 + client.own.generation) % profile.tags;
             expiring(client, (me, tag, now), value, c)
         }
         Some(9) => {
@@ -206,11 +206,11 @@ fn expiring(
     value: Bytes,
     c: &mut Chance,
 ) -> Draft {
-    let row = row_of(0, 'e', tag, me as u64 * 1_000_000 + client.generation);
+    let row = row_of(0, 'e', tag, me as u64 * 1_000_000 + client.own.generation);
     let until = true_wall(now) + c.pick(&[1_500, 5_000, 3_600_000]);
     let set =
         |value, expiry| Op::Set { value, expiry, condition: SetCondition::Always, get: false };
-    let (step, op) = match c.below(if client.fate == Fate::Fresh { 2 } else { 8 }) {
+    let (step, op) = match c.below(if client.own.fate == Fate::Fresh { 2 } else { 8 }) {
         0 => (Step::Set, set(value, SetExpiry::Clear)),
         1 => (Step::SetUntil(until), set(value, SetExpiry::At(WallMillis(until)))),
         2 => {

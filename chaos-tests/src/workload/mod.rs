@@ -2,10 +2,14 @@
 
 mod client;
 mod compose;
+mod speaker;
+mod talk;
 
-pub use client::{Client, Fate, Scanning};
+pub use client::{Client, Fate, OwnKey, Scanning};
 pub(crate) use compose::needed;
 pub use compose::{Composed, compose};
+pub use speaker::{Form, Line, Speaker, Walk, Wanted};
+pub use talk::{Draft, LARGE_SLOT_KEYS, TalkMix, Utterance, flushed_slots, own_number, talk};
 
 use bytes::Bytes;
 use replication::row::{self, Keyspace, Row};

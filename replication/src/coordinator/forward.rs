@@ -291,6 +291,11 @@ impl Peer {
         let policy = *self.policy(task.keyspace);
         let Ok(write) = self.wanted(task.write.unwrap_or(policy.write), &replicas) else { return };
         self.stats.confirms += 1;
+        // They held when it was minted, and its own writes have changed them since.
+        let mut task = task;
+        if !self.has_bug(Bug::WatchesRetries) {
+            task.watches.clear();
+        }
         // One replica's state is enough to start from: it is ours, and it holds the write.
         let read = Wanted { level: Level::One, needs: Needs::anywhere(1) };
         let job = super::TaskJob {

@@ -4,11 +4,11 @@ use replication::{Answer, Event, Outcome, TaskError};
 use ring::Slot;
 
 use super::{Happening, World};
-use crate::check::{durability, reads};
+use crate::check::{durability, expiry, reads, session};
 use crate::history::{Ask, Asked, End, Step};
 use crate::sim::clock::{MS, true_wall};
 use crate::sim::node::Input;
-use crate::workload::{Fate, compose};
+use crate::workload::{FLUSHED, compose};
 
 impl World {
     pub(crate) fn think(&mut self, client: usize) {
@@ -35,6 +35,7 @@ impl World {
             ask: composed.ask,
             rows: composed.rows,
             at: self.now,
+            after: Vec::new(),
             read: composed.read,
             write: composed.write,
             end: End::Open,
@@ -135,7 +136,7 @@ impl World {
         if end != End::Done {
             client.scanning = None;
             if matches!(asked.ask, Ask::Expiring(step) if step != Step::Get) {
-                client.gives_up_key();
+                client.own.give_up();
             }
             if let Some(row) = asked.rows.first() {
                 client.contexts.remove(row);
@@ -154,7 +155,7 @@ impl World {
             Answer::Keys { keys, next } => self.scan_part(asked, keys, next),
             Answer::Count(_) => {
                 if let Ask::Flush(slot) = asked.ask {
-                    reads::flushed(&mut self.truth, slot, asked, self.now);
+                    reads::flushed(&mut self.truth, slot, FLUSHED, asked, self.now);
                 }
             }
             Answer::Acks(_) | Answer::Failed(_) => {}
@@ -192,9 +193,7 @@ impl World {
             }
             (Ask::Sum, [Outcome::Read { found, .. }]) => {
                 let shown = found.as_ref().map(|f| f.value.clone());
-                let void = self.truth.reads_void_before;
-                let broken = self.counters.check(asked, now, shown.as_ref(), void);
-                if let Err(text) = broken {
+                if let Err(text) = self.counters.check(asked, shown.as_ref()) {
                     self.truth.breaks("a counter lies between what is sure and what may be", text);
                 }
             }
@@ -215,16 +214,7 @@ impl World {
         if (node, life) != (asked.node, client.life) {
             return;
         }
-        // One that was minted elsewhere may not know of the first: then they are concurrent.
-        let of_second: Vec<_> =
-            self.truth.of_op(op).iter().map(|i| self.truth.get(*i).dot.actor).collect();
-        let same = |i: &usize| of_second.contains(&self.truth.get(*i).dot.actor);
-        let of_first: Vec<_> = self.truth.of_op(first).into_iter().filter(same).collect();
-        let replaced = of_first.iter().any(|i| !self.truth.get(*i).replaced_by.is_empty());
-        if !of_first.is_empty() && !replaced {
-            let text = format!("op {op} of client {} did not replace its op {first}", asked.client);
-            self.truth.breaks("a session's writes replace its earlier ones", text);
-        }
+        session::replaces(&mut self.truth, row, first, op);
     }
 
     fn scan_part(&mut self, asked: &Asked, keys: Vec<bytes::Bytes>, next: Option<(Slot, u64)>) {
@@ -247,51 +237,37 @@ impl World {
 
     /// A step with a key that only this client writes.
     fn own_key(&mut self, step: Step, asked: &Asked, outcome: &Outcome) {
-        let now_ms = true_wall(self.now);
-        let jumps = self.profile.faults.interval(crate::fault::Fault::Jump).is_some();
-        // A life that begins after its wall clock was set back keeps to the ceiling of the one before.
-        let ceiling = replication::limits::CEILING_AHEAD.as_millis() as u64;
-        let ahead = if jumps { self.profile.jump_ms + ceiling } else { 0 };
-        let margin = self.profile.skew_ms + ahead + 600 + 100;
-        let strong = asked.read + asked.write > 3;
-        let client = &mut self.clients[asked.client];
-        let began_ms = true_wall(asked.at);
-        let near = |deadline: u64| began_ms < deadline + margin && now_ms + margin > deadline;
-        if let Fate::There(Some(deadline)) = client.fate
-            && near(deadline)
-            && !matches!(step, Step::Set | Step::SetUntil(_))
-        {
-            // About to vanish, or just gone: nobody can say which.
-            client.gives_up_key();
-            return;
-        }
-        let must_be_there = match client.fate {
-            Fate::Fresh => None,
-            Fate::There(None) => Some(true),
-            Fate::There(Some(deadline)) => Some(now_ms < deadline),
-        };
         let was_there = match (step, outcome) {
             (Step::Get, Outcome::Read { found, .. }) => Some(found.is_some()),
             (Step::Expire(_), Outcome::Flag(was)) => Some(*was),
             _ => None,
         };
-        if let (Some(must), Some(was)) = (must_be_there, was_there)
-            && must != was
-            && strong
-        {
-            let text =
-                format!("{:?} by client {}: there={was}, {:?}", step, asked.client, client.fate);
-            self.truth.breaks("keys vanish at their deadline and not before", text);
-            return;
+        let stepped = self.stepped(step, asked, was_there);
+        let own = &mut self.clients[asked.client].own;
+        if let Err(text) = expiry::step(own, &stepped) {
+            self.truth.breaks(expiry::PROMISE, text);
         }
-        match step {
-            Step::Set => client.fate = Fate::There(None),
-            Step::SetUntil(at) => client.fate = Fate::There(Some(at)),
-            Step::Expire(at) if must_be_there == Some(true) => {
-                client.fate = Fate::There(Some(at));
-            }
-            Step::Persist if must_be_there == Some(true) => client.fate = Fate::There(None),
-            Step::Expire(_) | Step::Persist | Step::Get => {}
+    }
+
+    /// What a step with a client's own key is to the check.
+    pub(crate) fn stepped(
+        &self,
+        step: Step,
+        asked: &Asked,
+        was_there: Option<bool>,
+    ) -> expiry::Stepped {
+        let jumps = self.profile.faults.interval(crate::fault::Fault::Jump).is_some();
+        // A life that begins after its wall clock was set back keeps to the ceiling of the one before.
+        let ceiling = replication::limits::CEILING_AHEAD.as_millis() as u64;
+        let ahead = if jumps { self.profile.jump_ms + ceiling } else { 0 };
+        expiry::Stepped {
+            step,
+            was_there,
+            began_ms: true_wall(asked.at),
+            now_ms: true_wall(self.now),
+            margin_ms: self.profile.skew_ms + ahead + 600 + 100,
+            strong: asked.read + asked.write > 3,
+            client: asked.client,
         }
     }
 }

@@ -39,6 +39,10 @@ impl World {
         if self.broken().is_some() {
             return;
         }
+        self.hear_everybody_out();
+        if self.broken().is_some() {
+            return;
+        }
         self.nothing_leaks();
         self.read_everything();
         if self.broken().is_some() {
@@ -60,6 +64,10 @@ impl World {
         durability::check(&mut self.truth, &copies, &agreed);
         siblings::check(&mut self.truth, &copies, &agreed);
         counters::check_model(&mut self.truth, &copies, &agreed);
+        durability::check_refused(&mut self.truth, &self.history);
+        if !self.speakers.is_empty() && self.broken().is_none() {
+            self.audit(&copies);
+        }
         self.nothing_leaks();
         for node in &self.nodes {
             for c in node.life.iter().flat_map(|l| &l.cores) {
@@ -111,6 +119,11 @@ impl World {
             let Some(life) = &self.nodes[node].life else { continue };
             for c in &life.cores {
                 let stats = c.peer.stats();
+                if c.front.in_flight() > 0 {
+                    let text = format!("n{}: {} requests", node + 1, c.front.in_flight());
+                    self.truth.breaks("every request of a session is answered", text);
+                    return;
+                }
                 if stats.in_flight > 0 {
                     let text = format!("n{} still works on {} requests", node + 1, stats.in_flight);
                     self.truth.breaks("no request is worked on for ever", text);
@@ -149,6 +162,7 @@ impl World {
             ask: Ask::Probe,
             rows: vec![row.clone()],
             at: self.now,
+            after: Vec::new(),
             read: 3,
             write: 3,
             end: End::Open,

@@ -152,7 +152,11 @@ impl World {
 
     fn core_is_ready(&mut self, node: usize, _ready: bool) {
         let Some(life) = &mut self.nodes[node].life else { return };
-        if life.cores.iter().all(|c| c.peer.is_serving()) {
+        let all = life.cores.iter().all(|c| c.peer.is_serving());
+        for c in &mut life.cores {
+            c.front.host.loading = !all;
+        }
+        if all {
             life.liveness.set_state(NodeState::Ready);
             self.nodes[node].platter.memory.suspect = false;
             self.trace.tell(self.now, format_args!("n{} is ready", node + 1));
@@ -165,7 +169,7 @@ impl World {
         let Some(life) = &mut self.nodes[node].life else { return };
         let number = life.number;
         let c = &mut life.cores[core];
-        let Held { sends, answers, applied, to_sync } = std::mem::take(&mut c.held);
+        let Held { sends, answers, spoken, mail, applied, to_sync } = std::mem::take(&mut c.held);
         let (epoch, hlc) = (c.peer.epoch(), c.peer.hlc(now));
         for token in applied.into_iter().filter(|t| *t != 0) {
             let event = Event::Applied { token, failed: None };
@@ -179,6 +183,12 @@ impl World {
         for (op, answer) in answers {
             let at = self.now + self.of_network.between(20_000, 400_000);
             self.queue.plan(at, Happening::Heard { op, answer: Box::new(answer) });
+        }
+        for spoken in spoken {
+            self.spoken(spoken);
+        }
+        for (core, input) in mail {
+            self.put(node, core, input);
         }
         let mut sends = sends;
         while let Some((to, first)) = sends.first() {
@@ -495,6 +505,7 @@ impl World {
             }
         }
         self.node_left_its_clients(node);
+        self.lines_lost(node, life.number);
     }
 
     /// A layout in which every slot's order of preference is turned: the same nodes, another order.
@@ -517,6 +528,47 @@ impl World {
             let late = self.of_faults.below(3 * SECOND);
             self.queue.plan(at + late, Happening::Announce { node });
         }
+    }
+
+    /// Moves replicas: every process ends, and all start again with a layout in which the last node
+    /// keeps slots that others kept. It begins with nothing seen, so it counts in no quorum before it
+    /// has pulled them from all who still keep them (decision 11: why not while others serve).
+    pub(crate) fn rebuild(&mut self) {
+        if !self.stormy {
+            return;
+        }
+        if self.nodes.iter().any(|n| n.platter.memory.suspect) {
+            // Another machine lacks writes: two may not do so at once.
+            self.queue.plan(self.now + 500 * MS, Happening::Rebuild);
+            return;
+        }
+        let gains = self.nodes.len() - 1;
+        let mut next = (*self.newest).clone();
+        let mut cells = Vec::new();
+        for (slot, replicas) in self.newest.table.rows() {
+            let mut order = replicas.to_vec();
+            if !order.contains(&self.nodes[gains].id) {
+                let place = usize::from(slot.0) % order.len();
+                order[place] = self.nodes[gains].id;
+            }
+            cells.extend(order);
+        }
+        let width = next.table.width();
+        next.table =
+            ring::layout::Table::from_cells(width, cells).expect("as many cells as before");
+        next.epoch = next.epoch.next();
+        self.newest = Arc::new(next);
+        self.trace.tell(self.now, format_args!("replicas move to n{}", gains + 1));
+        self.tally.moves += 1;
+        for node in 0..self.nodes.len() {
+            self.die(node, Crash::ProcessKill);
+            self.nodes[node].layout = self.newest.clone();
+            let at = self.now + self.of_faults.between(MS, SECOND);
+            self.queue.plan(at, Happening::Start { node });
+        }
+        let memory = &mut self.nodes[gains].platter.memory;
+        memory.suspect = true;
+        memory.clean = false;
     }
 
     pub(crate) fn announce(&mut self, node: usize) {

@@ -36,13 +36,6 @@ impl Merge for Folding {
     }
 }
 
-/// The keys at which the rows of `cores` cores are split.
-#[must_use]
-pub fn splits(cores: usize) -> Vec<Vec<u8>> {
-    let first_of = |core: usize| Slot::all().find(|slot| slot.core(cores) == core);
-    (1..cores).filter_map(first_of).map(row::start_of).collect()
-}
-
 /// One core's part of the engine.
 pub struct Store {
     shard: Shard,
@@ -57,6 +50,10 @@ impl Store {
     #[must_use]
     pub fn new(shard: Shard) -> Self {
         Self { shard, batch: Batch::new(), listings: Listings::default(), written: 0 }
+    }
+
+    pub(crate) const fn shard(&self) -> &Shard {
+        &self.shard
     }
 
     /// Applies all changes or none; visible at once.
@@ -195,23 +192,5 @@ impl Rows for Source<'_> {
     fn get(&self, row: &[u8]) -> Result<Vec<u8>, String> {
         let copy = |value: Option<&[u8]>| value.map(<[u8]>::to_vec).unwrap_or_default();
         self.0.get_with(row, copy).map_err(|e| e.to_string())
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn every_core_owns_the_rows_of_its_slots() {
-        for cores in [1, 2, 3, 7, 64] {
-            let splits = splits(cores);
-            assert_eq!(splits.len(), cores - 1);
-            for slot in Slot::all() {
-                let row = row::of_clock(slot);
-                let shard = splits.partition_point(|s| s[..] <= row[..]);
-                assert_eq!(shard, slot.core(cores), "{slot} of {cores} cores");
-            }
-        }
     }
 }
