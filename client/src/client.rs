@@ -22,8 +22,8 @@ use crate::counter::Counter;
 use crate::dial::dial_any;
 use crate::error::{ClientError, Told};
 use crate::limits::{
-    ADDRESSES_MAX, ANSWER_MARGIN_MAX, DIAL_TIMEOUT, HEDGES_PER_THOUSAND, REQUEST_TIMEOUT,
-    RETRIES_PER_THOUSAND, RETRY_RESERVE,
+    ADDRESSES_MAX, ANSWER_MARGIN_MAX, DIAL_TIMEOUT, HEDGE_RESERVE, HEDGES_PER_THOUSAND,
+    REQUEST_TIMEOUT, RETRIES_PER_THOUSAND, RETRY_RESERVE,
 };
 use crate::link::{Link, NoAnswer};
 use crate::many::GetMany;
@@ -191,7 +191,7 @@ impl Client {
             link: Mutex::new(Arc::new(Link::open(dialled))),
             hlc: AtomicU64::new(0),
             routes: Routes::default(),
-            hedges: Budget::new(HEDGES_PER_THOUSAND, 1),
+            hedges: Budget::new(HEDGES_PER_THOUSAND, HEDGE_RESERVE),
             retries: Budget::new(RETRIES_PER_THOUSAND, RETRY_RESERVE),
             counts: Counts::default(),
         };

@@ -48,6 +48,9 @@ pub const HEDGE_DELAY_MIN: Duration = Duration::from_millis(1);
 /// How many reads in a thousand may be asked of a second node because the first is slow.
 pub const HEDGES_PER_THOUSAND: i64 = 50;
 
+/// How many reads may be asked of a second node in a row, when none was for long.
+pub const HEDGE_RESERVE: i64 = 10;
+
 /// How many requests in a thousand may be asked again.
 pub const RETRIES_PER_THOUSAND: i64 = 100;
 

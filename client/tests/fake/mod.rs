@@ -116,7 +116,7 @@ async fn serve(
                 // A client that refuses us is part of some stories.
                 let Ok(connection) = incoming.await else { return };
                 if let Ok((send, recv)) = connection.accept_bi().await {
-                    talk(&connection, id, send, recv, &*script).await;
+                    talk(&connection, id, send, recv, &script).await;
                 }
                 connection.closed().await;
             });
