@@ -1,25 +1,34 @@
-//! Client: a cluster to talk to, through whichever node answers.
+//! Client: a cluster to talk to, through the node that holds the key or whichever answers.
 //!
 //! Promise: a request is sent again by itself only where that is safe: when it had not left, when
-//! the node said that it had done nothing, or when it only reads.
+//! the node said that it had done nothing, or when it only reads; and never more often than a tenth
+//! of the requests, so that a cluster in trouble is not asked many times over.
 
 use core::fmt;
+use core::sync::atomic::{AtomicU64, Ordering};
 use core::time::Duration;
 use std::sync::Arc;
 
 use bytes::Bytes;
 use ring::{Hlc, NodeId, Slot};
 use tokio::sync::Mutex;
-use tokio::time::Instant;
+use tokio::time::{Instant, sleep};
 use wire::reply::Owner;
 use wire::{ClientReply, ClientRequest, ClusterStatus};
 
+use crate::budget::Budget;
 use crate::causal::Context;
+use crate::counter::Counter;
 use crate::dial::dial_any;
 use crate::error::{ClientError, Told};
-use crate::limits::{ADDRESSES_MAX, ANSWER_MARGIN_MAX, DIAL_TIMEOUT, REQUEST_TIMEOUT};
+use crate::limits::{
+    ADDRESSES_MAX, ANSWER_MARGIN_MAX, DIAL_TIMEOUT, HEDGE_RESERVE, HEDGES_PER_THOUSAND,
+    REQUEST_TIMEOUT, RETRIES_PER_THOUSAND, RETRY_RESERVE,
+};
 use crate::link::{Link, NoAnswer};
+use crate::many::GetMany;
 use crate::request::{Delete, Get, Put};
+use crate::routes::{Node, Routes};
 use crate::tls::Tls;
 
 /// How long to wait for what.
@@ -37,6 +46,46 @@ impl Default for Patience {
     }
 }
 
+/// How a client goes about its requests.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Settings {
+    /// How long to wait for what.
+    pub patience: Patience,
+    /// The zone that the program runs in: reads go to replicas there before others. None if it does
+    /// not matter.
+    pub zone: Option<String>,
+    /// Ask a second replica when the first takes longer to answer a read than it took for nineteen
+    /// of twenty; for one read in twenty at most.
+    pub hedging: bool,
+}
+
+impl Default for Settings {
+    fn default() -> Self {
+        Self { patience: Patience::default(), zone: None, hedging: true }
+    }
+}
+
+impl From<Patience> for Settings {
+    fn from(patience: Patience) -> Self {
+        Self { patience, ..Self::default() }
+    }
+}
+
+/// What a client has done so far.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Tally {
+    /// Requests for keys.
+    pub requests: u64,
+    /// Of these, asked of a node that holds the key.
+    pub routed: u64,
+    /// Reads for which a second node was asked because the first was slow.
+    pub hedged: u64,
+    /// Requests that were asked again after a failure.
+    pub retried: u64,
+    /// The epoch of the map of the slots; none before there is one.
+    pub epoch: Option<u64>,
+}
+
 /// A connection to a cluster. Clones share it.
 #[derive(Clone)]
 pub struct Client {
@@ -46,14 +95,27 @@ pub struct Client {
 struct Inner {
     addresses: Vec<String>,
     tls: Tls,
-    patience: Patience,
-    link: Mutex<Current>,
+    settings: Settings,
+    /// The node that is asked what concerns no key, or whose key's holders are not known.
+    link: Mutex<Arc<Link>>,
+    /// The greatest clock heard on any link.
+    hlc: AtomicU64,
+    routes: Routes,
+    hedges: Budget,
+    retries: Budget,
+    counts: Counts,
 }
 
-struct Current {
-    link: Arc<Link>,
-    /// The greatest clock heard on earlier links.
-    hlc: Hlc,
+#[derive(Default)]
+struct Counts {
+    requests: AtomicU64,
+    routed: AtomicU64,
+    hedged: AtomicU64,
+    retried: AtomicU64,
+}
+
+fn one_more(count: &AtomicU64) {
+    count.fetch_add(1, Ordering::Relaxed);
 }
 
 /// Who holds a key.
@@ -85,6 +147,11 @@ pub(crate) struct Asking {
 }
 
 impl Asking {
+    /// Something that must not happen twice.
+    pub(crate) const fn once(timeout: Duration) -> Self {
+        Self { timeout, repeatable: false }
+    }
+
     /// Something that changes nothing.
     pub(crate) const fn harmless(timeout: Duration) -> Self {
         Self { timeout, repeatable: true }
@@ -104,25 +171,36 @@ impl Client {
         Self::connect_with(addresses, tls, Patience::default()).await
     }
 
-    /// As [`Client::connect`], with a patience of one's own.
+    /// As [`Client::connect`], with settings of one's own, or only a [`Patience`].
     ///
     /// # Errors
     /// As [`Client::connect`].
     pub async fn connect_with<A: Into<String>>(
         addresses: impl IntoIterator<Item = A>,
         tls: Tls,
-        patience: Patience,
+        settings: impl Into<Settings>,
     ) -> Result<Self, ClientError> {
+        let settings = settings.into();
         let addresses = addresses.into_iter().map(Into::into).take(ADDRESSES_MAX);
         let addresses: Vec<String> = addresses.collect();
-        let link = Arc::new(Link::open(dial_any(&addresses, &tls, patience.dial).await?));
-        let link = Mutex::new(Current { link, hlc: Hlc(0) });
-        Ok(Self { inner: Arc::new(Inner { addresses, tls, patience, link }) })
+        let dialled = dial_any(&addresses, &tls, settings.patience.dial).await?;
+        let inner = Inner {
+            addresses,
+            tls,
+            settings,
+            link: Mutex::new(Arc::new(Link::open(dialled))),
+            hlc: AtomicU64::new(0),
+            routes: Routes::default(),
+            hedges: Budget::new(HEDGES_PER_THOUSAND, HEDGE_RESERVE),
+            retries: Budget::new(RETRIES_PER_THOUSAND, RETRY_RESERVE),
+            counts: Counts::default(),
+        };
+        Ok(Self { inner: Arc::new(inner) })
     }
 
     /// Reads a key.
     pub fn get(&self, key: impl Into<Bytes>) -> Get {
-        let timeout = self.inner.patience.request;
+        let timeout = self.inner.settings.patience.request;
         Get { client: self.clone(), key: key.into(), level: None, timeout }
     }
 
@@ -136,14 +214,43 @@ impl Client {
             level: None,
             durability: None,
             ttl: None,
-            timeout: self.inner.patience.request,
+            timeout: self.inner.settings.patience.request,
         }
     }
 
     /// Removes a key.
     pub fn delete(&self, key: impl Into<Bytes>) -> Delete {
-        let timeout = self.inner.patience.request;
+        let timeout = self.inner.settings.patience.request;
         Delete { client: self.clone(), key: key.into(), context: None, level: None, timeout }
+    }
+
+    /// Reads several keys at once: each from a node that holds it, all of one node in one request.
+    pub fn get_many<K: Into<Bytes>>(&self, keys: impl IntoIterator<Item = K>) -> GetMany {
+        let keys = keys.into_iter().map(Into::into).collect();
+        GetMany { client: self.clone(), keys, level: None, timeout: self.patience().request }
+    }
+
+    /// A counter: additions of different writers all count, whichever nodes take them.
+    pub fn counter(&self, key: impl Into<Bytes>) -> Counter {
+        Counter { client: self.clone(), key: key.into() }
+    }
+
+    /// What this client and its clones have done so far.
+    #[must_use]
+    pub fn tally(&self) -> Tally {
+        let (counts, read) =
+            (&self.inner.counts, |count: &AtomicU64| count.load(Ordering::Relaxed));
+        Tally {
+            requests: read(&counts.requests),
+            routed: read(&counts.routed),
+            hedged: read(&counts.hedged),
+            retried: read(&counts.retried),
+            epoch: self.inner.routes.epoch(),
+        }
+    }
+
+    pub(crate) fn patience(&self) -> Patience {
+        self.inner.settings.patience
     }
 
     /// The cluster as the node that is asked sees it.
@@ -182,35 +289,189 @@ impl Client {
 
     /// The node that the next request goes to, unless it is gone by then.
     pub async fn contact(&self) -> Contact {
-        let current = self.inner.link.lock().await;
-        let (answer, address) = (current.link.answer(), current.link.address().to_owned());
+        let link = self.inner.link.lock().await;
+        let (answer, address) = (link.answer(), link.address().to_owned());
         Contact { node: answer.node, address, wire: answer.wire }
     }
 
     /// How many requests wait for their answers.
     pub async fn pending(&self) -> usize {
-        self.inner.link.lock().await.link.pending()
+        let routed: usize = self.inner.routes.links().iter().map(|link| link.pending()).sum();
+        routed + self.inner.link.lock().await.pending()
     }
 
-    /// Says farewell to the node, and waits a moment until it was heard. Dropping the last clone
+    /// Says farewell to the nodes, and waits a moment until it was heard. Dropping the last clone
     /// does so without waiting.
     pub async fn close(self) {
-        let link = self.inner.link.lock().await.link.clone();
+        for link in self.inner.routes.links() {
+            link.close().await;
+        }
+        let link = self.inner.link.lock().await.clone();
         link.close().await;
     }
 
     async fn ask_default(&self, request: &ClientRequest<'_>) -> Result<ClientReply, ClientError> {
-        self.ask(Asking::harmless(self.inner.patience.request), request).await
+        self.ask(Asking::harmless(self.inner.settings.patience.request), request).await
     }
 
     pub(crate) async fn write(
         &self,
+        key: &[u8],
         timeout: Duration,
         request: &ClientRequest<'_>,
     ) -> Result<Context, ClientError> {
-        match self.ask(Asking { timeout, repeatable: false }, request).await? {
+        match self.ask_for(key, Asking::once(timeout), request).await? {
             ClientReply::Done { context } => Ok(Context(context)),
             other => Err(Self::misfit(&other)),
+        }
+    }
+
+    /// Asks a node that holds `key`, or another if none of them is at hand.
+    pub(crate) async fn ask_for(
+        &self,
+        key: &[u8],
+        asking: Asking,
+        request: &ClientRequest<'_>,
+    ) -> Result<ClientReply, ClientError> {
+        let inner = &*self.inner;
+        one_more(&inner.counts.requests);
+        inner.hedges.earn();
+        inner.retries.earn();
+        let until = Instant::now() + asking.timeout;
+        let at_hand = self.at_hand(Slot::of_key(key), asking.repeatable);
+        for (place, (node, link)) in at_hand.iter().enumerate() {
+            if place > 0 {
+                if !inner.retries.spend() {
+                    break;
+                }
+                one_more(&inner.counts.retried);
+            }
+            let other =
+                at_hand.get(place + 1).filter(|_| asking.repeatable && inner.settings.hedging);
+            let asked = self.ask_hedged((node, link), other, asking, request, until);
+            match asked.await {
+                Ok(reply) => {
+                    one_more(&inner.counts.routed);
+                    return Ok(reply);
+                }
+                Err(NoAnswer::NotSent) => node.shun(),
+                Err(NoAnswer::Lost { reason }) => {
+                    node.shun();
+                    if !asking.repeatable {
+                        let address = link.address().into();
+                        return Err(ClientError::Interrupted { address, reason });
+                    }
+                }
+                Err(NoAnswer::Error(ClientError::NotReady { .. })) => node.shun(),
+                Err(NoAnswer::Error(error)) => return Err(Self::timed(error, asking)),
+            }
+        }
+        let left = until.saturating_duration_since(Instant::now());
+        let rest = Asking { timeout: left, ..asking };
+        self.ask(rest, request).await.map_err(|error| Self::timed(error, asking))
+    }
+
+    /// The holders of `slot` to which a connection stands, in the order in which to ask them.
+    pub(crate) fn at_hand(&self, slot: Slot, is_read: bool) -> Vec<(Arc<Node>, Arc<Link>)> {
+        self.look_at_map();
+        let Inner { tls, settings, routes, .. } = &*self.inner;
+        let holders = routes.holders(slot, is_read, settings.zone.as_deref());
+        let link = |node: Arc<Node>| {
+            let link = node.link(tls, settings.patience.dial)?;
+            Some((node, link))
+        };
+        holders.into_iter().filter_map(link).collect()
+    }
+
+    /// Fetches the map of the slots in the background if there is none, or a later one.
+    fn look_at_map(&self) {
+        if !self.inner.routes.wants_map() {
+            return;
+        }
+        let client = self.clone();
+        tokio::spawn(async move {
+            let asked = client.ask_default(&ClientRequest::Layout).await;
+            let map = match asked {
+                Ok(ClientReply::Layout { layout, down }) => Ok((*layout, down)),
+                // A node of an earlier version: all requests go through it.
+                Ok(_) | Err(ClientError::Invalid { .. }) => Err(true),
+                Err(_) => Err(false),
+            };
+            client.inner.routes.fetched(map);
+        });
+    }
+
+    /// Asks one node, and if it is slow, and there is a budget, another one besides.
+    async fn ask_hedged(
+        &self,
+        (node, link): (&Arc<Node>, &Arc<Link>),
+        other: Option<&(Arc<Node>, Arc<Link>)>,
+        asking: Asking,
+        request: &ClientRequest<'_>,
+        until: Instant,
+    ) -> Result<ClientReply, NoAnswer> {
+        let began = Instant::now();
+        let first = self.ask_link(link, asking, request, until);
+        tokio::pin!(first);
+        let after = node.latency.hedge_after();
+        let (Some(after), Some((other, other_link))) = (after, other) else {
+            let reply = first.await;
+            node.latency.record(began.elapsed());
+            return reply;
+        };
+        tokio::select! {
+            reply = &mut first => {
+                node.latency.record(began.elapsed());
+                return reply;
+            }
+            () = sleep(after) => {}
+        }
+        if !self.inner.hedges.spend() {
+            let reply = first.await;
+            node.latency.record(began.elapsed());
+            return reply;
+        }
+        one_more(&self.inner.counts.hedged);
+        let again = Instant::now();
+        let second = self.ask_link(other_link, asking, request, until);
+        tokio::pin!(second);
+        // The first good answer counts; a bad one only if the other is bad as well. Whoever loses is
+        // dropped, which tells its node to stop.
+        tokio::select! {
+            reply = &mut first => {
+                node.latency.record(began.elapsed());
+                if reply.is_ok() { reply } else { second.await.or(reply) }
+            }
+            reply = &mut second => {
+                other.latency.record(again.elapsed());
+                // That slow at least: else the slow node would look fast by not being waited for.
+                node.latency.record(began.elapsed());
+                if reply.is_ok() { reply } else { first.await }
+            }
+        }
+    }
+
+    pub(crate) async fn ask_link(
+        &self,
+        link: &Link,
+        asking: Asking,
+        request: &ClientRequest<'_>,
+        until: Instant,
+    ) -> Result<ClientReply, NoAnswer> {
+        let left = until.saturating_duration_since(Instant::now()).min(asking.timeout);
+        let told = left - ANSWER_MARGIN_MAX.min(left / 10);
+        let hlc = Hlc(self.inner.hlc.fetch_max(link.hlc().0, Ordering::Relaxed)).max(link.hlc());
+        let reply = link.ask(request, hlc, told, until).await;
+        self.inner.hlc.fetch_max(link.hlc().0, Ordering::Relaxed);
+        self.inner.routes.hear_epoch(link.epoch());
+        reply
+    }
+
+    /// A link does not know how long the request was given.
+    fn timed(error: ClientError, asking: Asking) -> ClientError {
+        match error {
+            ClientError::TimedOut { .. } => ClientError::TimedOut { after: asking.timeout },
+            error => error,
         }
     }
 
@@ -225,62 +486,55 @@ impl Client {
         let mut gone: Option<Arc<Link>> = None;
         loop {
             let link = self.link_other_than(gone.take(), until, asking.timeout).await?;
-            let left = until.saturating_duration_since(Instant::now());
-            let told = left - ANSWER_MARGIN_MAX.min(left / 10);
-            let error = match link.0.ask(request, link.1, told, until).await {
+            let error = match self.ask_link(&link, asking, request, until).await {
                 Ok(reply) => return Ok(reply),
                 Err(NoAnswer::NotSent) => {
-                    let (address, reason) = (link.0.address().into(), "it was gone".into());
+                    let (address, reason) = (link.address().into(), "it was gone".into());
                     ClientError::Interrupted { address, reason }
                 }
                 Err(NoAnswer::Lost { reason }) => {
-                    let error =
-                        ClientError::Interrupted { address: link.0.address().into(), reason };
+                    let error = ClientError::Interrupted { address: link.address().into(), reason };
                     if !asking.repeatable {
                         return Err(error);
                     }
                     error
                 }
                 Err(NoAnswer::Error(error @ ClientError::NotReady { .. })) => error,
-                Err(NoAnswer::Error(ClientError::TimedOut { .. })) => {
-                    return Err(ClientError::TimedOut { after: asking.timeout });
-                }
-                Err(NoAnswer::Error(error)) => return Err(error),
+                Err(NoAnswer::Error(error)) => return Err(Self::timed(error, asking)),
             };
             if turns_left == 0 {
                 return Err(error);
             }
             turns_left -= 1;
-            gone = Some(link.0);
+            gone = Some(link);
         }
     }
 
-    /// The link of this client, or a new one if that is `gone` or broken. With it comes the clock
-    /// to say.
+    /// The link of this client, or a new one if that is `gone` or broken.
     async fn link_other_than(
         &self,
         gone: Option<Arc<Link>>,
         until: Instant,
         given: Duration,
-    ) -> Result<(Arc<Link>, Hlc), ClientError> {
+    ) -> Result<Arc<Link>, ClientError> {
         let inner = &*self.inner;
         let late = |_| ClientError::TimedOut { after: given };
         let mut current = tokio::time::timeout_at(until, inner.link.lock()).await.map_err(late)?;
-        let unwanted = gone.is_some_and(|gone| Arc::ptr_eq(&gone, &current.link));
-        if unwanted || !current.link.is_alive() {
+        let unwanted = gone.is_some_and(|gone| Arc::ptr_eq(&gone, &current));
+        if unwanted || !current.is_alive() {
             // The address that failed comes last.
-            let failed = current.link.address();
+            let failed = current.address();
             let place = inner.addresses.iter().position(|a| a == failed).map_or(0, |at| at + 1);
             let mut addresses = inner.addresses.clone();
             let count = addresses.len().max(1);
             addresses.rotate_left(place % count);
-            let patience = inner.patience.dial.min(until.saturating_duration_since(Instant::now()));
+            let left = until.saturating_duration_since(Instant::now());
+            let patience = inner.settings.patience.dial.min(left);
             let dialled = dial_any(&addresses, &inner.tls, patience).await?;
-            current.hlc = current.hlc.max(current.link.hlc());
-            current.link = Arc::new(Link::open(dialled));
+            inner.hlc.fetch_max(current.hlc().0, Ordering::Relaxed);
+            *current = Arc::new(Link::open(dialled));
         }
-        let hlc = current.hlc.max(current.link.hlc());
-        Ok((current.link.clone(), hlc))
+        Ok(current.clone())
     }
 
     /// An answer to another question than the one that was asked.
@@ -288,6 +542,9 @@ impl Client {
         let why = match reply {
             ClientReply::Value { .. } => "a value",
             ClientReply::Done { .. } => "an acknowledgement",
+            ClientReply::Values { .. } => "several values",
+            ClientReply::Number { .. } => "a number",
+            ClientReply::Layout { .. } => "a map of the slots",
             ClientReply::Status(_) => "a status",
             ClientReply::Owners { .. } => "owners",
             ClientReply::Pong => "a pong",

@@ -17,12 +17,12 @@
 //! # }
 //! ```
 //!
-//! One connection carries all requests of a client and its clones; it goes to one node, which asks
-//! the others, and moves to another node when that one is gone. Dropping a future cancels its
-//! request. The context of a read is opaque: hand it to the write that replaces what was read, and
+//! A client and its clones share one connection to each node. A request for a key goes to a node that
+//! holds it, by a map of the slots that is fetched with the first request and again whenever an
+//! answer speaks of a later one; whatever else is asked, and what finds no such node at hand, goes
+//! to the node that answered first. A read whose node is slow is asked of another one too, within a
+//! budget. Dropping a future cancels its request, here and at the node. The context of a read is opaque: hand it to the write that replaces what was read, and
 //! concurrent writes show as several values instead of being lost.
-//!
-//! Absent on purpose, for now: choosing the node by the key, asking two nodes at once.
 //!
 //! Reading order: [`Client`]; [`request`] (what may be said of one request); [`Tls`];
 //! [`ClientError`]; [`context`](mod@context), the file in which `ringctl` finds its clusters.
@@ -32,6 +32,12 @@ mod client;
 pub mod request;
 
 mod causal;
+mod counter;
+mod many;
+
+mod budget;
+mod latency;
+mod routes;
 
 mod tls;
 
@@ -45,8 +51,10 @@ pub mod context;
 pub mod limits;
 
 pub use causal::{Context, Read};
-pub use client::{Client, Contact, Owners, Patience};
+pub use client::{Client, Contact, Owners, Patience, Settings, Tally};
+pub use counter::{Add, Counter};
 pub use error::{Attempt, ClientError, Told};
+pub use many::GetMany;
 pub use tls::Tls;
 
 pub use certs::{CertError, Identity, Role, TlsFiles};

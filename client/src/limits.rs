@@ -39,6 +39,24 @@ pub const IDLE_TIMEOUT: Duration = Duration::from_secs(2);
 /// The round trip to assume before one was measured: a lost first datagram is repeated after three.
 pub const INITIAL_RTT: Duration = Duration::from_millis(100);
 
+/// A node that could not be reached, or was lost, is not dialled again for so long.
+pub const SHUN_FOR: Duration = Duration::from_secs(1);
+
+/// A second node is never asked sooner than this after the first.
+pub const HEDGE_DELAY_MIN: Duration = Duration::from_millis(1);
+
+/// How many reads in a thousand may be asked of a second node because the first is slow.
+pub const HEDGES_PER_THOUSAND: i64 = 50;
+
+/// How many reads may be asked of a second node in a row, when none was for long.
+pub const HEDGE_RESERVE: i64 = 10;
+
+/// How many requests in a thousand may be asked again.
+pub const RETRIES_PER_THOUSAND: i64 = 100;
+
+/// How many may be asked again before any share was earned.
+pub const RETRY_RESERVE: i64 = 10;
+
 /// How long a farewell may take.
 pub const CLOSE_TIMEOUT: Duration = Duration::from_millis(500);
 

@@ -60,24 +60,43 @@ struct Shared {
     /// The greatest clock heard, to be said with the next request: a node never mints below what
     /// its clients have seen.
     hlc: AtomicU64,
+    /// The latest epoch that the node spoke of.
+    epoch: AtomicU64,
 }
 
 #[derive(Default)]
 struct Waiting {
     askers: BTreeMap<u64, oneshot::Sender<Outcome>>,
     asked: u64,
+    /// How many of those that wait are for the client's own use.
+    own: usize,
     ended: Option<String>,
 }
 
-/// A request that waits; forgotten when it is dropped.
+/// A request that waits; forgotten when it is dropped, and the node is told to forget it too.
 struct Place<'a> {
-    shared: &'a Shared,
+    link: &'a Link,
     id: u64,
+    /// It is for the client's own use.
+    own: bool,
+    /// It has left, so that the node works on it.
+    left: bool,
 }
 
 impl Drop for Place<'_> {
     fn drop(&mut self) {
-        self.shared.waiting().askers.remove(&self.id);
+        let mut waiting = self.link.shared.waiting();
+        let unanswered = waiting.askers.remove(&self.id).is_some();
+        waiting.own -= usize::from(self.own);
+        drop(waiting);
+        if unanswered && self.left {
+            let header = Header::new(Kind::CLIENT_REQUEST);
+            let cancel = ClientRequest::Cancel { request_id: self.id };
+            // A full queue means that the node hears of much else: it finds out by the deadline.
+            if let Ok(frame) = framed(header, &cancel) {
+                drop(self.link.queue.try_send(frame));
+            }
+        }
     }
 }
 
@@ -127,14 +146,20 @@ impl Link {
         self.shared.waiting().ended.is_none()
     }
 
-    /// How many requests wait for their answers.
+    /// How many requests of the program wait for their answers.
     pub(crate) fn pending(&self) -> usize {
-        self.shared.waiting().askers.len()
+        let waiting = self.shared.waiting();
+        waiting.askers.len().saturating_sub(waiting.own)
     }
 
     /// The greatest clock that was heard.
     pub(crate) fn hlc(&self) -> Hlc {
         Hlc(self.shared.hlc.load(Ordering::Relaxed))
+    }
+
+    /// The latest epoch that the node spoke of.
+    pub(crate) fn epoch(&self) -> u64 {
+        self.shared.epoch.load(Ordering::Relaxed)
     }
 
     /// Sends `request`, which may take `told` as the node hears it, and waits for its answer until
@@ -146,12 +171,13 @@ impl Link {
         told: Duration,
         until: Instant,
     ) -> Result<ClientReply, NoAnswer> {
-        let (place, answer) = self.take_place()?;
+        let own = matches!(request, ClientRequest::Layout);
+        let (mut place, answer) = self.take_place(own)?;
         let header = Header { hlc, request_id: place.id, ..Header::new(Kind::CLIENT_REQUEST) };
         let frame = framed(header.with_time_left(Some(told)), request).map_err(NoAnswer::Error)?;
         let late = || NoAnswer::Error(ClientError::TimedOut { after: Duration::ZERO });
         match timeout_at(until, self.queue.send(frame)).await {
-            Ok(Ok(())) => {}
+            Ok(Ok(())) => place.left = true,
             Ok(Err(_)) => return Err(NoAnswer::NotSent),
             Err(_) => return Err(late()),
         }
@@ -171,7 +197,7 @@ impl Link {
         }
     }
 
-    fn take_place(&self) -> Result<(Place<'_>, oneshot::Receiver<Outcome>), NoAnswer> {
+    fn take_place(&self, own: bool) -> Result<(Place<'_>, oneshot::Receiver<Outcome>), NoAnswer> {
         let mut waiting = self.shared.waiting();
         if waiting.ended.is_some() {
             return Err(NoAnswer::NotSent);
@@ -183,10 +209,11 @@ impl Link {
             return Err(NoAnswer::Error(ClientError::Overloaded { retry_after, told }));
         }
         waiting.asked += 1;
+        waiting.own += usize::from(own);
         let id = waiting.asked;
         let (asker, answer) = oneshot::channel();
         waiting.askers.insert(id, asker);
-        Ok((Place { shared: &self.shared, id }, answer))
+        Ok((Place { link: self, id, own, left: false }, answer))
     }
 
     /// Says farewell, and waits a moment until it was heard.
@@ -298,6 +325,7 @@ fn deliver_piece(
         let frame = decoder.decode(piece).map_err(|e| e.to_string())?;
         let frame = frame.ok_or("a piece ends inside a frame")?;
         shared.hlc.fetch_max(frame.header.hlc.0, Ordering::Relaxed);
+        shared.epoch.fetch_max(frame.header.epoch, Ordering::Relaxed);
         match frame.header.kind {
             Kind::CLIENT_REPLY => {
                 shared.answer(frame.header.request_id, codec::decode(frame.body));

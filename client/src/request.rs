@@ -127,7 +127,7 @@ impl IntoFuture for Get {
         Box::pin(async move {
             let Self { client, key, level, timeout } = self;
             let asking = Asking::harmless(timeout);
-            match client.ask(asking, &ClientRequest::Get { key: &key, level }).await? {
+            match client.ask_for(&key, asking, &ClientRequest::Get { key: &key, level }).await? {
                 ClientReply::Value { values, context } => {
                     Ok(Read { values, context: Context(context) })
                 }
@@ -149,7 +149,7 @@ impl IntoFuture for Put {
             let context = context.as_ref().map(Context::as_bytes);
             let (key, value) = (&key[..], &value[..]);
             let put = ClientRequest::Put { key, value, context, level, durability, ttl_ms };
-            client.write(timeout, &put).await
+            client.write(key, timeout, &put).await
         })
     }
 }
@@ -163,7 +163,7 @@ impl IntoFuture for Delete {
         Box::pin(async move {
             let Self { client, key, context, level, timeout } = self;
             let context = context.as_ref().map(Context::as_bytes);
-            client.write(timeout, &ClientRequest::Delete { key: &key, context, level }).await
+            client.write(&key, timeout, &ClientRequest::Delete { key: &key, context, level }).await
         })
     }
 }

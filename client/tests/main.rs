@@ -7,3 +7,4 @@ mod fake;
 mod contexts;
 mod faults;
 mod requests;
+mod routes;

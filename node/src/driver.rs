@@ -23,13 +23,13 @@ use tokio::time::{Instant as TokioInstant, MissedTickBehavior, interval, sleep_u
 use tracing::{debug, error, warn};
 use wire::{FrameDecoder, Kind, codec};
 
-use crate::admin;
 use crate::clock;
 use crate::error::Fault;
 use crate::front::listen;
 use crate::limits::DRAIN_MAX;
 use crate::members::Members;
 use crate::mesh::{ClientConn, Ending, Frames, Lane, Mesh, MeshConfig, MeshHandler};
+use crate::native;
 use crate::peers::{self, Heartbeat, LAYOUT, LAYOUT_WANTED};
 use crate::shared::Shared;
 use crate::turn::{Core, LOOK_AROUND};
@@ -307,9 +307,15 @@ impl MeshHandler for Ears {
 
     fn on_client(&self, _mesh: &Mesh, client: &ClientConn, frames: Frames<'_>) {
         let core = &mut *self.core.borrow_mut();
-        if let Err(e) = each_frame(frames, |frame| admin::on_frame(core, client, frame)) {
+        if let Err(e) = each_frame(frames, |frame| native::on_frame(core, client, frame)) {
             debug!(error = %e, "frames of a client cannot be read");
         }
+        core.run();
+    }
+
+    fn on_client_closed(&self, _mesh: &Mesh, client: &ClientConn, _ending: &Ending) {
+        let core = &mut *self.core.borrow_mut();
+        core.cancel_native(client.id(), None);
         core.run();
     }
 }

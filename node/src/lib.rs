@@ -9,7 +9,7 @@
 //! 2. [`driver`]: the thread of a core; [`mailbox`] and [`background`]: the other threads;
 //! 3. [`Server`]: a node from its start to its drain; [`state`]: what it remembers of itself;
 //! 4. [`config`], [`cli`], [`demo`]: what the operator says; [`status`], [`http`], [`metrics`],
-//!    [`admin`]: what he hears.
+//!    [`native`]: what he hears.
 
 pub mod allocator;
 pub mod clock;
@@ -29,6 +29,7 @@ pub mod members;
 pub mod peers;
 
 pub mod front;
+pub mod native;
 pub mod turn;
 
 pub mod background;
@@ -37,7 +38,6 @@ pub mod shared;
 
 pub mod server;
 
-pub mod admin;
 pub mod http;
 pub mod metrics;
 pub mod status;

@@ -27,7 +27,6 @@ use store::Store;
 use tokio::sync::Notify;
 use tracing::{error, warn};
 
-use crate::admin::NativeAsker;
 use crate::clock;
 use crate::front::conn::Conn;
 use crate::front::host::NodeHost;
@@ -35,6 +34,7 @@ use crate::limits::HOLD_US_MIN;
 use crate::members::Members;
 use crate::mesh::Lane;
 use crate::metrics::{Class, CoreReport};
+use crate::native::NativeAsker;
 use crate::peers::Sends;
 use crate::shared::Shared;
 use crate::slab::{Key, Slab};
@@ -57,6 +57,8 @@ pub enum Letter {
         id: u64,
         /// Its answer.
         answer: Answer,
+        /// The clock of the core that gave it.
+        hlc: Hlc,
     },
     /// For the mesh, which lives on core 0: whole frames.
     Frames {
@@ -219,6 +221,18 @@ impl Core {
         }
     }
 
+    /// The machine's clock now: what a reply that it has no part in says.
+    pub fn hlc(&mut self) -> Hlc {
+        let now = self.now();
+        self.peer.hlc(now)
+    }
+
+    /// The core that a slot belongs to.
+    #[must_use]
+    pub fn core_of(&self, slot: ring::Slot) -> usize {
+        slot.core(self.mail.len())
+    }
+
     /// Who ends turns: woken when one begins.
     pub fn set_waker(&mut self, waker: &Waker) {
         if !self.waker.will_wake(waker) {
@@ -327,11 +341,12 @@ impl Core {
 
     /// The client is gone: nobody waits for its answers any more.
     pub fn cancel(&mut self, conn: Key) {
-        let gone = |(key, asked): (Key, &mut Asked)| match asked.asker {
-            Asker::Conn { conn: c, .. } if c == conn => Some(key),
-            Asker::Conn { .. } | Asker::Native(_) => None,
-        };
-        let gone: Vec<Key> = self.asked.iter_mut().filter_map(gone).collect();
+        self.cancel_asked(|asked| matches!(asked.asker, Asker::Conn { conn: c, .. } if c == conn));
+    }
+
+    fn cancel_asked(&mut self, is_gone: impl Fn(&Asked) -> bool) {
+        let gone = self.asked.iter_mut().filter(|(_, asked)| is_gone(asked));
+        let gone: Vec<Key> = gone.map(|(key, _)| key).collect();
         for key in gone {
             self.asked.remove(key);
             let id = ((self.index as u64) << CORE_SHIFT) | key.to_bits();
@@ -342,13 +357,23 @@ impl Core {
         }
     }
 
+    /// A native client does not want the answer to this request of its connection any more; or to
+    /// any, if none is named.
+    pub fn cancel_native(&mut self, connection: u64, request_id: Option<u64>) {
+        let is_it = |asked: &Asked| match &asked.asker {
+            Asker::Native(asker) => asker.is_of(connection, request_id),
+            Asker::Conn { .. } => false,
+        };
+        self.cancel_asked(is_it);
+    }
+
     fn open(&mut self, letter: Letter) {
         self.begin();
         match letter {
             Letter::Event(event) => self.feed(event),
             Letter::Applied { tokens, failed: None } => drop(self.hold_back(tokens)),
             Letter::Applied { tokens, failed } => self.tell_applied(tokens, failed.as_deref()),
-            Letter::Answer { id, answer } => self.answer(id, answer),
+            Letter::Answer { id, answer, hlc } => self.answer(id, answer, hlc),
             Letter::Frames { to, lane, bytes } => {
                 if let Some(members) = &self.members {
                     let sent = members.send(to, lane, &bytes);
@@ -423,10 +448,12 @@ impl Core {
         match effect {
             Effect::Answer { id, answer } => {
                 let core = (id >> CORE_SHIFT) as usize;
+                let now = self.now();
+                let hlc = self.peer.hlc(now);
                 if core == self.index {
-                    self.answer(id, answer);
+                    self.answer(id, answer, hlc);
                 } else {
-                    self.hand(core, Letter::Answer { id, answer });
+                    self.hand(core, Letter::Answer { id, answer, hlc });
                 }
             }
             Effect::Send { to, message } => {
@@ -485,7 +512,7 @@ impl Core {
         }
     }
 
-    fn answer(&mut self, id: u64, answer: Answer) {
+    fn answer(&mut self, id: u64, answer: Answer, hlc: Hlc) {
         let now = self.now();
         let key = Key::from_bits(id & ((1 << CORE_SHIFT) - 1));
         let Some(asked) = self.asked.remove(key) else { return };
@@ -504,7 +531,7 @@ impl Core {
                 conn.session.on_answer(now, id, answer, &mut self.host, &mut conn.output);
                 self.after_session(key);
             }
-            Asker::Native(asker) => asker.answer(&self.shared, answer),
+            Asker::Native(asker) => asker.answer(&self.shared, answer, hlc),
         }
     }
 

@@ -43,6 +43,12 @@ pub enum Event {
     },
     /// The client is gone: stop working for it. Writes that were minted go on.
     Cancel(RequestId),
+    /// A client says which clock it has heard: nothing is minted below it from now on, so that what
+    /// it writes next counts as later than what it has seen.
+    Heard {
+        /// The clock.
+        hlc: Hlc,
+    },
     /// A message came.
     Received {
         /// From this node.

@@ -185,6 +185,7 @@ impl Peer {
                 self.on_submit(now, id, request, timeout_us, out);
             }
             Event::Cancel(id) => self.on_cancel(id),
+            Event::Heard { hlc } => drop(self.merge_clock(now, hlc, self.me())),
             Event::Received { from, epoch, hlc, message } => {
                 let skewed = self.merge_clock(now, hlc, from);
                 if epoch > self.epoch() {

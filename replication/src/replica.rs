@@ -353,7 +353,7 @@ impl Peer {
             Err(ahead) => {
                 self.stats.skewed_messages += 1;
                 if self.stats.skewed_messages.is_power_of_two() {
-                    tracing::warn!(%from, ?ahead, "a peer's clock is too far ahead of ours");
+                    tracing::warn!(%from, ?ahead, "a clock that was heard is too far ahead of ours");
                 }
                 true
             }

@@ -24,6 +24,9 @@ pub const VALUE_BYTES_MAX: u32 = 12 << 20;
 /// The largest key.
 pub const KEY_BYTES_MAX: u32 = 512 << 10;
 
+/// The most keys of one native request.
+pub const KEYS_MAX: usize = 4096;
+
 /// What a record carries beside key and value: clocks, siblings' heads, field names.
 pub const RECORD_OVERHEAD_BYTES_MAX: u32 = 1 << 20;
 

@@ -7,6 +7,7 @@
 use core::fmt;
 
 use bytes::Bytes;
+use ring::Layout;
 use serde::{Deserialize, Serialize};
 
 use crate::admin::ClusterStatus;
@@ -28,6 +29,24 @@ pub enum ClientReply {
         #[serde(default)]
         context: Bytes,
     },
+    /// What several keys hold, in the order in which they were asked for.
+    Values {
+        /// One for each key.
+        keys: Vec<Held>,
+    },
+    /// A counter's value, what was added included.
+    Number {
+        /// The value.
+        value: i64,
+    },
+    /// Which node holds which slot.
+    Layout {
+        /// The layout that the asked node has in force.
+        layout: Box<Layout>,
+        /// The members that it takes to be down.
+        #[serde(default)]
+        down: Vec<u32>,
+    },
     /// The cluster.
     Status(ClusterStatus),
     /// Who holds a key.
@@ -40,6 +59,21 @@ pub enum ClientReply {
     /// Nothing was asked.
     Pong,
     /// It did not work.
+    Error(ErrorReply),
+}
+
+/// What one of several keys holds, or why that is not known.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Held {
+    /// As in [`ClientReply::Value`].
+    Value {
+        /// The values.
+        values: Vec<Bytes>,
+        /// What was seen.
+        context: Bytes,
+    },
+    /// This key could not be read; others may have been.
     Error(ErrorReply),
 }
 

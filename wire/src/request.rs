@@ -56,6 +56,39 @@ pub enum ClientRequest<'a> {
         #[serde(default, skip_serializing_if = "Option::is_none")]
         level: Option<Level>,
     },
+    /// The values of several keys, read in one go: each key as `Get` would. Answered with `Values`,
+    /// in the order of the keys.
+    GetMany {
+        /// The keys; at most [`KEYS_MAX`](crate::limits::KEYS_MAX).
+        #[serde(borrow)]
+        keys: Vec<&'a serde_bytes::Bytes>,
+        /// As in `Get`.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        level: Option<Level>,
+    },
+    /// Adds to a counter. Not to be repeated by itself: a second one counts twice. Answered with
+    /// `Number`.
+    Add {
+        /// The key.
+        #[serde(borrow, with = "serde_bytes")]
+        key: &'a [u8],
+        /// What to add.
+        by: i64,
+        /// As in `Put`.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        level: Option<Level>,
+        /// As in `Put`.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        durability: Option<Durability>,
+    },
+    /// Whoever asked for this request of the same connection does not want to know any more. A write
+    /// that was minted goes on; all else stops. Not answered.
+    Cancel {
+        /// The request id of that request.
+        request_id: u64,
+    },
+    /// Which node holds which slot. Answered with `Layout`.
+    Layout,
     /// The cluster as the asked node sees it. Answered with `Status`.
     Status,
     /// Who holds a key. Answered with `Owners`.

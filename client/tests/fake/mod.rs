@@ -32,7 +32,18 @@ pub(crate) enum Answer {
     HangUp(u32, &'static str),
 }
 
-pub(crate) type Script = dyn Fn(&Header, &ClientRequest<'_>) -> Answer + Send + Sync;
+pub(crate) struct Script {
+    answer: Box<Answering>,
+    mapless: bool,
+}
+
+type Answering = dyn Fn(&Header, &ClientRequest<'_>) -> Answer + Send + Sync;
+
+impl Script {
+    fn is_mapless(&self) -> bool {
+        self.mapless
+    }
+}
 
 /// A node that listens; gone when it is dropped.
 pub(crate) struct FakeNode {
@@ -51,6 +62,19 @@ impl FakeNode {
         id: u32,
         script: impl Fn(&Header, &ClientRequest<'_>) -> Answer + Send + Sync + 'static,
     ) -> Self {
+        Self::start_as(pair, id, Script { answer: Box::new(script), mapless: true })
+    }
+
+    /// As [`FakeNode::start`], and the script hears of everything that a node hears of.
+    pub(crate) fn start_mapped(
+        pair: &CertPair,
+        id: u32,
+        script: impl Fn(&Header, &ClientRequest<'_>) -> Answer + Send + Sync + 'static,
+    ) -> Self {
+        Self::start_as(pair, id, Script { answer: Box::new(script), mapless: false })
+    }
+
+    fn start_as(pair: &CertPair, id: u32, script: Script) -> Self {
         let (started, address) = sync_channel(1);
         let (stop, stopped) = oneshot::channel();
         let credentials = Credentials::from_pair(pair).unwrap();
@@ -92,7 +116,7 @@ async fn serve(
                 // A client that refuses us is part of some stories.
                 let Ok(connection) = incoming.await else { return };
                 if let Ok((send, recv)) = connection.accept_bi().await {
-                    talk(&connection, id, send, recv, &*script).await;
+                    talk(&connection, id, send, recv, &script).await;
                 }
                 connection.closed().await;
             });
@@ -132,7 +156,18 @@ async fn talk(
         assert_eq!((frame.header.kind, frame.consumed), (Kind::CLIENT_REQUEST, piece.len()));
         let request = codec::decode(frame.body).unwrap();
         let id = frame.header.request_id;
-        match script(&frame.header, &request) {
+        if script.is_mapless() {
+            // As a node of an earlier version: it knows neither maps nor cancelled requests.
+            match request {
+                ClientRequest::Layout => {
+                    say(&mut send, [(id, error(ErrorCode::Invalid))]).await;
+                    continue;
+                }
+                ClientRequest::Cancel { .. } => continue,
+                _ => {}
+            }
+        }
+        match (script.answer)(&frame.header, &request) {
             Answer::Say(reply) => say(&mut send, [(id, reply)]).await,
             Answer::SayLast(reply) => {
                 say(&mut send, kept.drain(..).rev().chain([(id, reply)])).await;

@@ -1,5 +1,7 @@
 //! Processes that never outlive their test, and a Redis client that says what it heard.
 
+pub(crate) mod demo;
+
 use std::fs;
 use std::io::{Read, Write};
 use std::net::{TcpListener, TcpStream, UdpSocket};

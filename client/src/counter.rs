@@ -1,0 +1,94 @@
+//! Counter: a number that many add to at once, without losing any addition.
+//!
+//! An addition that timed out may have counted: it is not sent again by itself, and a program that
+//! repeats it may count twice. What has been acknowledged counts exactly once.
+
+use core::future::IntoFuture;
+use core::time::Duration;
+
+use bytes::Bytes;
+use wire::{ClientReply, ClientRequest, Durability, Level};
+
+use crate::client::{Asking, Client};
+use crate::error::{ClientError, Told};
+use crate::request::Answer;
+
+/// A counter, made by [`Client::counter`].
+#[derive(Clone, Debug)]
+pub struct Counter {
+    pub(crate) client: Client,
+    pub(crate) key: Bytes,
+}
+
+/// An addition, made by [`Counter::add`].
+#[derive(Clone, Debug)]
+#[must_use = "a request is sent when it is awaited"]
+pub struct Add {
+    client: Client,
+    key: Bytes,
+    by: i64,
+    level: Option<Level>,
+    durability: Option<Durability>,
+    timeout: Duration,
+}
+
+impl Counter {
+    /// Adds `by`, which may be negative. Gives the value as the coordinator knows it then.
+    pub fn add(&self, by: i64) -> Add {
+        let (client, key) = (self.client.clone(), self.key.clone());
+        let timeout = client.patience().request;
+        Add { client, key, by, level: None, durability: None, timeout }
+    }
+
+    /// The value; 0 if nothing was ever added.
+    ///
+    /// # Errors
+    /// [`ClientError`]; [`ClientError::Invalid`] if the key holds something else than a number.
+    pub async fn value(&self) -> Result<i64, ClientError> {
+        let read = self.client.get(self.key.clone()).await?;
+        let Some(value) = read.values().first() else { return Ok(0) };
+        let number = core::str::from_utf8(value).ok().and_then(|text| text.parse().ok());
+        number.ok_or_else(|| {
+            let why = "its value is not a 64-bit integer";
+            let told = Told::new("the key is no counter", why, "use another key");
+            ClientError::Invalid { told }
+        })
+    }
+}
+
+impl Add {
+    /// How many replicas must hold it; the keyspace's default if it is not said.
+    pub fn consistency(mut self, level: Level) -> Self {
+        self.level = Some(level);
+        self
+    }
+
+    /// What a replica's acknowledgement survives; the keyspace's default if it is not said.
+    pub fn durability(mut self, durability: Durability) -> Self {
+        self.durability = Some(durability);
+        self
+    }
+
+    /// How long it may take; the node hears of it.
+    pub fn timeout(mut self, timeout: Duration) -> Self {
+        self.timeout = timeout;
+        self
+    }
+}
+
+impl IntoFuture for Add {
+    /// The value then.
+    type Output = Result<i64, ClientError>;
+    type IntoFuture = Answer<i64>;
+
+    fn into_future(self) -> Self::IntoFuture {
+        Box::pin(async move {
+            let Self { client, key, by, level, durability, timeout } = self;
+            let request = ClientRequest::Add { key: &key, by, level, durability };
+            match client.ask_for(&key, Asking::once(timeout), &request).await? {
+                ClientReply::Number { value } => Ok(value),
+                other => Err(Client::misfit(&other)),
+            }
+        })
+    }
+}

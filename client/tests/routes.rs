@@ -1,0 +1,156 @@
+//! Requests go to the holders of their keys, to another when one is slow or gone, and stop when
+//! nobody wants their answer.
+
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use bytes::Bytes;
+use certs::{CaPair, Role};
+use ring::{ClusterId, Layout, Member, NodeId, Slot};
+use ringdb_client::{Client, Settings, Tls};
+use wire::{ClientReply, ClientRequest};
+
+use crate::fake::*;
+
+/// A layout of these nodes, in zones a, b, c.
+fn layout_of(addresses: &[String]) -> Layout {
+    let member = |(place, address): (usize, &String)| Member {
+        zone: ["a", "b", "c"][place].to_owned(),
+        ..Member::new(format!("n{}", place + 1), address.clone())
+    };
+    Layout::genesis(ClusterId(5), 3, addresses.iter().enumerate().map(member)).unwrap()
+}
+
+type Map = Arc<Mutex<Option<Layout>>>;
+
+/// A node that answers reads with its own number, and knows the map.
+fn knowing(ca: &CaPair, id: u32, map: &Map, silent: &Arc<AtomicBool>, heard: &Heard) -> FakeNode {
+    let (map, silent, heard) = (map.clone(), silent.clone(), heard.clone());
+    FakeNode::start_mapped(&node(ca, id), id, move |_, request| match request {
+        ClientRequest::Layout => {
+            let layout = map.lock().unwrap().clone().unwrap();
+            Answer::Say(ClientReply::Layout { layout: Box::new(layout), down: vec![] })
+        }
+        ClientRequest::Cancel { .. } => {
+            heard.cancels.fetch_add(1, Ordering::SeqCst);
+            Answer::Silence
+        }
+        ClientRequest::Get { .. } if silent.load(Ordering::SeqCst) => Answer::Silence,
+        ClientRequest::Get { .. } => {
+            let values = vec![Bytes::from(id.to_string())];
+            Answer::Say(ClientReply::Value { values, context: Bytes::new() })
+        }
+        other => panic!("{other:?}"),
+    })
+}
+
+#[derive(Clone, Default)]
+struct Heard {
+    cancels: Arc<AtomicU64>,
+}
+
+/// Three nodes that know the map, and a client in a zone.
+struct Stage {
+    ring: Client,
+    map: Map,
+    silent: [Arc<AtomicBool>; 3],
+    heard: Heard,
+    nodes: Vec<FakeNode>,
+}
+
+async fn stage(settings: Settings) -> Stage {
+    let ca = authority();
+    let (map, silent, heard) =
+        (Map::default(), <[Arc<AtomicBool>; 3]>::default(), Heard::default());
+    let nodes: Vec<_> =
+        (0..3).map(|i| knowing(&ca, i as u32 + 1, &map, &silent[i], &heard)).collect();
+    let addresses: Vec<_> = nodes.iter().map(FakeNode::address).collect();
+    *map.lock().unwrap() = Some(layout_of(&addresses));
+    let tls = Tls::from_pair(&visitor(&ca, Role::Client)).unwrap();
+    let ring = Client::connect_with([addresses[0].clone()], tls, settings).await.unwrap();
+    Stage { ring, map, silent, heard, nodes }
+}
+
+impl Stage {
+    /// Who answers a read of `key`.
+    async fn reader(&self, key: &str) -> String {
+        let read = self.ring.get(key.to_owned()).await.unwrap();
+        String::from_utf8(read.values()[0].to_vec()).unwrap()
+    }
+
+    /// Reads until this node answers: connections are made in the background.
+    async fn until_read_from(&self, key: &str, node: &str) {
+        for _ in 0..100_000 {
+            if self.reader(key).await == node {
+                return;
+            }
+            tokio::task::yield_now().await;
+        }
+        panic!("n{node} never answered for {key}: {:?}", self.ring.tally());
+    }
+
+    fn preferred(&self, key: &str) -> NodeId {
+        let map = self.map.lock().unwrap().clone().unwrap();
+        map.replicas(Slot::of_key(key.as_bytes()))[0]
+    }
+}
+
+#[tokio::test]
+async fn a_key_is_read_from_its_preferred_node_and_in_a_zone_from_the_node_there() {
+    let stage = stage_for(None).await;
+    for i in 0..20 {
+        let key = format!("k{i}");
+        stage.until_read_from(&key, &stage.preferred(&key).0.to_string()).await;
+    }
+    assert_eq!(stage.ring.tally().epoch, Some(1));
+    let zoned = stage_for(Some("c")).await;
+    for i in 0..20 {
+        zoned.until_read_from(&format!("k{i}"), "3").await;
+    }
+}
+
+async fn stage_for(zone: Option<&str>) -> Stage {
+    stage(Settings { zone: zone.map(str::to_owned), ..Settings::default() }).await
+}
+
+#[tokio::test]
+async fn a_slow_reader_is_not_waited_for_and_is_told_to_stop() {
+    let stage = stage_for(None).await;
+    let key = "hedged";
+    let first = stage.preferred(key).0;
+    stage.until_read_from(key, &first.to_string()).await;
+    // Enough answers to know what is slow, and to fill the budget again.
+    for _ in 0..400 {
+        stage.reader(key).await;
+    }
+    stage.silent[first as usize - 1].store(true, Ordering::SeqCst);
+    let hedged = stage.ring.tally().hedged;
+    let read = stage.ring.get(key).timeout(Duration::from_secs(20)).await.unwrap();
+    assert_ne!(read.values()[0], first.to_string(), "another node answered");
+    assert_eq!(stage.ring.tally().hedged, hedged + 1);
+    while stage.heard.cancels.load(Ordering::SeqCst) == 0 {
+        tokio::task::yield_now().await;
+    }
+    // The budget is a share of the reads: soon a slow one waits for its answer, or its time.
+    let mut given = 1;
+    while stage.ring.get(key).timeout(Duration::from_millis(200)).await.is_ok() {
+        given += 1;
+        assert!(given <= 12, "{:?}", stage.ring.tally());
+    }
+    assert_eq!(stage.nodes.len(), 3);
+}
+
+#[tokio::test]
+async fn without_hedging_a_slow_reader_is_waited_for() {
+    let stage = stage(Settings { hedging: false, ..Settings::default() }).await;
+    let key = "patient";
+    let first = stage.preferred(key).0;
+    stage.until_read_from(key, &first.to_string()).await;
+    for _ in 0..100 {
+        stage.reader(key).await;
+    }
+    stage.silent[first as usize - 1].store(true, Ordering::SeqCst);
+    stage.ring.get(key).timeout(Duration::from_millis(80)).await.unwrap_err();
+    assert_eq!(stage.ring.tally().hedged, 0);
+}

@@ -1,0 +1,155 @@
+//! Asker: a native client that waits for an answer, and the reply that it gets.
+//!
+//! A request over several slots is several tasks; they share one [`Many`], and whoever comes last
+//! sends the reply. Every reply carries the clock of whoever answered and the layout's epoch.
+
+use std::cell::RefCell;
+use std::rc::Rc;
+
+use bytes::Bytes;
+use replication::Answer;
+use replication::op::Outcome;
+use ring::Hlc;
+use tracing::debug;
+use wire::reply::Held;
+use wire::{ClientReply, ErrorCode, ErrorReply, FrameWriter, Header, Kind, codec};
+
+use super::explain::{explain, invalid, refused};
+use crate::mesh::ClientConn;
+use crate::shared::Shared;
+
+/// A native client that waits for an answer.
+pub struct NativeAsker {
+    pub(super) client: ClientConn,
+    pub(super) request_id: u64,
+    pub(super) reply: Kind,
+    pub(super) wants: Wants,
+}
+
+/// What the reply is made of.
+pub(super) enum Wants {
+    /// Nothing but that it is done, and what is seen now.
+    Done,
+    /// Every concurrent value.
+    Value,
+    /// A counter's value.
+    Number,
+    /// The values of these places among many keys.
+    Part { many: Rc<RefCell<Many>>, places: Vec<usize> },
+}
+
+/// The values of many keys, as they come in.
+pub(super) struct Many {
+    pub(super) held: Vec<Option<Held>>,
+    pub(super) parts_left: usize,
+    pub(super) hlc: Hlc,
+}
+
+impl std::fmt::Debug for NativeAsker {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "NativeAsker({})", self.request_id)
+    }
+}
+
+impl NativeAsker {
+    /// Whether it is of that connection, and that request if one is named.
+    #[must_use]
+    pub fn is_of(&self, connection: u64, request_id: Option<u64>) -> bool {
+        self.client.id() == connection && request_id.is_none_or(|id| self.request_id == id)
+    }
+
+    /// Answers with what the machine said, whose clock was at `hlc`.
+    pub fn answer(&self, shared: &Shared, answer: Answer, hlc: Hlc) {
+        if let Wants::Part { many, places } = &self.wants {
+            return self.answer_part(shared, many, places, answer, hlc);
+        }
+        let reply = match answer {
+            Answer::Done { outcomes, .. } => self.reply_to(outcomes),
+            Answer::Failed(error) => ClientReply::Error(explain(shared, error)),
+            Answer::Keys { .. } | Answer::Count(_) | Answer::Acks(_) => {
+                invalid("the request has no such answer")
+            }
+        };
+        self.send(shared, &reply, hlc);
+    }
+
+    fn reply_to(&self, outcomes: Vec<Outcome>) -> ClientReply {
+        for outcome in outcomes {
+            match (outcome, &self.wants) {
+                (Outcome::Siblings { values, context }, Wants::Value) => {
+                    let values = values.into_iter().map(|s| s.value).collect();
+                    return ClientReply::Value { values, context };
+                }
+                (Outcome::Siblings { context, .. }, _) => return ClientReply::Done { context },
+                (Outcome::Integer(value), Wants::Number) => return ClientReply::Number { value },
+                (Outcome::Failed(why), _) => return refused(why),
+                _ => {}
+            }
+        }
+        ClientReply::Done { context: Bytes::new() }
+    }
+
+    fn answer_part(
+        &self,
+        shared: &Shared,
+        many: &RefCell<Many>,
+        places: &[usize],
+        answer: Answer,
+        hlc: Hlc,
+    ) {
+        let mut many = many.borrow_mut();
+        let mut fill = |place: usize, held: Held| {
+            if let Some(room) = many.held.get_mut(place) {
+                *room = Some(held);
+            }
+        };
+        match answer {
+            Answer::Done { outcomes, .. } => {
+                for (place, outcome) in places.iter().zip(outcomes) {
+                    if let Outcome::Siblings { values, context } = outcome {
+                        let values = values.into_iter().map(|s| s.value).collect();
+                        fill(*place, Held::Value { values, context });
+                    }
+                }
+            }
+            Answer::Failed(error) => {
+                let error = explain(shared, error);
+                places.iter().for_each(|place| fill(*place, Held::Error(error.clone())));
+            }
+            Answer::Keys { .. } | Answer::Count(_) | Answer::Acks(_) => {}
+        }
+        many.hlc = many.hlc.max(hlc);
+        many.parts_left -= 1;
+        if many.parts_left == 0 {
+            let unknown = || Held::Error(no_answer());
+            let held = std::mem::take(&mut many.held);
+            let keys = held.into_iter().map(|held| held.unwrap_or_else(unknown)).collect();
+            self.send(shared, &ClientReply::Values { keys }, many.hlc);
+        }
+    }
+
+    pub(super) fn send(&self, shared: &Shared, reply: &ClientReply, hlc: Hlc) {
+        let mut writer = FrameWriter::new();
+        let header = Header::new(self.reply);
+        let epoch = shared.layout().epoch.0;
+        writer.begin(Header { request_id: self.request_id, epoch, hlc, ..header });
+        codec::encode_into(reply, writer.body());
+        let sent = writer.finish().map_err(|e| e.to_string()).and_then(|()| {
+            let append = |buffer: &mut Vec<u8>| buffer.extend_from_slice(writer.bytes());
+            self.client.reply(append).map_err(|e| e.to_string())
+        });
+        if let Err(why) = sent {
+            debug!(why, "a native client cannot be answered");
+        }
+    }
+}
+
+/// A key for which no answer came, though its part was answered.
+fn no_answer() -> ErrorReply {
+    ErrorReply {
+        code: ErrorCode::Internal,
+        what: "the key was not read".to_owned(),
+        why: "the replica answered another question".to_owned(),
+        fix: "compare the versions of the nodes".to_owned(),
+    }
+}

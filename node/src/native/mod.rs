@@ -1,0 +1,125 @@
+//! Native requests: what `ringctl` and the native client ask over the mesh.
+//!
+//! What a client may do stands in its certificate; clients and administrators may do all of this.
+//! A request that the machine has to answer waits in the core's table like any other; the answer
+//! leaves with the mesh's next flush. The clock that a client has heard is merged before anything is
+//! minted for it.
+
+mod asker;
+mod explain;
+mod task;
+
+use std::cell::RefCell;
+use std::rc::Rc;
+
+use replication::op::TaskError;
+use replication::{Event, Request};
+use ring::{Hlc, NodeId, Slot};
+use tracing::debug;
+use wire::reply::Owner;
+use wire::{ClientReply, ClientRequest, Frame, Kind, codec};
+
+pub use asker::NativeAsker;
+use asker::{Many, Wants};
+use explain::{explain, invalid};
+
+use crate::limits::REQUEST_TIMEOUT;
+use crate::mesh::ClientConn;
+use crate::shared::Shared;
+use crate::status;
+use crate::turn::{Asker, Core, Letter};
+
+/// A frame came from a native client.
+pub fn on_frame(core: &mut Core, client: &ClientConn, frame: &Frame<'_>) {
+    let reply = match frame.header.kind {
+        Kind::CLIENT_REQUEST => Kind::CLIENT_REPLY,
+        Kind::ADMIN_REQUEST => Kind::ADMIN_REPLY,
+        other => {
+            debug!(kind = ?other, "a native client sent a frame of an unknown kind");
+            return;
+        }
+    };
+    let request_id = frame.header.request_id;
+    let asker = |wants: Wants| NativeAsker { client: client.clone(), request_id, reply, wants };
+    core.begin();
+    let shared = core.shared.clone();
+    let hlc = core.hlc();
+    let say = |said: &ClientReply| asker(Wants::Done).send(&shared, said, hlc);
+    let request = match codec::decode::<ClientRequest<'_>>(frame.body) {
+        Ok(request) => request,
+        Err(e) => return say(&invalid(&e.to_string())),
+    };
+    let wants = match &request {
+        ClientRequest::Ping => return say(&ClientReply::Pong),
+        ClientRequest::Status => return say(&ClientReply::Status(status::of(&shared))),
+        ClientRequest::Owners { key } => return say(&owners(&shared, key)),
+        ClientRequest::Layout => return say(&layout(&shared)),
+        ClientRequest::Cancel { request_id } => {
+            return core.cancel_native(client.id(), Some(*request_id));
+        }
+        ClientRequest::Get { .. } | ClientRequest::GetMany { .. } => Wants::Value,
+        ClientRequest::Add { .. } => Wants::Number,
+        ClientRequest::Put { .. } | ClientRequest::Delete { .. } => Wants::Done,
+    };
+    if shared.is_loading() || core.draining {
+        return say(&ClientReply::Error(explain(&shared, TaskError::NotReady)));
+    }
+    let left = frame.header.time_left().unwrap_or(REQUEST_TIMEOUT);
+    let timeout_us = u64::try_from(left.as_micros()).unwrap_or(u64::MAX);
+    let heard = frame.header.hlc;
+    if let ClientRequest::GetMany { keys, level } = &request {
+        let parts = match task::of_many_keys(keys, *level) {
+            Ok(parts) => parts,
+            Err(why) => return say(&invalid(&why)),
+        };
+        if parts.is_empty() {
+            return say(&ClientReply::Values { keys: Vec::new() });
+        }
+        let held = keys.iter().map(|_| None).collect();
+        let many = Rc::new(RefCell::new(Many { held, parts_left: parts.len(), hlc: Hlc(0) }));
+        for (task, places) in parts {
+            hear(core, task.slot, heard);
+            let asker = asker(Wants::Part { many: many.clone(), places });
+            core.submit(Asker::Native(asker), Request::Task(task), timeout_us);
+        }
+        return;
+    }
+    match task::of_one_key(&request, core.now().wall) {
+        Ok(task) => {
+            hear(core, task.slot, heard);
+            core.submit(Asker::Native(asker(wants)), Request::Task(task), timeout_us);
+        }
+        Err(why) => say(&invalid(&why)),
+    }
+}
+
+/// The machine that will mint for a client hears of the clock that the client has heard.
+fn hear(core: &mut Core, slot: Slot, hlc: Hlc) {
+    if hlc != Hlc(0) {
+        let of = core.core_of(slot);
+        core.hand(of, Letter::Event(Event::Heard { hlc }));
+    }
+}
+
+fn layout(shared: &Shared) -> ClientReply {
+    let (layout, view) = (shared.layout(), shared.members());
+    let is_down = |node: &&NodeId| view.members.get(node).is_some_and(|m| !m.up);
+    let down = layout.members.keys().filter(is_down).map(|node| node.0).collect();
+    ClientReply::Layout { layout: Box::new(ring::Layout::clone(&layout)), down }
+}
+
+fn owners(shared: &Shared, key: &[u8]) -> ClientReply {
+    let (layout, view, slot) = (shared.layout(), shared.members(), Slot::of_key(key));
+    let owner = |node: &NodeId| {
+        let member = layout.member(*node)?;
+        Some(Owner {
+            id: node.0,
+            name: member.name.clone(),
+            address: member.peer.clone(),
+            zone: member.zone.clone(),
+            up: view.members.get(node).is_some_and(|m| m.up),
+        })
+    };
+    let copies = layout.replicas_for(slot, shared.config.policy.n);
+    ClientReply::Owners { slot: slot.0, nodes: copies.iter().filter_map(owner).collect() }
+}
