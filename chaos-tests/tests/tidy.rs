@@ -745,7 +745,7 @@ fn an_import_that_the_table_does_not_give_is_found_however_it_is_written() {
     assert_eq!(with_own.lints("low", &format!("{own}todo = \"warn\"\n"), workspace), NOTHING);
     let allow = format!("#![{UNSAFE})]");
     assert_eq!(with_own.unsafe_code("a.rs", &allow), None);
-    breaks(with_own.unsafe_code("b.rs", &allow).into_iter().collect(), "does not say why");
+    breaks(with_own.unsafe_code("b.rs", &allow), "does not say why");
 }
 
 #[test]
