@@ -47,19 +47,19 @@ fn added_keys_are_found(before: &'static [u64], added: &'static [u64]) {
             put(&mut active, *number, sequence);
         }
         let memtable = active.memtable().clone();
-        let published = std::sync::Arc::new(atomic::AtomicU64::new(sequence));
+        let published = Arc::new(atomic::AtomicU64::new(sequence));
         let writer = thread::spawn({
             let published = published.clone();
             move || {
                 for number in added {
                     sequence += 1;
                     put(&mut active, *number, sequence);
-                    published.store(sequence, atomic::Ordering::Release);
+                    published.store(sequence, Ordering::Release);
                 }
                 active
             }
         });
-        let bound = published.load(atomic::Ordering::Acquire) as usize;
+        let bound = published.load(Ordering::Acquire) as usize;
         let there = before.iter().chain(added).take(bound);
         for number in there.clone().skip(bound.saturating_sub(4)) {
             assert!(memtable.get(&number.to_be_bytes()).next().is_some(), "{number} at {bound}");
