@@ -66,6 +66,16 @@ fn arguments() -> Result<Arguments, String> {
     Ok(all)
 }
 
+/// Seconds that a processor worked for this process, where the system tells: other programs on the
+/// machine do not change them.
+fn cpu_seconds() -> Option<f64> {
+    let stat = std::fs::read_to_string("/proc/self/stat").ok()?;
+    // Behind the name in parentheses, in hundredths of a second.
+    let fields: Vec<&str> = stat.rsplit_once(')')?.1.split_whitespace().collect();
+    let spent = |place: usize| fields.get(place)?.parse::<f64>().ok();
+    Some((spent(11)? + spent(12)?) / 100.0)
+}
+
 fn main() -> ExitCode {
     let all = match arguments() {
         Ok(all) => all,
@@ -78,8 +88,8 @@ fn main() -> ExitCode {
     let begun = Instant::now();
     let (mut seeds, mut broken, mut simulated) = (0u64, 0u64, 0u64);
     let mut requests = (0, 0, 0);
-    let (mut minted, mut crashes, mut power, mut faults, mut frames, mut states) =
-        (0, 0, 0, 0, 0, 0);
+    let (mut minted, mut crashes, mut power, mut faults, mut frames, mut states, mut moves) =
+        (0, 0, 0, 0, 0, 0, 0);
     for seed in all.seeds.clone() {
         let Some(mut profile) = Profile::draw(&all.profile, seed, all.seconds) else { continue };
         if let Some(planted) = &all.bug {
@@ -98,6 +108,7 @@ fn main() -> ExitCode {
         faults += outcome.tally.faults;
         frames += outcome.tally.frames;
         states += outcome.tally.states;
+        moves += outcome.tally.moves;
         if all.hash {
             println!("seed {seed} hash {:016x}", outcome.hash);
         }
@@ -126,12 +137,13 @@ fn main() -> ExitCode {
     println!(
         "{seeds} seeds, {broken} broken; {} done, {} refused, {} in doubt; {minted} mutations; \
          {faults} faults, {crashes} crashes, {power} power losses; {frames} frames, {states} states; \
-         {:.0} simulated s in {wall:.1} s: {:.0} a second",
+         {:.0} simulated s in {wall:.1} s: {:.0} a second, {:.0} a second of a processor; {moves} moves",
         requests.0,
         requests.1,
         requests.2,
         simulated as f64 / 1e9,
-        simulated as f64 / 1e9 / wall.max(0.001)
+        simulated as f64 / 1e9 / wall.max(0.001),
+        simulated as f64 / 1e9 / cpu_seconds().unwrap_or(wall).max(0.001)
     );
     if broken > 0 { ExitCode::FAILURE } else { ExitCode::SUCCESS }
 }
