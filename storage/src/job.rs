@@ -81,7 +81,7 @@ impl Drop for Job {
 fn run_flush(shared: &Shared, flush: &Flush) -> Result<(), Error> {
     let cursor = MemtableCursor::new(&flush.memtable, &[], None, Direction::Forward);
     let sources = vec![Source::Memtable(cursor)];
-    let tombstones = flush.memtable.tombstones().clone();
+    let tombstones = flush.memtable.all_tombstones();
     let everything = |_: &[u8], _: Option<&[u8]>| true;
     let written = rewrite(shared, sources, tombstones, &everything, u64::MAX)?;
     let range = shared.ranges[flush.shard].clone();

@@ -27,16 +27,39 @@
 //!                                         logs <stream>-<segment>.log, a stream a shard and run
 //! ```
 //!
+//! An owner with one thread a shard uses [`Engine`] and [`Shard`]. A program with many threads uses
+//! [`Store`], which puts a queue before each shard: whoever comes first writes for all who wait, in
+//! one write and one sync.
+//!
+//! ```
+//! use ringdb_storage::{Durability, FileDisk, NoMerge, Options, Store};
+//! use std::sync::Arc;
+//! # fn main() -> Result<(), Box<dyn std::error::Error>> {
+//! # let directory = tempfile::tempdir()?;
+//! let disk = Arc::new(FileDisk::new(directory.path())?);
+//! let store = Store::open(disk, Options::default(), Arc::new(NoMerge))?;
+//! let worker = std::thread::spawn({ let store = store.clone(); move || store.work() });
+//! store.put(b"key", b"value", Durability::Sync)?;
+//! assert_eq!(store.get(b"key")?.as_deref(), Some(&b"value"[..]));
+//! store.close();
+//! worker.join().expect("the worker does not panic");
+//! # Ok(())
+//! # }
+//! ```
+//!
 //! Reading order: [`Batch`], [`Shard`], [`Engine`], then `log`, `memtable`, `table`, `recovery`.
 
 mod batch;
 mod engine;
 mod fold;
+mod front;
 mod job;
 mod options;
+mod reader;
 mod scan;
 mod shard;
 mod snapshot;
+mod sources;
 mod value;
 
 mod log;
@@ -61,16 +84,19 @@ mod error;
 mod key;
 pub mod limits;
 mod poison;
+mod sync;
 
 pub use batch::{Batch, LogBatch, Op, Ops};
 pub use disk::{Crash, Disk, DiskFile, FileDisk, MemoryDisk, Survival};
 pub use engine::{Engine, Stats};
 pub use error::{Damage, Error, OpenError, Place};
 pub use fold::{Folded, Merge, NoMerge};
+pub use front::Store;
 pub use job::{Job, JobKind};
 pub use log::{LogPosition, SyncHandle};
 pub use merge::Direction;
 pub use options::{Options, PlantedBug};
+pub use reader::{Reader, View};
 pub use scan::Scan;
 pub use shard::{Durability, Shard};
 pub use snapshot::Snapshot;

@@ -2,11 +2,10 @@
 
 use crate::error::Error;
 use crate::key::Tag;
-use crate::memtable::{MemKey, Memtable, Versions};
+use crate::memtable::{Cursor, Memtable};
 use crate::table::{Block, Decoded, Slice, Table};
 use crate::value::Bytes;
 use std::cmp::Ordering;
-use std::collections::btree_map;
 use std::sync::Arc;
 
 /// Which way a scan goes.
@@ -77,7 +76,7 @@ impl<'a> Merged<'a> {
 impl<'a> Source<'a> {
     fn key(&self) -> Option<&[u8]> {
         match self {
-            Self::Memtable(cursor) => cursor.head.map(|(key, _)| key.key()),
+            Self::Memtable(cursor) => cursor.rows.key(),
             Self::Tables(cursor) => cursor.key(),
         }
     }
@@ -95,9 +94,7 @@ impl<'a> Source<'a> {
 
 /// Walks a memtable.
 pub(crate) struct MemtableCursor<'a> {
-    rows: btree_map::Range<'a, MemKey, Versions>,
-    head: Option<(&'a MemKey, &'a Versions)>,
-    direction: Direction,
+    rows: Cursor<'a>,
 }
 
 impl<'a> MemtableCursor<'a> {
@@ -107,23 +104,12 @@ impl<'a> MemtableCursor<'a> {
         end: Option<&[u8]>,
         direction: Direction,
     ) -> Self {
-        let mut cursor = Self { rows: memtable.range(start, end), head: None, direction };
-        cursor.advance();
-        cursor
-    }
-
-    fn advance(&mut self) {
-        self.head = match self.direction {
-            Direction::Forward => self.rows.next(),
-            Direction::Backward => self.rows.next_back(),
-        };
+        Self { rows: Cursor::new(memtable, start, end, direction) }
     }
 
     fn take(&mut self, found: &mut Vec<Found<'a>>) {
-        if let Some((key, versions)) = self.head {
-            found.extend(key.versions(versions).map(|(tag, v)| (tag, Bytes::Borrowed(v))));
-        }
-        self.advance();
+        found.extend(self.rows.versions().map(|(tag, v)| (tag, Bytes::Borrowed(v))));
+        self.rows.advance();
     }
 }
 

@@ -16,7 +16,7 @@ use crate::log::{
     read_segment, segment_name,
 };
 use crate::manifest::{self, Edit, LoadError, Manifest, Story, parse_manifest_name};
-use crate::memtable::Memtable;
+use crate::memtable::Active;
 use crate::options::{Options, PlantedBug};
 use crate::poison::Poison;
 use crate::shard::Shard;
@@ -243,7 +243,7 @@ struct Logs<'a> {
 }
 
 struct Recovered {
-    memtables: Vec<Memtable>,
+    memtables: Vec<Active>,
     damage: Vec<Damage>,
     cuts: Vec<Cut>,
     old_segments: BTreeMap<(u64, u64), OldSegment>,
@@ -294,7 +294,7 @@ impl<'a> Logs<'a> {
     ) -> Self {
         let ranges = KeyRange::of_splits(&options.splits);
         let done = Recovered {
-            memtables: ranges.iter().map(|_| Memtable::default()).collect(),
+            memtables: ranges.iter().map(|_| Active::new(options.memtable_bytes)).collect(),
             damage: Vec::new(),
             cuts: Vec::new(),
             old_segments: BTreeMap::new(),

@@ -5,13 +5,15 @@ use crate::engine::Shared;
 use crate::error::Error;
 use crate::key::KeyRange;
 use crate::log::{LogPosition, LogWriter, SyncHandle};
-use crate::memtable::Memtable;
-use crate::merge::{Direction, MemtableCursor, Merged, Source, TablesCursor};
+use crate::memtable::{Active, Retired};
+use crate::merge::Direction;
+use crate::reader::{Published, Reader};
 use crate::scan::Scan;
 use crate::snapshot::{Snapshot, Snapshots};
-use crate::table::{self, Table};
-use crate::value::{Bytes, Resolver, Value};
-use crate::version::Version;
+use crate::sources::Sources;
+use crate::table;
+use crate::value::Value;
+use std::collections::VecDeque;
 use std::sync::Arc;
 
 /// When a batch survives what.
@@ -36,16 +38,18 @@ pub struct Shard {
     range: KeyRange,
     snapshots: Arc<Snapshots>,
     log: LogWriter,
-    active: Memtable,
-    /// Not yet in tables, oldest first, with their numbers.
-    immutable: Vec<(u64, Arc<Memtable>)>,
+    active: Active,
     next_memtable: u64,
     /// Log bytes since the last rotation.
     log_bytes: u64,
-    view: Arc<Version>,
+    /// What reads go through now.
+    sources: Arc<Sources>,
     view_number: u64,
-    /// The tables of level 0 that overlap this shard, newest first.
-    level0: Vec<Arc<Table>>,
+    /// What readers on other threads go through, once there are any.
+    published: Option<Arc<Published>>,
+    /// Sources that were replaced, oldest first, with what the memtable took out of reach while they
+    /// counted. They go when no reader holds them any more.
+    replaced: VecDeque<(Arc<Sources>, Retired)>,
 }
 
 impl Shard {
@@ -54,21 +58,30 @@ impl Shard {
         number: usize,
         range: KeyRange,
         log: LogWriter,
-        active: Memtable,
+        active: Active,
     ) -> Self {
         let snapshots = shared.snapshots[number].clone();
+        let sources = Sources {
+            number,
+            active: active.memtable().clone(),
+            immutable: Vec::new(),
+            view: shared.version.load_full(),
+            level0: Vec::new(),
+            floor: 0,
+            shared: shared.clone(),
+        };
         let mut shard = Self {
             number,
             range,
             snapshots,
             log,
             active,
-            immutable: Vec::new(),
             next_memtable: 1,
             log_bytes: 0,
-            view: shared.version.load_full(),
+            sources: Arc::new(sources),
             view_number: 0,
-            level0: Vec::new(),
+            published: None,
+            replaced: VecDeque::new(),
             shared,
         };
         shard.take_view();
@@ -119,7 +132,7 @@ impl Shard {
             }
         }
         self.log.append(batch);
-        let (immutable, level0, view) = (&self.immutable, &self.level0, &self.view);
+        let Sources { immutable, level0, view, .. } = self.sources.as_ref();
         let absent_below = |key: &[u8]| {
             if immutable.iter().any(|(_, memtable)| memtable.get(key).next().is_some()) {
                 return false;
@@ -139,6 +152,7 @@ impl Shard {
             sequence += 1;
         }
         self.log_bytes += batch.encoded_len() as u64;
+        self.publish();
         match durability {
             Durability::Buffered => Ok(self.log.position()),
             Durability::Os => self.commit(),
@@ -179,9 +193,7 @@ impl Shard {
     /// [`Error::Damaged`] when the value cannot be known because a table is damaged there;
     /// [`Error::Io`] when the disk refuses.
     pub fn get(&self, key: &[u8], snapshot: Option<&Snapshot>) -> Result<Option<Value<'_>>, Error> {
-        let mut resolver = Resolver::new(self.bound(snapshot));
-        self.resolve(key, &mut resolver)?;
-        resolver.finish(key, self.shared.merge.as_ref())
+        self.sources.get(key, self.bound(snapshot))
     }
 
     /// Calls `f` with the value of `key`, without copying it.
@@ -199,12 +211,9 @@ impl Shard {
     pub fn get_many<K: AsRef<[u8]>>(
         &self,
         keys: &[K],
-        mut f: impl FnMut(usize, Option<&[u8]>),
+        f: impl FnMut(usize, Option<&[u8]>),
     ) -> Result<(), Error> {
-        for (i, key) in keys.iter().enumerate() {
-            f(i, self.get(key.as_ref(), None)?.as_deref());
-        }
-        Ok(())
+        self.sources.get_many(keys, u64::MAX, f)
     }
 
     /// The rows from `start` (inclusive) to `end` (exclusive; none = to the shard's end), in the
@@ -220,45 +229,7 @@ impl Shard {
         direction: Direction,
         snapshot: Option<&Snapshot>,
     ) -> Result<Scan<'_>, Error> {
-        let lower = start.max(self.range.lower.as_slice());
-        let end = match (end, self.range.upper.as_deref()) {
-            (Some(end), Some(upper)) => Some(end.min(upper)),
-            (end, upper) => end.or(upper),
-        };
-        // A range that ends before it starts is empty, not an accident.
-        let end = end.map(|end| end.max(lower));
-        let mut sources = Vec::new();
-        let mut tombstones = Vec::new();
-        let memtables = self.immutable.iter().rev().map(|(_, memtable)| memtable.as_ref());
-        for memtable in std::iter::once(&self.active).chain(memtables) {
-            let cursor = MemtableCursor::new(memtable, lower, end, direction);
-            sources.push(Source::Memtable(cursor));
-            tombstones.push(memtable.tombstones());
-        }
-        let level0 = self.level0.iter().map(std::slice::from_ref);
-        let deeper = self.view.levels[1..].iter().map(Vec::as_slice);
-        for tables in level0.chain(deeper) {
-            let from = tables.partition_point(|t| t.is_below(lower));
-            let reached = tables[from..].iter().take_while(|t| t.overlaps(lower, end)).count();
-            let tables = &tables[from..from + reached];
-            if !tables.is_empty() {
-                let cursor = TablesCursor::new(tables, lower, end, direction)?;
-                sources.push(Source::Tables(Box::new(cursor)));
-            }
-            for table in tables {
-                tombstones.push(table.tombstones()?);
-            }
-        }
-        tombstones.retain(|t| !t.is_empty());
-        Ok(Scan {
-            rows: Merged::new(sources, direction),
-            tombstones,
-            merge: self.shared.merge.as_ref(),
-            bound: self.bound(snapshot),
-            key: Vec::new(),
-            found: Vec::new(),
-            failed: false,
-        })
+        self.sources.scan(start, end, direction, self.bound(snapshot))
     }
 
     /// The present moment, to read from later.
@@ -282,11 +253,17 @@ impl Shard {
         if self.active.is_empty() {
             return;
         }
-        let memtable = Arc::new(std::mem::take(&mut self.active));
+        let memtable = self.active.memtable().clone();
+        self.active = Active::new(self.shared.options.memtable_bytes);
+        // Nothing of the old memtable is used again: it goes as a whole, with its last reader.
+        self.replaced.clear();
         let number = self.next_memtable;
         self.next_memtable += 1;
         self.log_bytes = 0;
-        self.immutable.push((number, memtable.clone()));
+        let mut next = Sources::clone(&self.sources);
+        next.active = self.active.memtable().clone();
+        next.immutable.push((number, memtable.clone()));
+        self.replace_sources(next);
         self.log.close_segment();
         self.shared.queue_flush(self.number, number, memtable);
     }
@@ -294,7 +271,7 @@ impl Shard {
     /// Memtables that wait for their flush: a measure for back-pressure.
     #[must_use]
     pub fn unflushed(&self) -> usize {
-        self.immutable.len()
+        self.sources.immutable.len()
     }
 
     /// Bytes in the memtable that takes the writes.
@@ -310,15 +287,70 @@ impl Shard {
         }
     }
 
+    /// A handle that reads from any thread while this shard is written.
+    #[must_use]
+    pub fn reader(&mut self) -> Reader {
+        if self.published.is_none() {
+            let sequence = self.log.next_sequence() - 1;
+            let mut sources = Sources::clone(&self.sources);
+            sources.floor = sequence;
+            self.sources = Arc::new(sources);
+            self.active.share(sequence);
+            self.published = Some(Arc::new(Published::new(self.sources.clone(), sequence)));
+        }
+        let published = self.published.as_ref().expect("set above");
+        Reader::new(published.clone(), self.range.clone())
+    }
+
     fn take_view(&mut self) {
         // The number first: a version published in between is then taken the next time.
         self.view_number = self.shared.version_number();
-        self.view = self.shared.version.load_full();
-        let flushed = self.view.flushed_memtables[self.number];
-        self.immutable.retain(|(number, _)| *number > flushed);
+        let mut next = Sources::clone(&self.sources);
+        next.view = self.shared.version.load_full();
+        let flushed = next.view.flushed_memtables[self.number];
+        next.immutable.retain(|(number, _)| *number > flushed);
         let upper = self.range.upper.as_deref();
-        let mine = self.view.levels[0].iter().filter(|t| t.overlaps(&self.range.lower, upper));
-        self.level0 = mine.cloned().collect();
+        let mine = next.view.levels[0].iter().filter(|t| t.overlaps(&self.range.lower, upper));
+        next.level0 = mine.cloned().collect();
+        self.replace_sources(next);
+    }
+
+    /// Shows readers what was applied.
+    fn publish(&mut self) {
+        let Some(published) = &self.published else { return };
+        published.raise(self.log.next_sequence() - 1);
+        if self.active.wants_new_view() {
+            let next = Sources::clone(&self.sources);
+            self.replace_sources(next);
+        }
+    }
+
+    /// From now on reads go through `next`; gives back to the memtable what no reader can hold.
+    fn replace_sources(&mut self, mut next: Sources) {
+        let Some(published) = &self.published else {
+            self.sources = Arc::new(next);
+            return;
+        };
+        next.floor = self.log.next_sequence() - 1;
+        let same_memtable = Arc::ptr_eq(&next.active, &self.sources.active);
+        let next = Arc::new(next);
+        let old = std::mem::replace(&mut self.sources, next.clone());
+        published.replace(next);
+        if !same_memtable {
+            self.active.share(self.sources.floor);
+            return;
+        }
+        self.replaced.push_back((old, self.active.take_retired()));
+        let merge = self.shared.merge.as_ref();
+        while let Some((oldest, _)) = self.replaced.front_mut() {
+            // Held by nobody else, and nobody can come to it any more.
+            if Arc::get_mut(oldest).is_none() {
+                break;
+            }
+            let (_, retired) = self.replaced.pop_front().expect("there is a front");
+            let oldest = self.replaced.front().map_or(&self.sources, |(oldest, _)| oldest);
+            self.active.reclaim(retired, oldest.floor, self.snapshots.newest(), merge);
+        }
     }
 
     fn bound(&self, snapshot: Option<&Snapshot>) -> u64 {
@@ -326,37 +358,5 @@ impl Shard {
             assert_eq!(snapshot.shard(), self.number, "a snapshot of another shard");
             snapshot.sequence
         })
-    }
-
-    /// Shows `resolver` the changes of `key`, newest source first.
-    fn resolve<'a>(&'a self, key: &[u8], resolver: &mut Resolver<'a>) -> Result<(), Error> {
-        let memtables = self.immutable.iter().rev().map(|(_, memtable)| memtable.as_ref());
-        for memtable in std::iter::once(&self.active).chain(memtables) {
-            resolver.cover(memtable.tombstones().covering(key, resolver.bound()));
-            for (tag, value) in memtable.get(key) {
-                if !resolver.see(tag, || Bytes::Borrowed(value)) {
-                    return Ok(());
-                }
-            }
-            resolver.end_of_source();
-            if resolver.settled() {
-                return Ok(());
-            }
-        }
-        let hash = table::hash(key);
-        let level0 = self.level0.iter().filter(|t| t.spans(key));
-        let deeper = self.view.levels[1..].iter().filter_map(|tables| {
-            let i = tables.partition_point(|t| t.is_below(key));
-            tables.get(i).filter(|t| t.spans(key))
-        });
-        for table in level0.chain(deeper) {
-            resolver.cover(table.tombstones()?.covering(key, resolver.bound()));
-            table.get(key, hash, &mut |tag, slice| resolver.see(tag, || Bytes::Block(slice)))?;
-            resolver.end_of_source();
-            if resolver.settled() {
-                return Ok(());
-            }
-        }
-        Ok(())
     }
 }

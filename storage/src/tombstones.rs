@@ -24,6 +24,11 @@ impl RangeTombstones {
         self.pieces.is_empty()
     }
 
+    /// In how many pieces they are cut.
+    pub(crate) fn len(&self) -> usize {
+        self.pieces.len()
+    }
+
     /// Adds the deletion of `start..end` at `sequence`. `snapshot` is the newest reader of the past
     /// (`u64::MAX`: assume that any past has readers): deletions newer than it that this one
     /// overrules are forgotten.
@@ -56,11 +61,24 @@ impl RangeTombstones {
         }
     }
 
-    /// Adds all of `other` inside `lower..upper`.
+    /// Adds all of `other`.
     pub(crate) fn add_all(&mut self, other: &Self) {
+        self.add_all_above(other, u64::MAX);
+    }
+
+    /// Adds all of `other`, forgetting what is overruled as [`RangeTombstones::add`] does.
+    pub(crate) fn add_all_above(&mut self, other: &Self, snapshot: u64) {
         for (start, end, sequence) in other.iter() {
-            self.add(start, end, sequence, u64::MAX);
+            self.add(start, end, sequence, snapshot);
         }
+    }
+
+    /// About what it takes in memory: its keys and sequences, and its part of the nodes of a map.
+    pub(crate) fn bytes(&self) -> usize {
+        let piece = |(start, piece): (&Vec<u8>, &Piece)| {
+            start.len() + piece.end.len() + 8 * piece.sequences.len() + 112
+        };
+        self.pieces.iter().map(piece).sum()
     }
 
     /// The greatest sequence up to `bound` that deletes `key`; 0 when none does.

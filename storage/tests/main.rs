@@ -8,5 +8,6 @@ mod faults;
 mod fixture;
 mod foreign;
 mod fuzz;
+mod front;
 mod model;
 mod stories;

@@ -1,0 +1,383 @@
+//! Store: an embedder's handle to all shards: any thread reads, any thread writes.
+//!
+//! Cloneable; clones are the same store. It starts no thread: background work is done by threads
+//! that the caller lends to [`Store::work`], or without any by the writers themselves, when a
+//! memtable is full.
+
+use super::crew::Crew;
+use super::group::{Groups, Target};
+use crate::batch::{Batch, Op};
+use crate::disk::Disk;
+use crate::engine::Engine;
+use crate::error::{Error, OpenError};
+use crate::fold::Merge;
+use crate::log::SyncHandle;
+use crate::merge::Direction;
+use crate::options::Options;
+use crate::reader::{Reader, View};
+use crate::shard::{Durability, Shard};
+use crate::sync::{Mutex, lock};
+use std::cell::RefCell;
+use std::ops::ControlFlow;
+use std::sync::Arc;
+
+/// Memtables of a shard that may wait for their flush before its writers wait too.
+const UNFLUSHED_MAX: usize = 2;
+
+/// A store for many threads. A batch is atomic within each shard; with no splits, altogether.
+#[derive(Clone)]
+pub struct Store {
+    inner: Arc<Inner>,
+}
+
+struct Inner {
+    engine: Arc<Engine>,
+    options: Options,
+    lanes: Vec<Lane>,
+    crew: Crew,
+}
+
+/// A shard and the queue before it.
+struct Lane {
+    groups: Groups,
+    shard: Mutex<Shard>,
+    reader: Reader,
+    sync: SyncHandle,
+}
+
+/// A lane as the writers of a group see it.
+struct Writing<'a> {
+    inner: &'a Inner,
+    lane: &'a Lane,
+}
+
+thread_local! {
+    /// The batch of a single change.
+    static SINGLE: RefCell<Batch> = RefCell::new(Batch::new());
+}
+
+impl Store {
+    /// Opens the store on `disk`, or makes one in an empty directory.
+    ///
+    /// # Errors
+    /// As [`Engine::open`].
+    pub fn open(
+        disk: Arc<dyn Disk>,
+        options: Options,
+        merge: Arc<dyn Merge>,
+    ) -> Result<Self, OpenError> {
+        let (engine, shards) = Engine::open(disk, options.clone(), merge, &mut |_| {})?;
+        let lane = |mut shard: Shard| Lane {
+            groups: Groups::default(),
+            reader: shard.reader(),
+            sync: shard.sync_handle(),
+            shard: Mutex::new(shard),
+        };
+        let lanes = shards.into_iter().map(lane).collect();
+        let inner = Inner { engine, options, lanes, crew: Crew::default() };
+        Ok(Self { inner: Arc::new(inner) })
+    }
+
+    /// What all shards share: damage, statistics, the retained log.
+    #[must_use]
+    pub fn engine(&self) -> &Arc<Engine> {
+        &self.inner.engine
+    }
+
+    /// Gives `key` the value `value`; returns when it is as durable as asked.
+    ///
+    /// # Errors
+    /// [`Error::NoSpace`]: it may survive, so do not acknowledge it; the same call may be repeated.
+    /// [`Error::Poisoned`]: reopen. [`Error::TooLarge`]: nothing was written.
+    pub fn put(&self, key: &[u8], value: &[u8], durability: Durability) -> Result<(), Error> {
+        self.single(key, durability, |batch| batch.put(key, value))
+    }
+
+    /// Removes `key`.
+    ///
+    /// # Errors
+    /// As [`Store::put`].
+    pub fn delete(&self, key: &[u8], durability: Durability) -> Result<(), Error> {
+        self.single(key, durability, |batch| batch.delete(key))
+    }
+
+    /// Folds `operand` onto the value of `key`, without reading it now.
+    ///
+    /// # Errors
+    /// As [`Store::put`].
+    pub fn merge(&self, key: &[u8], operand: &[u8], durability: Durability) -> Result<(), Error> {
+        self.single(key, durability, |batch| batch.merge(key, operand))
+    }
+
+    /// Removes the keys from `start` (inclusive) to `end` (exclusive).
+    ///
+    /// # Errors
+    /// As [`Store::put`].
+    pub fn delete_range(
+        &self,
+        start: &[u8],
+        end: &[u8],
+        durability: Durability,
+    ) -> Result<(), Error> {
+        let mut batch = Batch::new();
+        batch.delete_range(start, end);
+        self.write(&batch, durability)
+    }
+
+    /// Applies all changes of `batch`, for each shard all or none.
+    ///
+    /// # Errors
+    /// As [`Store::put`]; when the batch concerns several shards, some may have taken their part.
+    pub fn write(&self, batch: &Batch, durability: Durability) -> Result<(), Error> {
+        batch.check()?;
+        let inner = &*self.inner;
+        if let [lane] = &inner.lanes[..] {
+            return inner.write(lane, batch, durability);
+        }
+        let mut parts: Vec<Batch> = inner.lanes.iter().map(|_| Batch::new()).collect();
+        for op in batch.ops() {
+            match op {
+                Op::Put { key, value } => parts[inner.options.shard_of(key)].put(key, value),
+                Op::Delete { key } => parts[inner.options.shard_of(key)].delete(key),
+                Op::Merge { key, operand } => {
+                    parts[inner.options.shard_of(key)].merge(key, operand);
+                }
+                Op::DeleteRange { start, end } => {
+                    let last = inner.options.shard_of(end);
+                    for part in &mut parts[inner.options.shard_of(start)..=last] {
+                        part.delete_range(start, end);
+                    }
+                }
+            }
+        }
+        let parts = inner.lanes.iter().zip(&parts).filter(|(_, part)| !part.is_empty());
+        for (lane, part) in parts {
+            inner.write(lane, part, durability)?;
+        }
+        Ok(())
+    }
+
+    /// Returns once everything written before the call survives a power loss.
+    ///
+    /// # Errors
+    /// As [`Store::put`].
+    pub fn sync(&self) -> Result<(), Error> {
+        for lane in &self.inner.lanes {
+            lock(&lane.shard).commit()?;
+            lane.sync.sync()?;
+        }
+        Ok(())
+    }
+
+    /// A copy of the value of `key`.
+    ///
+    /// # Errors
+    /// [`Error::Damaged`] when the value cannot be known because a table is damaged there;
+    /// [`Error::Io`] when the disk refuses.
+    pub fn get(&self, key: &[u8]) -> Result<Option<Vec<u8>>, Error> {
+        self.get_with(key, |value| value.map(<[u8]>::to_vec))
+    }
+
+    /// Calls `f` with the value of `key`, without copying it.
+    ///
+    /// # Errors
+    /// As [`Store::get`].
+    pub fn get_with<T>(&self, key: &[u8], f: impl FnOnce(Option<&[u8]>) -> T) -> Result<T, Error> {
+        self.inner.lane(key).reader.get_with(key, f)
+    }
+
+    /// Calls `f` with the index and value of each of `keys`, in no particular order.
+    ///
+    /// # Errors
+    /// As [`Store::get`]; `f` may have been called for some.
+    pub fn get_many<K: AsRef<[u8]>>(
+        &self,
+        keys: &[K],
+        mut f: impl FnMut(usize, Option<&[u8]>),
+    ) -> Result<(), Error> {
+        let lanes = &self.inner.lanes;
+        if let [lane] = &lanes[..] {
+            return lane.reader.get_many(keys, f);
+        }
+        let mut parts: Vec<(Vec<usize>, Vec<&[u8]>)> = vec![Default::default(); lanes.len()];
+        for (i, key) in keys.iter().enumerate() {
+            let part = &mut parts[self.inner.options.shard_of(key.as_ref())];
+            part.0.push(i);
+            part.1.push(key.as_ref());
+        }
+        for (lane, (indexes, keys)) in lanes.iter().zip(parts).filter(|(_, p)| !p.0.is_empty()) {
+            lane.reader.get_many(&keys, |i, value| f(indexes[i], value))?;
+        }
+        Ok(())
+    }
+
+    /// The moment, shard by shard: what is written from now on it does not see. It keeps in memory
+    /// what it sees until it is dropped.
+    #[must_use]
+    pub fn views(&self) -> Vec<View> {
+        self.inner.lanes.iter().map(|lane| lane.reader.view()).collect()
+    }
+
+    /// Calls `f` with the rows from `start` (inclusive) to `end` (exclusive; none = to the end) of
+    /// one moment a shard, in the direction asked, until it breaks off.
+    ///
+    /// # Errors
+    /// As [`Store::get`].
+    pub fn scan(
+        &self,
+        start: &[u8],
+        end: Option<&[u8]>,
+        direction: Direction,
+        mut f: impl FnMut(&[u8], &[u8]) -> ControlFlow<()>,
+    ) -> Result<(), Error> {
+        let inner = &*self.inner;
+        let first = inner.options.shard_of(start);
+        let last = end.map_or(inner.lanes.len() - 1, |end| inner.options.shard_of(end));
+        let lanes = inner.lanes.get(first..=last.max(first)).unwrap_or_default();
+        for i in 0..lanes.len() {
+            let lane = match direction {
+                Direction::Forward => &lanes[i],
+                Direction::Backward => &lanes[lanes.len() - 1 - i],
+            };
+            let view = lane.reader.view();
+            let mut scan = view.scan(start, end, direction)?;
+            while let Some((key, value)) = scan.next_row()? {
+                if f(key, &value).is_break() {
+                    return Ok(());
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Lends this thread to background work, until [`Store::close`].
+    pub fn work(&self) {
+        let inner = &*self.inner;
+        inner.crew.join();
+        loop {
+            let calls = inner.crew.calls();
+            let idle = inner.crew.is_closed() || !inner.do_one_job();
+            if idle && !inner.crew.await_call(calls) {
+                break;
+            }
+        }
+        inner.crew.leave();
+    }
+
+    /// Sends those home who [`Store::work`]. Writers do background work themselves from now on.
+    pub fn close(&self) {
+        self.inner.crew.close();
+    }
+
+    /// Brings all that was written to tables, and waits for it.
+    ///
+    /// # Errors
+    /// As [`Store::put`].
+    pub fn flush(&self) -> Result<(), Error> {
+        let inner = &*self.inner;
+        for lane in &inner.lanes {
+            let mut shard = lock(&lane.shard);
+            shard.commit()?;
+            shard.rotate();
+        }
+        inner.crew.call();
+        for lane in &inner.lanes {
+            inner.await_unflushed(lane, 1)?;
+        }
+        Ok(())
+    }
+
+    fn single(
+        &self,
+        key: &[u8],
+        durability: Durability,
+        fill: impl FnOnce(&mut Batch),
+    ) -> Result<(), Error> {
+        SINGLE.with_borrow_mut(|batch| {
+            batch.clear();
+            fill(batch);
+            batch.check()?;
+            self.inner.write(self.inner.lane(key), batch, durability)
+        })
+    }
+}
+
+impl Inner {
+    fn lane(&self, key: &[u8]) -> &Lane {
+        &self.lanes[self.options.shard_of(key)]
+    }
+
+    fn write(&self, lane: &Lane, batch: &Batch, durability: Durability) -> Result<(), Error> {
+        lane.groups.write(&Writing { inner: self, lane }, batch, durability)
+    }
+
+    /// Does one background job; false when there was none, or it failed and should wait.
+    fn do_one_job(&self) -> bool {
+        let Some(job) = self.engine.next_job() else { return false };
+        let done = job.run();
+        // What became a table is no longer needed as a memtable.
+        self.lanes.iter().for_each(|lane| lock(&lane.shard).refresh());
+        if let Err(error) = &done {
+            tracing::warn!(%error, "a background job failed and will be tried again");
+        }
+        let went_well = done.is_ok();
+        self.crew.step(done);
+        went_well
+    }
+
+    /// Waits until fewer than `below` memtables of `lane` wait for their flush.
+    fn await_unflushed(&self, lane: &Lane, below: usize) -> Result<(), Error> {
+        loop {
+            let steps = self.crew.steps();
+            {
+                let mut shard = lock(&lane.shard);
+                shard.refresh();
+                if shard.unflushed() < below {
+                    return Ok(());
+                }
+            }
+            if !self.crew.is_empty() {
+                self.crew.call();
+                self.crew.await_step(steps)?;
+            } else if let Some(job) = self.engine.next_job() {
+                job.run()?;
+            }
+            if self.engine.stats().poisoned {
+                let reason = "an earlier write or sync failed".to_owned();
+                return Err(Error::Poisoned { reason });
+            }
+        }
+    }
+}
+
+impl Target for Writing<'_> {
+    fn write(
+        &self,
+        batches: &mut dyn Iterator<Item = &Batch>,
+        durability: Durability,
+    ) -> Result<(), Error> {
+        let (inner, lane) = (self.inner, self.lane);
+        let mut shard = lock(&lane.shard);
+        if shard.wants_rotation() {
+            if shard.unflushed() >= UNFLUSHED_MAX {
+                drop(shard);
+                inner.await_unflushed(lane, UNFLUSHED_MAX)?;
+                shard = lock(&lane.shard);
+            }
+            shard.commit()?;
+            shard.rotate();
+            inner.crew.call();
+        }
+        for batch in batches {
+            shard.apply(batch, Durability::Buffered)?;
+        }
+        match durability {
+            Durability::Buffered => Ok(()),
+            Durability::Os | Durability::Sync => shard.commit().map(|_| ()),
+        }
+    }
+
+    fn sync(&self) -> Result<(), Error> {
+        self.lane.sync.sync().map(|_| ())
+    }
+}

@@ -1,0 +1,136 @@
+//! Sources: where the rows of a shard are at a moment; what a read goes through.
+//!
+//! They are replaced, never changed, but for the memtable that takes the writes: of that a reader
+//! sees what its bound lets it see.
+
+use crate::engine::Shared;
+use crate::error::Error;
+use crate::memtable::Memtable;
+use crate::merge::{Direction, MemtableCursor, Merged, Source, TablesCursor};
+use crate::scan::Scan;
+use crate::table::{self, Table};
+use crate::value::{Bytes, Resolver, Value};
+use crate::version::Version;
+use std::sync::Arc;
+
+/// The memtables and tables of a shard.
+#[derive(Clone)]
+pub(crate) struct Sources {
+    pub(crate) shared: Arc<Shared>,
+    /// The shard's number.
+    pub(crate) number: usize,
+    /// Takes the writes.
+    pub(crate) active: Arc<Memtable>,
+    /// Not yet in tables, oldest first, with their numbers.
+    pub(crate) immutable: Vec<(u64, Arc<Memtable>)>,
+    pub(crate) view: Arc<Version>,
+    /// The tables of level 0 that overlap this shard, newest first.
+    pub(crate) level0: Vec<Arc<Table>>,
+    /// What was published when these became the sources: no reader of them has a lower bound.
+    pub(crate) floor: u64,
+}
+
+impl Sources {
+    /// The memtables, newest first.
+    fn memtables(&self) -> impl Iterator<Item = &Memtable> {
+        let immutable = self.immutable.iter().rev().map(|(_, memtable)| memtable.as_ref());
+        std::iter::once(self.active.as_ref()).chain(immutable)
+    }
+
+    pub(crate) fn get(&self, key: &[u8], bound: u64) -> Result<Option<Value<'_>>, Error> {
+        let mut resolver = Resolver::new(bound);
+        self.resolve(key, &mut resolver)?;
+        resolver.finish(key, self.shared.merge.as_ref())
+    }
+
+    pub(crate) fn get_many<K: AsRef<[u8]>>(
+        &self,
+        keys: &[K],
+        bound: u64,
+        mut f: impl FnMut(usize, Option<&[u8]>),
+    ) -> Result<(), Error> {
+        for (i, key) in keys.iter().enumerate() {
+            f(i, self.get(key.as_ref(), bound)?.as_deref());
+        }
+        Ok(())
+    }
+
+    pub(crate) fn scan(
+        &self,
+        start: &[u8],
+        end: Option<&[u8]>,
+        direction: Direction,
+        bound: u64,
+    ) -> Result<Scan<'_>, Error> {
+        let range = &self.shared.ranges[self.number];
+        let lower = start.max(range.lower.as_slice());
+        let end = match (end, range.upper.as_deref()) {
+            (Some(end), Some(upper)) => Some(end.min(upper)),
+            (end, upper) => end.or(upper),
+        };
+        // A range that ends before it starts is empty, not an accident.
+        let end = end.map(|end| end.max(lower));
+        let mut sources = Vec::new();
+        let mut tombstones = Vec::new();
+        for memtable in self.memtables() {
+            let cursor = MemtableCursor::new(memtable, lower, end, direction);
+            sources.push(Source::Memtable(cursor));
+            tombstones.extend(memtable.tombstones().iter().map(AsRef::as_ref));
+        }
+        let level0 = self.level0.iter().map(std::slice::from_ref);
+        let deeper = self.view.levels[1..].iter().map(Vec::as_slice);
+        for tables in level0.chain(deeper) {
+            let from = tables.partition_point(|t| t.is_below(lower));
+            let reached = tables[from..].iter().take_while(|t| t.overlaps(lower, end)).count();
+            let tables = &tables[from..from + reached];
+            if !tables.is_empty() {
+                let cursor = TablesCursor::new(tables, lower, end, direction)?;
+                sources.push(Source::Tables(Box::new(cursor)));
+            }
+            for table in tables {
+                tombstones.push(table.tombstones()?);
+            }
+        }
+        tombstones.retain(|t| !t.is_empty());
+        Ok(Scan {
+            rows: Merged::new(sources, direction),
+            tombstones,
+            merge: self.shared.merge.as_ref(),
+            bound,
+            key: Vec::new(),
+            found: Vec::new(),
+            failed: false,
+        })
+    }
+
+    /// Shows `resolver` the changes of `key`, newest source first.
+    fn resolve<'a>(&'a self, key: &[u8], resolver: &mut Resolver<'a>) -> Result<(), Error> {
+        for memtable in self.memtables() {
+            resolver.cover(memtable.covering(key, resolver.bound()));
+            for (tag, value) in memtable.get(key) {
+                if !resolver.see(tag, || Bytes::Borrowed(value)) {
+                    return Ok(());
+                }
+            }
+            resolver.end_of_source();
+            if resolver.settled() {
+                return Ok(());
+            }
+        }
+        let hash = table::hash(key);
+        let level0 = self.level0.iter().filter(|t| t.spans(key));
+        let deeper = self.view.levels[1..].iter().filter_map(|tables| {
+            let i = tables.partition_point(|t| t.is_below(key));
+            tables.get(i).filter(|t| t.spans(key))
+        });
+        for table in level0.chain(deeper) {
+            resolver.cover(table.tombstones()?.covering(key, resolver.bound()));
+            table.get(key, hash, &mut |tag, slice| resolver.see(tag, || Bytes::Block(slice)))?;
+            resolver.end_of_source();
+            if resolver.settled() {
+                return Ok(());
+            }
+        }
+        Ok(())
+    }
+}

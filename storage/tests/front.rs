@@ -1,0 +1,143 @@
+//! The front for many threads: every acknowledged write is there, groups share syncs, errors reach
+//! everybody whom they concern.
+
+use crate::fixture::{Append, options};
+use ringdb_storage::{Crash, Direction, Durability, Error, MemoryDisk, Options, Store, Survival};
+use std::ops::ControlFlow;
+use std::sync::Arc;
+use std::thread;
+
+fn open(disk: &MemoryDisk, options: Options) -> Store {
+    Store::open(Arc::new(disk.clone()), options, Arc::new(Append)).unwrap()
+}
+
+/// `threads` writers, each with its own keys; what each wrote last.
+fn fill(store: &Store, threads: usize, writes: usize, durability: Durability) {
+    thread::scope(|scope| {
+        for thread in 0..threads {
+            scope.spawn(move || {
+                for i in 0..writes {
+                    let key = format!("k{:03}", thread * 10 + i % 10);
+                    store.put(key.as_bytes(), format!("{i}").as_bytes(), durability).unwrap();
+                }
+            });
+        }
+    });
+}
+
+fn rows(store: &Store) -> Vec<(Vec<u8>, Vec<u8>)> {
+    let mut rows = Vec::new();
+    store
+        .scan(b"", None, Direction::Forward, |key, value| {
+            rows.push((key.to_vec(), value.to_vec()));
+            ControlFlow::Continue(())
+        })
+        .unwrap();
+    rows
+}
+
+#[test]
+fn what_many_threads_wrote_is_there_with_and_without_workers() {
+    for (shards, workers) in [(1, 0), (1, 1), (3, 2)] {
+        let disk = MemoryDisk::new(1);
+        let store = open(&disk, options(shards));
+        thread::scope(|scope| {
+            for _ in 0..workers {
+                scope.spawn(|| store.work());
+            }
+            fill(&store, 8, 300, Durability::Os);
+            store.flush().unwrap();
+            store.close();
+        });
+        let found = rows(&store);
+        assert_eq!(found.len(), 80);
+        for (i, (key, value)) in found.iter().enumerate() {
+            assert_eq!(key, format!("k{i:03}").as_bytes());
+            assert_eq!(value, format!("{}", 290 + i % 10).as_bytes());
+        }
+        assert_eq!(store.engine().stats().unflushed_memtables, 0);
+    }
+}
+
+#[test]
+fn every_synced_write_survives_a_power_loss_and_groups_share_syncs() {
+    let disk = MemoryDisk::new(1);
+    let store = open(&disk, Options { memtable_bytes: 1 << 20, ..options(1) });
+    fill(&store, 8, 100, Durability::Sync);
+    let want = rows(&store);
+    drop(store);
+    disk.crash(Crash::PowerLoss(Survival::None));
+    assert_eq!(rows(&open(&disk, options(1))), want);
+}
+
+#[test]
+fn a_failed_sync_fails_every_writer_of_the_group_and_all_that_come_after() {
+    let disk = MemoryDisk::new(1);
+    let store = open(&disk, options(1));
+    store.put(b"k001", b"safe", Durability::Sync).unwrap();
+    disk.fail_next_sync();
+    let outcomes: Vec<_> = thread::scope(|scope| {
+        let write = |i: usize| {
+            let store = &store;
+            scope.spawn(move || {
+                store.put(format!("k{:03}", 10 + i).as_bytes(), b"lost", Durability::Sync)
+            })
+        };
+        let writers: Vec<_> = (0..8).map(write).collect();
+        writers.into_iter().map(|writer| writer.join().unwrap()).collect()
+    });
+    assert!(outcomes.iter().all(|o| matches!(o, Err(Error::Poisoned { .. }))), "{outcomes:?}");
+    assert_eq!(store.get(b"k001").unwrap().as_deref(), Some(&b"safe"[..]));
+}
+
+/// A writer moves money between two keys in one batch; readers must never see a moment between.
+#[test]
+fn a_batch_becomes_visible_at_once_to_readers_on_other_threads() {
+    for (memtable_bytes, workers) in [(1 << 20, 0), (8 << 10, 1)] {
+        let disk = MemoryDisk::new(1);
+        let store = open(&disk, Options { memtable_bytes, ..options(1) });
+        let both = |a: u64, b: u64| {
+            let mut batch = ringdb_storage::Batch::new();
+            batch.put(b"a", &a.to_be_bytes());
+            batch.put(b"b", &b.to_be_bytes());
+            batch.merge(b"m", b"x");
+            batch.delete_range(b"c", b"d");
+            batch.put(format!("c{}", a % 7).as_bytes(), b"row");
+            batch
+        };
+        store.write(&both(1000, 0), Durability::Buffered).unwrap();
+        let done = std::sync::atomic::AtomicBool::new(false);
+        let number = |value: Option<&[u8]>| u64::from_be_bytes(value.unwrap().try_into().unwrap());
+        thread::scope(|scope| {
+            for _ in 0..workers {
+                scope.spawn(|| store.work());
+            }
+            for _ in 0..2 {
+                scope.spawn(|| {
+                    let mut last = 0;
+                    while !done.load(std::sync::atomic::Ordering::Relaxed) {
+                        let mut seen = [0, 0];
+                        store.get_many(&[b"a", b"b"], |i, value| seen[i] = number(value)).unwrap();
+                        assert_eq!(seen[0] + seen[1], 1000);
+                        assert!(seen[1] >= last, "time does not go back");
+                        last = seen[1];
+                        let view = &store.views()[0];
+                        let moved = number(view.get(b"b").unwrap().as_deref());
+                        let operands = view.get(b"m").unwrap().map_or(0, |value| value.len());
+                        assert_eq!(operands as u64, moved + 1);
+                        // Each batch deletes the row of the batch before.
+                        let mut scan = view.scan(b"c", Some(b"d"), Direction::Backward).unwrap();
+                        let (key, _) = scan.next_row().unwrap().unwrap();
+                        assert_eq!(key, format!("c{}", (1000 - moved) % 7).as_bytes());
+                        assert!(scan.next_row().unwrap().is_none());
+                    }
+                });
+            }
+            for moved in 1..=1000 {
+                store.write(&both(1000 - moved, moved), Durability::Os).unwrap();
+            }
+            done.store(true, std::sync::atomic::Ordering::Relaxed);
+            store.close();
+        });
+    }
+}
