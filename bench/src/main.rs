@@ -21,6 +21,7 @@ use std::process::{Command, ExitCode, Stdio};
 
 #[derive(Parser, Debug, Clone)]
 #[command(about = "Measures the storage engine beside RocksDB, fjall and redb")]
+#[command(args_override_self = true)]
 struct Arguments {
     /// Rows of the base store.
     #[arg(long, default_value_t = 1_000_000)]
@@ -49,6 +50,9 @@ struct Arguments {
     /// Where the figures of all rounds are written.
     #[arg(long, default_value = "target/engines.json")]
     json: PathBuf,
+    /// Prints the figures of earlier runs, together, and measures nothing.
+    #[arg(long, value_delimiter = ',')]
+    show: Vec<PathBuf>,
     /// Measures one row in this process, on the store in `--directory`.
     #[arg(long, hide = true)]
     child: Option<Row>,
@@ -75,6 +79,26 @@ fn main() -> ExitCode {
         }
         return ExitCode::SUCCESS;
     }
+    let rounds = if arguments.show.is_empty() {
+        prepare(&mut arguments);
+        measure_all(&arguments)
+    } else {
+        read_json(&arguments.show)
+    };
+    match rounds {
+        Ok(rounds) => {
+            println!("{}\n{}", report::ratios_table(&rounds), report::table(&rounds));
+            ExitCode::SUCCESS
+        }
+        Err(e) => {
+            eprintln!("error: {e}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// Fills in what follows from what was asked, and says what is missing.
+fn prepare(arguments: &mut Arguments) {
     if arguments.smoke {
         arguments.keys = arguments.keys.min(20_000);
         arguments.memtable_bytes = 1 << 20;
@@ -89,16 +113,6 @@ fn main() -> ExitCode {
         arguments.engines.retain(|name| *name != Name::Rocksdb);
     } else if let Some(ns) = engines::rocks::ffi::crc32c_ns(140) {
         eprintln!("RocksDB's checksum of a log record of 140 bytes takes {ns:.0} ns");
-    }
-    match measure_all(&arguments) {
-        Ok(rounds) => {
-            println!("{}", report::table(&rounds));
-            ExitCode::SUCCESS
-        }
-        Err(e) => {
-            eprintln!("error: {e}");
-            ExitCode::FAILURE
-        }
     }
 }
 
@@ -138,8 +152,9 @@ fn measure_all(arguments: &Arguments) -> Result<Rounds, String> {
                     }
                 }
             }
+            // After each row, so that a run that is stopped was not for nothing.
+            write_json(arguments, &rounds)?;
         }
-        write_json(arguments, &rounds)?;
     }
     Ok(rounds)
 }
@@ -191,21 +206,36 @@ fn run_child(
     Ok(String::from_utf8_lossy(&done.stdout).into_owned())
 }
 
+/// What is kept of a run.
+#[derive(serde::Serialize, serde::Deserialize)]
+struct Kept {
+    keys: u64,
+    memtable_bytes: usize,
+    rows: Rounds,
+}
+
 fn write_json(arguments: &Arguments, rounds: &Rounds) -> Result<(), String> {
-    let named: Vec<_> = rounds
-        .iter()
-        .flat_map(|(row, engines)| {
-            engines.iter().map(|(name, rounds)| {
-                serde_json::json!({ "row": row.text(), "engine": name.text(), "rounds": rounds })
-            })
-        })
-        .collect();
-    let all = serde_json::json!({
-        "keys": arguments.keys, "memtable_bytes": arguments.memtable_bytes, "rows": named,
-    });
-    let text = serde_json::to_string_pretty(&all).map_err(|e| e.to_string())?;
+    let Arguments { keys, memtable_bytes, .. } = *arguments;
+    let kept = Kept { keys, memtable_bytes, rows: rounds.clone() };
+    let text = serde_json::to_string_pretty(&kept).map_err(|e| e.to_string())?;
     if let Some(parent) = arguments.json.parent() {
         std::fs::create_dir_all(parent).map_err(|e| e.to_string())?;
     }
     std::fs::write(&arguments.json, text).map_err(|e| format!("{}: {e}", arguments.json.display()))
+}
+
+/// The rounds of earlier runs, together.
+fn read_json(paths: &[PathBuf]) -> Result<Rounds, String> {
+    let mut all = Rounds::new();
+    for path in paths {
+        let failed = |e: &dyn std::fmt::Display| format!("{}: {e}", path.display());
+        let text = std::fs::read_to_string(path).map_err(|e| failed(&e))?;
+        let kept: Kept = serde_json::from_str(&text).map_err(|e| failed(&e))?;
+        for (row, engines) in kept.rows {
+            for (name, rounds) in engines {
+                all.entry(row).or_default().entry(name).or_default().extend(rounds);
+            }
+        }
+    }
+    Ok(all)
 }

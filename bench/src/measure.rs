@@ -133,6 +133,14 @@ pub fn thread_cpu() -> Duration {
     cpu(libc::RUSAGE_THREAD)
 }
 
+/// How the system calls this thread.
+#[must_use]
+#[allow(unsafe_code, reason = "gettid has no safe wrapper in the standard library")]
+pub fn thread_id() -> u64 {
+    // SAFETY: takes nothing, cannot fail.
+    u64::try_from(unsafe { libc::gettid() }).unwrap_or(0)
+}
+
 #[allow(unsafe_code, reason = "getrusage has no safe wrapper in the standard library")]
 fn cpu(who: libc::c_int) -> Duration {
     // SAFETY: rusage is plain numbers, and the call writes one through a valid pointer.
@@ -163,7 +171,8 @@ fn peak_mib() -> f64 {
     proc_number("/proc/self/status", "VmHWM:") as f64 / 1024.0
 }
 
-/// Bytes that the files below `directory` take on disk.
+/// Bytes that the files below `directory` take on disk, but for logs: some engines keep those for
+/// reuse, and their size says nothing about the data.
 #[must_use]
 pub fn disk_bytes(directory: &Path) -> u64 {
     use std::os::unix::fs::MetadataExt;
@@ -171,9 +180,13 @@ pub fn disk_bytes(directory: &Path) -> u64 {
     for entry in std::fs::read_dir(directory).into_iter().flatten().flatten() {
         match entry.metadata() {
             Ok(meta) if meta.is_dir() => sum += disk_bytes(&entry.path()),
-            Ok(meta) => sum += meta.blocks() * 512,
-            Err(_) => {}
+            Ok(meta) if !is_log(&entry.path()) => sum += meta.blocks() * 512,
+            _ => {}
         }
     }
     sum
+}
+
+fn is_log(path: &Path) -> bool {
+    path.extension().is_some_and(|e| e == "log" || e == "jnl")
 }

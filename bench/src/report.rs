@@ -41,25 +41,73 @@ pub fn summary(rounds: &[Figures]) -> Figures {
     }
 }
 
-/// The table, as Markdown.
+/// A line a row, as Markdown: processor time for one operation, and how often the engine is better
+/// than the better of RocksDB and fjall.
 #[must_use]
-pub fn table(rounds: &Rounds) -> String {
+pub fn ratios_table(rounds: &Rounds) -> String {
     let mut out = String::from(
-        "| row | engine | ops/s | p50 | p99 | p99.99 | max | CPU | callers | MiB | WA | SA | × ops/s | × p50 | × CPU | goal |\n\
-         |---|---|---|---|---|---|---|---|---|---|---|---|---|---|---|---|\n",
+        "| row | CPU-µs/op: ours | RocksDB | fjall | redb | × CPU | × p50 | × ops/s | goal |\n\
+         |---|---|---|---|---|---|---|---|---|\n",
     );
     for (row, engines) in rounds {
         let all: BTreeMap<Name, Figures> =
             engines.iter().map(|(name, rounds)| (*name, summary(rounds))).collect();
-        let peers: Vec<&Figures> =
-            [Name::Rocksdb, Name::Fjall].iter().filter_map(|name| all.get(name)).collect();
+        let cpu = |name: Name| all.get(&name).map(|f| short(f.cpu)).unwrap_or_default();
+        let ratios = all.get(&Name::Ours).and_then(|ours| Ratios::of(ours, &peers(&all)));
+        let ratios = ratios.map_or(" | | ".to_owned(), |r| {
+            format!("**{:.2}** | {:.2} | {:.2}", r.cpu, r.wait, r.rate)
+        });
+        let _ = writeln!(
+            out,
+            "| {} | {} | {} | {} | {} | {ratios} | {} |",
+            row.text(),
+            cpu(Name::Ours),
+            cpu(Name::Rocksdb),
+            cpu(Name::Fjall),
+            cpu(Name::Redb),
+            row.goal()
+        );
+    }
+    out
+}
+
+fn peers(all: &BTreeMap<Name, Figures>) -> Vec<&Figures> {
+    [Name::Rocksdb, Name::Fjall].iter().filter_map(|name| all.get(name)).collect()
+}
+
+/// How often better than the better of the peers.
+struct Ratios {
+    rate: f64,
+    wait: f64,
+    cpu: f64,
+}
+
+impl Ratios {
+    fn of(ours: &Figures, peers: &[&Figures]) -> Option<Self> {
+        let least = |f: fn(&Figures) -> f64| peers.iter().map(|p| f(p)).reduce(f64::min);
+        Some(Self {
+            rate: ours.ops_per_second / -least(|f| -f.ops_per_second)?,
+            wait: least(|f| f.p50)? / ours.p50,
+            cpu: least(|f| f.cpu)? / ours.cpu,
+        })
+    }
+}
+
+/// Every figure of every engine, as Markdown. Times in µs.
+#[must_use]
+pub fn table(rounds: &Rounds) -> String {
+    let mut out = String::from(
+        "| row | engine | ops/s | p50 | p99 | p99.99 | max | CPU | callers | MiB | WA | SA |\n\
+         |---|---|---|---|---|---|---|---|---|---|---|---|\n",
+    );
+    for (row, engines) in rounds {
+        let all: BTreeMap<Name, Figures> =
+            engines.iter().map(|(name, rounds)| (*name, summary(rounds))).collect();
         for (name, f) in &all {
-            let ratios =
-                if *name == Name::Ours { ratios(f, &peers, *row) } else { " | | |".to_owned() };
             let amplification = |a: Option<f64>| a.map(|a| format!("{a:.2}")).unwrap_or_default();
             let _ = writeln!(
                 out,
-                "| {} | {} | {} | {} | {} | {} | {} | {} | {} | {:.0} | {} | {} | {ratios} |{}",
+                "| {} | {} | {} | {} | {} | {} | {} | {} | {} | {:.0} | {} | {} |{}",
                 if *name == *all.keys().next().unwrap_or(name) { row.text() } else { "" },
                 name.text(),
                 thousands(f.ops_per_second),
@@ -77,18 +125,6 @@ pub fn table(rounds: &Rounds) -> String {
         }
     }
     out
-}
-
-/// How often better than the better of the peers, by rate, wait and processor time.
-fn ratios(ours: &Figures, peers: &[&Figures], row: Row) -> String {
-    if peers.is_empty() {
-        return format!(" | | | {}", row.goal());
-    }
-    let least = |f: fn(&Figures) -> f64| peers.iter().map(|p| f(p)).fold(f64::INFINITY, f64::min);
-    let rate = ours.ops_per_second / -least(|f| -f.ops_per_second);
-    let wait = least(|f| f.p50) / ours.p50;
-    let cpu = least(|f| f.cpu) / ours.cpu;
-    format!("**{rate:.2}** | {wait:.2} | {cpu:.2} | {}", row.goal())
 }
 
 fn short(x: f64) -> String {
