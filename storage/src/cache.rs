@@ -1,90 +1,202 @@
-//! Blocks worth keeping: a sharded CLOCK cache of verified, uncompressed blocks.
+//! Blocks worth keeping: a CLOCK cache of verified, decoded blocks within a budget of bytes.
+//!
+//! A table has a [`Slots`]: one place for each of its blocks, so that a hit is an index and an
+//! atomic load, without a hash, a lock, or a search. Only what brings or removes a block takes a
+//! lock. Promise: the blocks in all places together cost at most the budget.
 
 use crate::table::Block;
-use std::collections::HashMap;
-use std::sync::{Arc, Mutex, PoisonError};
+use arc_swap::ArcSwapOption;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+/// Parts of the clock, each with a lock of its own.
 const PARTS: usize = 16;
+/// A block that costs more than this part of the budget is not kept.
+const SHARE_MAX: usize = 8;
 
-/// The cache. A block is found by its table's number and its offset.
+/// The places for the blocks of one table.
+pub(crate) struct Slots {
+    /// The table's number: spreads its blocks over the parts of the clock.
+    number: u64,
+    places: Box<[ArcSwapOption<Block>]>,
+}
+
+impl Slots {
+    pub(crate) fn new(number: u64, blocks: usize) -> Self {
+        Self { number, places: (0..blocks).map(|_| ArcSwapOption::empty()).collect() }
+    }
+
+    /// Block `i`, if it is kept.
+    pub(crate) fn get(&self, i: usize) -> Option<Arc<Block>> {
+        let block = self.places.get(i)?.load_full()?;
+        block.touch();
+        Some(block)
+    }
+}
+
+/// The cache.
 pub(crate) struct BlockCache {
-    parts: Vec<Mutex<Part>>,
-    part_bytes: usize,
+    budget: usize,
+    /// What the blocks in their places cost, and those about to be put there.
+    bytes: AtomicUsize,
+    parts: Vec<Mutex<Clock>>,
 }
 
 #[derive(Default)]
-struct Part {
-    places: HashMap<(u64, u64), usize>,
-    ring: Vec<Entry>,
+struct Clock {
+    ring: Vec<(Arc<Slots>, u32)>,
     hand: usize,
-    bytes: usize,
-}
-
-struct Entry {
-    key: (u64, u64),
-    block: Arc<Block>,
-    used: bool,
 }
 
 impl BlockCache {
     pub(crate) fn new(bytes: usize) -> Self {
         let parts = (0..PARTS).map(|_| Mutex::default()).collect();
-        Self { parts, part_bytes: bytes / PARTS }
+        Self { budget: bytes, bytes: AtomicUsize::new(0), parts }
     }
 
-    pub(crate) fn get(&self, table: u64, offset: u64) -> Option<Arc<Block>> {
-        let mut part = self.part(table, offset).lock().unwrap_or_else(PoisonError::into_inner);
-        let place = *part.places.get(&(table, offset))?;
-        let entry = &mut part.ring[place];
-        entry.used = true;
-        Some(entry.block.clone())
-    }
-
-    pub(crate) fn insert(&self, table: u64, offset: u64, block: &Arc<Block>) {
-        let cost = block.bytes().len();
-        if cost > self.part_bytes / 2 {
+    /// Keeps `block` as block `i` of a table, if its place is empty and it is not too large.
+    pub(crate) fn insert(&self, slots: &Arc<Slots>, i: usize, block: &Arc<Block>) {
+        let cost = block.cost();
+        let (Some(place), Ok(number)) = (slots.places.get(i), u32::try_from(i)) else { return };
+        if cost > self.budget / SHARE_MAX {
             return;
         }
-        let part = &mut *self.part(table, offset).lock().unwrap_or_else(PoisonError::into_inner);
-        if part.places.contains_key(&(table, offset)) {
-            return;
+        let part = crate::codec::scatter(slots.number << 32 ^ i as u64) as usize % PARTS;
+        // The cost counts before the block is there, so that the budget holds at every moment.
+        self.bytes.fetch_add(cost, Ordering::Relaxed);
+        for victim in 0..PARTS {
+            let mut clock = self.part((part + victim) % PARTS);
+            while self.bytes.load(Ordering::Relaxed) > self.budget {
+                let Some(freed) = clock.evict() else { break };
+                self.bytes.fetch_sub(freed, Ordering::Relaxed);
+            }
+            if self.bytes.load(Ordering::Relaxed) <= self.budget {
+                break;
+            }
         }
-        while part.bytes + cost > self.part_bytes && !part.ring.is_empty() {
-            part.evict();
+        let mut clock = self.part(part);
+        let fits = self.bytes.load(Ordering::Relaxed) <= self.budget;
+        if fits && place.load().is_none() {
+            clock.ring.push((slots.clone(), number));
+            place.store(Some(block.clone()));
+        } else {
+            self.bytes.fetch_sub(cost, Ordering::Relaxed);
         }
-        part.places.insert((table, offset), part.ring.len());
-        part.ring.push(Entry { key: (table, offset), block: block.clone(), used: false });
-        part.bytes += cost;
     }
 
-    /// Bytes of blocks held.
+    /// Lets go of all blocks of a table that nobody reads any more.
+    pub(crate) fn forget(&self, slots: &Arc<Slots>) {
+        for part in 0..PARTS {
+            let mut clock = self.part(part);
+            let mut freed = 0;
+            clock.ring.retain(|(owner, i)| {
+                let stays = !Arc::ptr_eq(owner, slots);
+                if !stays {
+                    freed += owner.clear(*i);
+                }
+                stays
+            });
+            self.bytes.fetch_sub(freed, Ordering::Relaxed);
+        }
+    }
+
+    /// What the blocks held cost, in bytes.
     pub(crate) fn bytes(&self) -> usize {
-        let held = |part: &Mutex<Part>| part.lock().unwrap_or_else(PoisonError::into_inner).bytes;
-        self.parts.iter().map(held).sum()
+        self.bytes.load(Ordering::Relaxed)
     }
 
-    fn part(&self, table: u64, offset: u64) -> &Mutex<Part> {
-        &self.parts[(crate::codec::scatter(table ^ offset.rotate_left(24)) as usize) % PARTS]
+    fn part(&self, part: usize) -> MutexGuard<'_, Clock> {
+        self.parts[part].lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-impl Part {
-    /// Passes over blocks used since the last round, drops the first that was not.
-    fn evict(&mut self) {
+impl Slots {
+    /// Empties a place; what its block cost.
+    fn clear(&self, i: u32) -> usize {
+        self.places[i as usize].swap(None).map_or(0, |block| block.cost())
+    }
+}
+
+impl Clock {
+    /// Passes over blocks used since the last round, drops the first that was not; what it cost.
+    fn evict(&mut self) -> Option<usize> {
         loop {
-            self.hand %= self.ring.len();
-            let entry = &mut self.ring[self.hand];
-            if std::mem::take(&mut entry.used) {
+            self.hand = if self.hand < self.ring.len() { self.hand } else { 0 };
+            let (slots, i) = self.ring.get(self.hand)?;
+            let used = slots.places[*i as usize].load().as_ref().is_some_and(|b| b.cool());
+            if used {
                 self.hand += 1;
                 continue;
             }
-            let gone = self.ring.swap_remove(self.hand);
-            self.places.remove(&gone.key);
-            self.bytes -= gone.block.bytes().len();
-            if let Some(moved) = self.ring.get(self.hand) {
-                self.places.insert(moved.key, self.hand);
-            }
-            return;
+            let freed = slots.clear(*i);
+            self.ring.swap_remove(self.hand);
+            return Some(freed);
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn block_of(value_bytes: usize) -> Block {
+        Block::of_one(&vec![7; value_bytes])
+    }
+
+    #[test]
+    fn the_budget_holds_and_what_is_used_stays() {
+        let cost = block_of(100).cost();
+        let cache = BlockCache::new(640 * cost);
+        let slots = Arc::new(Slots::new(1, 3000));
+        cache.insert(&slots, 0, &Arc::new(block_of(100)));
+        for i in 1..3000 {
+            cache.insert(&slots, i, &Arc::new(block_of(100)));
+            assert!(slots.get(0).is_some(), "used all the time, gone at {i}");
+            let kept = slots.places.iter().filter(|p| p.load().is_some()).count();
+            assert_eq!(cache.bytes(), kept * cost);
+            assert_eq!(kept, (i + 1).min(640), "after {i}");
+        }
+        cache.insert(&slots, 1, &Arc::new(block_of(100 * cost)));
+        assert!(slots.get(1).is_none(), "too large to keep");
+    }
+
+    #[test]
+    fn a_table_that_is_gone_takes_its_blocks_with_it() {
+        let cache = BlockCache::new(1 << 20);
+        let (gone, stays) = (Arc::new(Slots::new(1, 50)), Arc::new(Slots::new(2, 50)));
+        for i in 0..50 {
+            cache.insert(&gone, i, &Arc::new(block_of(100)));
+            cache.insert(&stays, i, &Arc::new(block_of(100)));
+        }
+        cache.forget(&gone);
+        assert_eq!(cache.bytes(), 50 * block_of(100).cost());
+        assert!((0..50).all(|i| gone.get(i).is_none() && stays.get(i).is_some()));
+        assert_eq!(Arc::strong_count(&gone), 1, "nothing in the cache holds on to it");
+    }
+
+    #[test]
+    fn threads_that_insert_and_read_at_once_stay_within_the_budget() {
+        let cost = block_of(100).cost();
+        let cache = BlockCache::new(40 * cost);
+        let slots = Arc::new(Slots::new(1, 200));
+        std::thread::scope(|scope| {
+            for t in 0..4 {
+                let (cache, slots) = (&cache, &slots);
+                scope.spawn(move || {
+                    for round in 0..2000u64 {
+                        let i = crate::codec::scatter(round * 4 + t) as usize % 200;
+                        match slots.get(i) {
+                            Some(block) => assert_eq!(block.rows(), 1),
+                            None => cache.insert(slots, i, &Arc::new(block_of(100))),
+                        }
+                        // What each thread is about to put there counts already.
+                        assert!(cache.bytes() <= 44 * cost);
+                    }
+                });
+            }
+        });
+        let kept = slots.places.iter().filter(|p| p.load().is_some()).count();
+        assert!(kept <= 40, "{kept} blocks where 40 fit");
+        assert_eq!(cache.bytes(), kept * cost);
     }
 }

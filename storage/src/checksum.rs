@@ -1,11 +1,43 @@
-//! The two hashes of a table: XXH3 for blocks, its frozen preview XXPH3 for the Bloom filter.
+//! The hashes of a table: XXH3 (or CRC32c) for blocks, XXH3's frozen preview for the Bloom filter.
 //!
 //! The filter's hash is the one that the 0.7.2 preview of XXH3 computed; the final XXH3 gives other
 //! numbers, and a filter built from them denies keys that are there.
 
-/// Checksum of a block: its payload and its type byte.
-pub(crate) fn block_checksum(payload: &[u8], kind: u8) -> u32 {
-    xxhash_rust::xxh3::xxh3_64(payload) as u32 ^ u32::from(kind).wrapping_mul(0x6b90_83d9)
+/// How the blocks of a table are checked.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Checksum {
+    /// What RocksDB wrote before it had XXH3. We only read it.
+    Crc32c,
+    /// What we write.
+    Xxh3,
+}
+
+impl Checksum {
+    /// The number for it in a footer.
+    pub(crate) fn number(self) -> u8 {
+        match self {
+            Self::Crc32c => 1,
+            Self::Xxh3 => 4,
+        }
+    }
+
+    pub(crate) fn of_number(number: u8) -> Option<Self> {
+        [Self::Crc32c, Self::Xxh3].into_iter().find(|c| c.number() == number)
+    }
+
+    /// Checksum of a block: its payload and its type byte.
+    pub(crate) fn of(self, payload: &[u8], kind: u8) -> u32 {
+        match self {
+            Self::Crc32c => {
+                let sum = crc32c::crc32c_append(crc32c::crc32c(payload), &[kind]);
+                sum.rotate_right(15).wrapping_add(0xa282_ead8)
+            }
+            Self::Xxh3 => {
+                let hash = xxhash_rust::xxh3::xxh3_64(payload) as u32;
+                hash ^ u32::from(kind).wrapping_mul(0x6b90_83d9)
+            }
+        }
+    }
 }
 
 const P1: u64 = 0x9E37_79B1_85EB_CA87;

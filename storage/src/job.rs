@@ -5,8 +5,8 @@ use crate::compaction::run::{ReachesBelow, Rewrite};
 use crate::engine::{Flush, Shared};
 use crate::error::Error;
 use crate::manifest::Edit;
-use crate::merge::{Direction, MemtableCursor, Source, TablesCursor};
-use crate::table::{TableBounds, table_name};
+use crate::merge::{Direction, MemtableCursor, Source};
+use crate::table::{TableBounds, TablesCursor, table_name};
 use crate::tombstones::RangeTombstones;
 use crate::version::Version;
 use std::io::ErrorKind;
@@ -103,7 +103,7 @@ fn run_compaction(shared: &Shared, choice: &Choice, version: &Version) -> Result
     let mut sources = Vec::new();
     let runs = choice.upper.iter().map(std::slice::from_ref);
     for tables in runs.chain(std::iter::once(choice.lower.as_slice())) {
-        let cursor = TablesCursor::new(tables, &[], None, Direction::Forward)?;
+        let cursor = TablesCursor::streaming(tables)?;
         sources.push(Source::Tables(Box::new(cursor)));
     }
     let mut tombstones = RangeTombstones::default();

@@ -54,6 +54,7 @@ mod engine;
 mod fold;
 mod front;
 mod job;
+mod lookup;
 mod options;
 mod reader;
 mod scan;
@@ -83,6 +84,8 @@ pub mod disk;
 mod error;
 mod key;
 pub mod limits;
+#[doc(hidden)]
+pub mod measure;
 mod poison;
 mod sync;
 

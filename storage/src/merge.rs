@@ -3,10 +3,9 @@
 use crate::error::Error;
 use crate::key::Tag;
 use crate::memtable::{Cursor, Memtable};
-use crate::table::{Block, Decoded, Slice, Table};
+use crate::table::TablesCursor;
 use crate::value::Bytes;
 use std::cmp::Ordering;
-use std::sync::Arc;
 
 /// Which way a scan goes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -27,14 +26,47 @@ pub(crate) enum Source<'a> {
 }
 
 /// Sources as one.
+///
+/// The sources are kept in the order of the keys they stand at. Whichever is first runs ahead:
+/// after each step it is compared with the second alone, and moved only when that is nearer.
 pub(crate) struct Merged<'a> {
     sources: Vec<Source<'a>>,
     direction: Direction,
+    /// Those with a key, by key, for one key by place: newer sources stand first.
+    order: Vec<usize>,
+    /// The first two stand at the same key.
+    tied: bool,
 }
 
 impl<'a> Merged<'a> {
     pub(crate) fn new(sources: Vec<Source<'a>>, direction: Direction) -> Self {
-        Self { sources, direction }
+        let mut merged = Self { sources, direction, order: Vec::new(), tied: false };
+        merged.sort();
+        merged
+    }
+
+    /// The key at hand; none at the end.
+    pub(crate) fn head(&self) -> Option<&[u8]> {
+        self.sources[*self.order.first()?].key()
+    }
+
+    /// The change of the key at hand if it is the only one and stands in a table.
+    pub(crate) fn only(&self) -> Option<(Tag, &[u8])> {
+        match &self.sources[*self.order.first().filter(|_| !self.tied)?] {
+            Source::Memtable(_) => None,
+            Source::Tables(cursor) => cursor.only(),
+        }
+    }
+
+    /// Goes past the key at hand, of which there is one change; see [`Merged::only`].
+    pub(crate) fn advance(&mut self) -> Result<(), Error> {
+        let Some(first) = self.order.first() else { return Ok(()) };
+        match &mut self.sources[*first] {
+            Source::Memtable(cursor) => cursor.take(&mut Vec::new()),
+            Source::Tables(cursor) => cursor.advance()?,
+        }
+        self.replace_first();
+        Ok(())
     }
 
     /// The next key and all its changes, newest first; false at the end.
@@ -44,32 +76,83 @@ impl<'a> Merged<'a> {
         found: &mut Vec<Found<'a>>,
     ) -> Result<bool, Error> {
         found.clear();
-        let wanted = match self.direction {
-            Direction::Forward => Ordering::Less,
-            Direction::Backward => Ordering::Greater,
-        };
-        let mut first: Option<&[u8]> = None;
-        for source in &self.sources {
-            if let Some(head) = source.key()
-                && first.is_none_or(|first| head.cmp(first) == wanted)
-            {
-                first = Some(head);
-            }
-        }
-        let Some(first) = first else { return Ok(false) };
+        let Some(head) = self.head() else { return Ok(false) };
         key.clear();
-        key.extend_from_slice(first);
+        key.extend_from_slice(head);
+        let mut more = true;
         let mut contributed = 0;
-        for source in &mut self.sources {
-            if source.key() == Some(key.as_slice()) {
-                source.take(found)?;
-                contributed += 1;
-            }
+        while more {
+            more = self.tied;
+            contributed += 1;
+            self.sources[self.order[0]].take(found)?;
+            self.replace_first();
         }
         if contributed > 1 {
             found.sort_by_key(|(tag, _)| std::cmp::Reverse(*tag));
         }
         Ok(true)
+    }
+
+    /// Passes over rows of tables that a deletion at `cover` hides, up to `bound`.
+    pub(crate) fn skip_covered(&mut self, bound: Option<&[u8]>, cover: u64) -> Result<(), Error> {
+        for source in &mut self.sources {
+            if let Source::Tables(cursor) = source {
+                cursor.skip_covered(bound, cover)?;
+            }
+        }
+        self.sort();
+        Ok(())
+    }
+
+    /// Which of two sources comes first.
+    fn compare(&self, a: usize, b: usize) -> Ordering {
+        let (Some(a_key), Some(b_key)) = (self.sources[a].key(), self.sources[b].key()) else {
+            return Ordering::Equal;
+        };
+        match self.direction {
+            Direction::Forward => a_key.cmp(b_key),
+            Direction::Backward => b_key.cmp(a_key),
+        }
+    }
+
+    fn sort(&mut self) {
+        let mut order: Vec<usize> = std::mem::take(&mut self.order);
+        order.clear();
+        order.extend((0..self.sources.len()).filter(|i| self.sources[*i].key().is_some()));
+        order.sort_by(|a, b| self.compare(*a, *b).then(a.cmp(b)));
+        self.order = order;
+        self.note_tie();
+    }
+
+    /// The first source has gone on: puts it where it belongs now.
+    fn replace_first(&mut self) {
+        let Some(first) = self.order.first().copied() else { return };
+        if self.sources[first].key().is_none() {
+            self.order.remove(0);
+            self.note_tie();
+            return;
+        }
+        let Some(second) = self.order.get(1) else { return self.tied = false };
+        match self.compare(first, *second) {
+            Ordering::Less => self.tied = false,
+            Ordering::Equal if first < *second => self.tied = true,
+            _ => {
+                let rest = &self.order[1..];
+                let behind = rest.partition_point(|other| {
+                    self.compare(*other, first).then(other.cmp(&first)) == Ordering::Less
+                });
+                self.order.copy_within(1..=behind, 0);
+                self.order[behind] = first;
+                self.note_tie();
+            }
+        }
+    }
+
+    fn note_tie(&mut self) {
+        self.tied = match self.order[..] {
+            [first, second, ..] => self.compare(first, second) == Ordering::Equal,
+            _ => false,
+        };
     }
 }
 
@@ -110,187 +193,5 @@ impl<'a> MemtableCursor<'a> {
     fn take(&mut self, found: &mut Vec<Found<'a>>) {
         found.extend(self.rows.versions().map(|(tag, v)| (tag, Bytes::Borrowed(v))));
         self.rows.advance();
-    }
-}
-
-/// Walks tables that follow each other without overlap.
-pub(crate) struct TablesCursor<'a> {
-    tables: &'a [Arc<Table>],
-    direction: Direction,
-    start: Vec<u8>,
-    end: Option<Vec<u8>>,
-    /// The table at hand; beyond the slice when there is none left.
-    table: usize,
-    /// The block at hand.
-    number: usize,
-    block: Option<Arc<Block>>,
-    decoded: Decoded,
-    /// Forward: the head's index. Backward: one more than it.
-    entry: usize,
-    done: bool,
-}
-
-impl<'a> TablesCursor<'a> {
-    /// A cursor over the part of `tables` from `start` to `end`.
-    pub(crate) fn new(
-        tables: &'a [Arc<Table>],
-        start: &[u8],
-        end: Option<&[u8]>,
-        direction: Direction,
-    ) -> Result<Self, Error> {
-        let mut cursor = Self {
-            tables,
-            direction,
-            start: start.to_vec(),
-            end: end.map(<[u8]>::to_vec),
-            table: 0,
-            number: 0,
-            block: None,
-            decoded: Decoded::default(),
-            entry: 0,
-            done: false,
-        };
-        match direction {
-            Direction::Forward => {
-                cursor.table = tables.partition_point(|t| t.is_below(start));
-                cursor.enter_table()?;
-                cursor.settle_forward()?;
-            }
-            Direction::Backward => {
-                let count = end.map_or(tables.len(), |end| {
-                    tables.partition_point(|t| t.bounds.smallest.as_slice() < end)
-                });
-                cursor.done = count == 0;
-                cursor.table = count.saturating_sub(1);
-                if !cursor.done {
-                    cursor.enter_table()?;
-                    cursor.settle_backward()?;
-                }
-            }
-        }
-        Ok(cursor)
-    }
-
-    fn key(&self) -> Option<&[u8]> {
-        match self.direction {
-            _ if self.done => None,
-            Direction::Forward => Some(self.decoded.key(self.entry)),
-            Direction::Backward => Some(self.decoded.key(self.entry - 1)),
-        }
-    }
-
-    /// Hands out the changes of the head's key and goes on to the next key. The versions of one
-    /// key stand in one block.
-    fn take(&mut self, found: &mut Vec<Found<'a>>) -> Result<(), Error> {
-        let (from, to) = match self.direction {
-            Direction::Forward => {
-                let from = self.entry;
-                let same = |i: &usize| self.decoded.key(*i) == self.decoded.key(from);
-                (from, (from..self.decoded.len()).take_while(same).last().map_or(from, |i| i + 1))
-            }
-            Direction::Backward => {
-                let to = self.entry;
-                let same = |i: &usize| self.decoded.key(*i) == self.decoded.key(to - 1);
-                ((0..to).rev().take_while(same).last().unwrap_or(0), to)
-            }
-        };
-        let block = self.block.as_ref().expect("a head stands in a block");
-        for i in from..to {
-            let slice = Slice { block: block.clone(), range: self.decoded.value(i) };
-            found.push((self.decoded.tag(i), Bytes::Block(slice)));
-        }
-        match self.direction {
-            Direction::Forward => {
-                self.entry = to;
-                self.settle_forward()
-            }
-            Direction::Backward => {
-                self.entry = from;
-                self.settle_backward()
-            }
-        }
-    }
-
-    /// Positions at the bound inside the table at hand.
-    fn enter_table(&mut self) -> Result<(), Error> {
-        self.decoded = Decoded::default();
-        self.block = None;
-        self.entry = 0;
-        let Some(table) = self.tables.get(self.table) else { return Ok(()) };
-        let blocks = table.blocks()?;
-        match (self.direction, &self.end) {
-            (Direction::Forward, _) => {
-                self.number = table.first_block(&self.start)?;
-                if self.number < blocks {
-                    self.load()?;
-                    self.entry = self.decoded.below(&self.start);
-                }
-            }
-            (Direction::Backward, end) => {
-                let Some(last) = blocks.checked_sub(1) else { return Ok(()) };
-                let end = end.clone();
-                self.number = match &end {
-                    Some(end) => table.first_block(end)?.min(last),
-                    None => last,
-                };
-                self.load()?;
-                self.entry = end.map_or(self.decoded.len(), |end| self.decoded.below(&end));
-            }
-        }
-        Ok(())
-    }
-
-    fn load(&mut self) -> Result<(), Error> {
-        let table = &self.tables[self.table];
-        let block = table.block(self.number)?;
-        if !self.decoded.fill(&block) {
-            return Err(table.broken_block(self.number));
-        }
-        self.block = Some(block);
-        Ok(())
-    }
-
-    fn settle_forward(&mut self) -> Result<(), Error> {
-        while self.entry >= self.decoded.len() {
-            let Some(table) = self.tables.get(self.table) else {
-                self.done = true;
-                return Ok(());
-            };
-            if self.number + 1 < table.blocks()? {
-                self.number += 1;
-                self.load()?;
-                self.entry = 0;
-            } else {
-                self.table += 1;
-                let beyond =
-                    |t: &Arc<Table>| self.end.as_ref().is_some_and(|end| t.bounds.smallest >= *end);
-                if self.tables.get(self.table).is_some_and(beyond) {
-                    self.done = true;
-                    return Ok(());
-                }
-                self.enter_table()?;
-            }
-        }
-        let key = self.decoded.key(self.entry);
-        self.done = self.end.as_ref().is_some_and(|end| key >= end.as_slice());
-        Ok(())
-    }
-
-    fn settle_backward(&mut self) -> Result<(), Error> {
-        while self.entry == 0 {
-            if self.number > 0 && self.block.is_some() {
-                self.number -= 1;
-                self.load()?;
-                self.entry = self.decoded.len();
-            } else if self.table > 0 && !self.tables[self.table - 1].is_below(&self.start) {
-                self.table -= 1;
-                self.enter_table()?;
-            } else {
-                self.done = true;
-                return Ok(());
-            }
-        }
-        self.done = self.decoded.key(self.entry - 1) < self.start.as_slice();
-        Ok(())
     }
 }

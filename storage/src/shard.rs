@@ -207,7 +207,7 @@ impl Shard {
     /// Calls `f` with the index and value of each of `keys`, in order; all of one moment.
     ///
     /// # Errors
-    /// As [`Shard::get`]; `f` was called for the keys before the one that failed.
+    /// As [`Shard::get`]; `f` may have been called for some of the keys, or for none.
     pub fn get_many<K: AsRef<[u8]>>(
         &self,
         keys: &[K],

@@ -6,9 +6,10 @@
 use crate::engine::Shared;
 use crate::error::Error;
 use crate::memtable::Memtable;
-use crate::merge::{Direction, MemtableCursor, Merged, Source, TablesCursor};
+use crate::lookup::Tables;
+use crate::merge::{Direction, MemtableCursor, Merged, Source};
 use crate::scan::Scan;
-use crate::table::{self, Table};
+use crate::table::Table;
 use crate::value::{Bytes, Resolver, Value};
 use crate::version::Version;
 use std::sync::Arc;
@@ -49,8 +50,18 @@ impl Sources {
         bound: u64,
         mut f: impl FnMut(usize, Option<&[u8]>),
     ) -> Result<(), Error> {
-        for (i, key) in keys.iter().enumerate() {
-            f(i, self.get(key.as_ref(), bound)?.as_deref());
+        let mut resolvers: Vec<Resolver<'_>> = keys.iter().map(|_| Resolver::new(bound)).collect();
+        let mut open = Vec::with_capacity(keys.len());
+        for (key, resolver) in keys.iter().zip(&mut resolvers) {
+            self.resolve_in_memory(key.as_ref(), resolver);
+            if !resolver.settled() {
+                open.push((key.as_ref(), resolver));
+            }
+        }
+        open.sort_unstable_by_key(|(key, _)| *key);
+        self.tables().resolve_many(&mut open)?;
+        for (i, (key, resolver)) in keys.iter().zip(resolvers).enumerate() {
+            f(i, resolver.finish(key.as_ref(), self.shared.merge.as_ref())?.as_deref());
         }
         Ok(())
     }
@@ -77,60 +88,36 @@ impl Sources {
             sources.push(Source::Memtable(cursor));
             tombstones.extend(memtable.tombstones().iter().map(AsRef::as_ref));
         }
-        let level0 = self.level0.iter().map(std::slice::from_ref);
-        let deeper = self.view.levels[1..].iter().map(Vec::as_slice);
-        for tables in level0.chain(deeper) {
-            let from = tables.partition_point(|t| t.is_below(lower));
-            let reached = tables[from..].iter().take_while(|t| t.overlaps(lower, end)).count();
-            let tables = &tables[from..from + reached];
-            if !tables.is_empty() {
-                let cursor = TablesCursor::new(tables, lower, end, direction)?;
-                sources.push(Source::Tables(Box::new(cursor)));
-            }
-            for table in tables {
-                tombstones.push(table.tombstones()?);
-            }
-        }
+        self.tables().sources(lower, end, direction, &mut sources, &mut tombstones)?;
         tombstones.retain(|t| !t.is_empty());
-        Ok(Scan {
-            rows: Merged::new(sources, direction),
-            tombstones,
-            merge: self.shared.merge.as_ref(),
-            bound,
-            key: Vec::new(),
-            found: Vec::new(),
-            failed: false,
-        })
+        let rows = Merged::new(sources, direction);
+        let merge = self.shared.merge.as_ref();
+        Ok(Scan::new(rows, tombstones, direction, merge, bound))
+    }
+
+    fn tables(&self) -> Tables<'_> {
+        Tables { level0: &self.level0, version: &self.view }
     }
 
     /// Shows `resolver` the changes of `key`, newest source first.
     fn resolve<'a>(&'a self, key: &[u8], resolver: &mut Resolver<'a>) -> Result<(), Error> {
+        self.resolve_in_memory(key, resolver);
+        if resolver.settled() { Ok(()) } else { self.tables().resolve(key, resolver) }
+    }
+
+    /// Shows `resolver` the changes of `key` that are in memtables.
+    fn resolve_in_memory<'a>(&'a self, key: &[u8], resolver: &mut Resolver<'a>) {
         for memtable in self.memtables() {
             resolver.cover(memtable.covering(key, resolver.bound()));
             for (tag, value) in memtable.get(key) {
                 if !resolver.see(tag, || Bytes::Borrowed(value)) {
-                    return Ok(());
+                    return;
                 }
             }
             resolver.end_of_source();
             if resolver.settled() {
-                return Ok(());
+                return;
             }
         }
-        let hash = table::hash(key);
-        let level0 = self.level0.iter().filter(|t| t.spans(key));
-        let deeper = self.view.levels[1..].iter().filter_map(|tables| {
-            let i = tables.partition_point(|t| t.is_below(key));
-            tables.get(i).filter(|t| t.spans(key))
-        });
-        for table in level0.chain(deeper) {
-            resolver.cover(table.tombstones()?.covering(key, resolver.bound()));
-            table.get(key, hash, &mut |tag, slice| resolver.see(tag, || Bytes::Block(slice)))?;
-            resolver.end_of_source();
-            if resolver.settled() {
-                return Ok(());
-            }
-        }
-        Ok(())
     }
 }

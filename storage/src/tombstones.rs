@@ -6,6 +6,17 @@
 use std::collections::BTreeMap;
 use std::ops::Bound;
 
+/// Keys that the same deletion covers, or none.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(crate) struct Stretch<'a> {
+    /// The greatest sequence that deletes them; 0 when none does.
+    pub(crate) cover: u64,
+    /// The first key; none: there is none before them.
+    pub(crate) start: Option<&'a [u8]>,
+    /// The first key after them; none: there is none.
+    pub(crate) end: Option<&'a [u8]>,
+}
+
 /// A set of range deletions.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct RangeTombstones {
@@ -95,6 +106,21 @@ impl RangeTombstones {
         }
     }
 
+    /// The keys around `key` for which [`RangeTombstones::covering`] says the same.
+    pub(crate) fn stretch(&self, key: &[u8], bound: u64) -> Stretch<'_> {
+        let upto = (Bound::Unbounded, Bound::Included(key));
+        let beyond = (Bound::Excluded(key), Bound::Unbounded);
+        let next = || self.pieces.range::<[u8], _>(beyond).next().map(|(start, _)| &start[..]);
+        match self.pieces.range::<[u8], _>(upto).next_back() {
+            Some((start, piece)) if key < piece.end.as_slice() => {
+                let cover = piece.sequences.iter().copied().find(|s| *s <= bound).unwrap_or(0);
+                Stretch { cover, start: Some(start), end: Some(&piece.end) }
+            }
+            Some((_, piece)) => Stretch { cover: 0, start: Some(&piece.end), end: next() },
+            None => Stretch { cover: 0, start: None, end: next() },
+        }
+    }
+
     /// All deletions as (start, end, sequence), by start, then newest first.
     pub(crate) fn iter(&self) -> impl Iterator<Item = (&[u8], &[u8], u64)> {
         self.pieces.iter().flat_map(|(start, piece)| {
@@ -135,6 +161,15 @@ mod tests {
                     .max()
                     .unwrap_or(0);
                 assert_eq!(set.covering(&[key], bound), want, "{} at {bound}", key as char);
+                let stretch = set.stretch(&[key], bound);
+                assert_eq!(stretch.cover, want);
+                for other in b'`'..=b'{' {
+                    let other = &[other][..];
+                    let inside = stretch.start.is_none_or(|start| start <= other)
+                        && stretch.end.is_none_or(|end| other < end);
+                    assert!(!inside || set.covering(other, bound) == want);
+                    assert!(inside || other != [key]);
+                }
             }
         }
     }

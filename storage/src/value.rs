@@ -137,20 +137,51 @@ impl<'a> Resolver<'a> {
 
     /// The value that `key` has.
     pub(crate) fn finish(self, key: &[u8], merge: &dyn Merge) -> Result<Option<Value<'a>>, Error> {
+        let mut folded = Vec::new();
+        Ok(match self.outcome(key, merge, &mut folded)? {
+            Outcome::Nothing => None,
+            Outcome::Stored(bytes) => Some(Value(bytes)),
+            Outcome::Folded => Some(Value(Bytes::Owned(folded))),
+        })
+    }
+
+    /// The value that `key` has; where it had to be computed it is put into `folded`.
+    pub(crate) fn outcome(
+        self,
+        key: &[u8],
+        merge: &dyn Merge,
+        folded: &mut Vec<u8>,
+    ) -> Result<Outcome<'a>, Error> {
         if self.unknown_kind {
             let what = "a table holds a kind of change that this version does not know".to_owned();
             return Err(Error::Io { what, kind: ErrorKind::InvalidData });
         }
+        let stored = |base: Option<Bytes<'a>>| base.map_or(Outcome::Nothing, Outcome::Stored);
         if self.operands.is_empty() {
-            return Ok(self.base.map(Value));
+            return Ok(stored(self.base));
         }
-        let oldest_first: Vec<&[u8]> = self.operands.iter().rev().map(Bytes::bytes).collect();
-        let mut out = Vec::new();
+        folded.clear();
         let base = self.base.as_ref().map(Bytes::bytes);
-        Ok(match merge.full(key, base, &oldest_first, &mut out) {
-            Folded::Value => Some(Value(Bytes::Owned(out))),
-            Folded::Deleted => None,
-            Folded::Carry => self.base.map(Value),
+        let done = if let [only] = &self.operands[..] {
+            merge.full(key, base, &[only.bytes()], folded)
+        } else {
+            let oldest_first: Vec<&[u8]> = self.operands.iter().rev().map(Bytes::bytes).collect();
+            merge.full(key, base, &oldest_first, folded)
+        };
+        Ok(match done {
+            Folded::Value => Outcome::Folded,
+            Folded::Deleted => Outcome::Nothing,
+            Folded::Carry => stored(self.base),
         })
     }
+}
+
+/// What the changes of a key amount to.
+pub(crate) enum Outcome<'a> {
+    /// It has no value.
+    Nothing,
+    /// Its value stands somewhere as it is.
+    Stored(Bytes<'a>),
+    /// Its value was computed.
+    Folded,
 }

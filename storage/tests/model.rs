@@ -171,6 +171,7 @@ impl Run {
             let want = self.model.get(&key).and_then(|cell| cell.value(&key));
             assert_eq!(self.store.get(&key).unwrap(), want, "get k{i:03}");
         }
+        self.check_many();
         let (a, b) = (self.chance.key(100), self.chance.key(100));
         self.check_part(&a, &b);
         for (snapshot, model) in &self.past {
@@ -189,6 +190,20 @@ impl Run {
             for (key, value) in &want {
                 assert_eq!(shard.get(key, Some(snapshot)).unwrap().as_deref(), Some(&value[..]));
             }
+        }
+    }
+
+    /// Many keys at once, in any order, some twice, some absent: each shard's in one call.
+    fn check_many(&mut self) {
+        for shard in 0..self.store.shards.len() {
+            let (lower, upper) = bounds(&self.store, shard);
+            let keys: Vec<_> = (0..self.chance.below(150)).map(|_| self.chance.key(110)).collect();
+            let keys: Vec<_> = keys.into_iter().filter(|k| *k >= lower && *k < upper).collect();
+            let mut seen = Vec::new();
+            let note = |i: usize, value: Option<&[u8]>| seen.push((i, value.map(<[u8]>::to_vec)));
+            self.store.shards[shard].get_many(&keys, note).unwrap();
+            let want = keys.iter().map(|key| self.model.get(key).and_then(|c| c.value(key)));
+            assert_eq!(seen, want.enumerate().collect::<Vec<_>>());
         }
     }
 

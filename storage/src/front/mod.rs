@@ -2,6 +2,8 @@
 
 mod crew;
 mod group;
+#[cfg(all(test, any(loom, shuttle)))]
+mod models;
 mod store;
 
 pub use store::Store;

@@ -76,12 +76,13 @@ impl<'a> Cursor<'a> {
         match self.direction {
             Direction::Forward => {
                 self.position = bound.map_or(0, |bound| self.rank(bound));
+                let beyond = (upper != 0).then(|| self.key_of(upper));
                 let end = self.end.as_deref();
-                let inside = end.filter(|end| upper == 0 || *end < self.key_of(upper));
-                self.last = upper == 0
-                    || inside.is_some()
-                    || end.is_some_and(|end| end <= self.key_of(upper));
-                self.stop = inside.map_or(order.len(), |end| self.rank(end));
+                let inside = end.filter(|end| beyond.is_none_or(|beyond| *end <= beyond));
+                self.last = beyond.is_none() || inside.is_some();
+                // A leaf that is being parted may still hold what its range has lost.
+                let stop = inside.or(beyond).map(|stop| self.rank(stop));
+                self.stop = stop.unwrap_or(order.len());
             }
             Direction::Backward => {
                 self.position = bound.map_or(order.len(), |bound| self.rank(bound));

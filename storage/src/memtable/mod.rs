@@ -21,6 +21,8 @@ mod arena;
 mod chain;
 mod cursor;
 mod deletions;
+#[cfg(all(test, any(loom, shuttle)))]
+mod models;
 mod node;
 mod tree;
 

@@ -9,7 +9,7 @@
 use super::arena::{Arena, Bump};
 use super::chain;
 use super::node::{Branch, Goal, Inner, Item, Keys, Leaf, Order, SLOTS, prefix};
-use std::sync::atomic::{AtomicU64, Ordering};
+use crate::sync::atomic::{AtomicU64, Ordering};
 
 const LEAF_WORDS: u32 = (size_of::<Leaf>() / 8) as u32;
 const INNER_WORDS: u32 = (size_of::<Inner>() / 8) as u32;

@@ -17,48 +17,85 @@ fn probes(bits: usize) -> u8 {
     1 + steps.iter().take_while(|step| bits * 1000 > **step).count() as u8
 }
 
-/// The filter block over keys with these hashes.
-pub(crate) fn build(hashes: &[u64], bits: usize) -> Vec<u8> {
-    let len = (hashes.len() * bits).div_ceil(8).next_multiple_of(LINE_BYTES);
-    let probes = probes(bits);
-    let mut filter = vec![0; len];
-    for h in hashes {
-        let line = line_of(*h, len);
-        each_bit(*h, probes, |bit| {
-            filter[line + bit / 8] |= 1 << (bit % 8);
-            true
-        });
-    }
-    filter.extend_from_slice(&[0xff, 0, probes, 0, 0]);
-    filter
+/// A line of the filter, at the boundary of a cache line, so that a question touches one.
+#[derive(Debug, Clone, Copy, Default)]
+#[repr(align(64))]
+struct Line([u64; 8]);
+
+/// A filter in memory.
+#[derive(Debug, Default)]
+pub(crate) struct Filter {
+    lines: Vec<Line>,
+    /// 0: nothing is known, every key may be there.
+    probes: u8,
 }
 
-/// False: the key is surely not in the table.
-pub(crate) fn may_contain(filter: &[u8], h: u64) -> bool {
-    let Some(len) = filter.len().checked_sub(TRAILER_BYTES) else { return true };
-    let trailer = &filter[len..];
-    // A filter of another kind tells us nothing.
-    if trailer[..2] != [0xff, 0] || len % LINE_BYTES != 0 || trailer[2] == 0 || trailer[2] > 30 {
-        return true;
+impl Filter {
+    /// The filter over keys with these hashes.
+    pub(crate) fn build(hashes: &[u64], bits: usize) -> Self {
+        let lines = (hashes.len() * bits).div_ceil(8).div_ceil(LINE_BYTES);
+        let mut filter = Self { lines: vec![Line::default(); lines], probes: probes(bits) };
+        for h in hashes {
+            let line = &mut filter.lines[line_of(*h, lines)];
+            let mut g = (*h >> 32) as u32;
+            for _ in 0..filter.probes {
+                line.0[(g >> 29) as usize] |= 1 << ((g >> 23) & 63);
+                g = g.wrapping_mul(0x9e37_79b9);
+            }
+        }
+        filter
     }
-    if len == 0 {
-        return false;
+
+    /// As a table holds it.
+    pub(crate) fn encode(&self) -> Vec<u8> {
+        let mut out = Vec::with_capacity(self.lines.len() * LINE_BYTES + TRAILER_BYTES);
+        for word in self.lines.iter().flat_map(|line| line.0) {
+            out.extend_from_slice(&word.to_le_bytes());
+        }
+        out.extend_from_slice(&[0xff, 0, self.probes, 0, 0]);
+        out
     }
-    let line = line_of(h, len);
-    each_bit(h, trailer[2], |bit| filter[line + bit / 8] & 1 << (bit % 8) != 0)
+
+    /// The filter of a table. One of another kind than we write tells us nothing.
+    pub(crate) fn decode(bytes: &[u8]) -> Self {
+        let Some((lines, [0xff, 0, probes, _, _])) = bytes.split_last_chunk::<TRAILER_BYTES>()
+        else {
+            return Self::default();
+        };
+        if lines.len() % LINE_BYTES != 0 || *probes == 0 || *probes > 30 {
+            return Self::default();
+        }
+        let mut filter = Self { lines: Vec::new(), probes: *probes };
+        filter.lines.reserve_exact(lines.len() / LINE_BYTES);
+        for bytes in lines.chunks_exact(LINE_BYTES) {
+            let mut line = Line::default();
+            for (word, bytes) in line.0.iter_mut().zip(bytes.chunks_exact(8)) {
+                *word = u64::from_le_bytes(bytes.try_into().expect("a chunk of 8"));
+            }
+            filter.lines.push(line);
+        }
+        filter
+    }
+
+    /// False: the key is surely not in the table. Without branches between the probes, so that the
+    /// questions to several tables wait for memory at the same time.
+    pub(crate) fn may_contain(&self, h: u64) -> bool {
+        if self.probes == 0 {
+            return true;
+        }
+        let Some(line) = self.lines.get(line_of(h, self.lines.len())) else { return false };
+        let mut g = (h >> 32) as u32;
+        let mut all = 1;
+        for _ in 0..self.probes {
+            all &= line.0[(g >> 29) as usize] >> ((g >> 23) & 63);
+            g = g.wrapping_mul(0x9e37_79b9);
+        }
+        all & 1 != 0
+    }
 }
 
-fn line_of(h: u64, len: usize) -> usize {
-    (((h & 0xffff_ffff) * (len / LINE_BYTES) as u64) >> 32) as usize * LINE_BYTES
-}
-
-fn each_bit(h: u64, probes: u8, mut visit: impl FnMut(usize) -> bool) -> bool {
-    let mut g = (h >> 32) as u32;
-    (0..probes).all(|_| {
-        let bit = (g >> 23) as usize;
-        g = g.wrapping_mul(0x9e37_79b9);
-        visit(bit)
-    })
+fn line_of(h: u64, lines: usize) -> usize {
+    (((h & 0xffff_ffff) * lines as u64) >> 32) as usize
 }
 
 #[cfg(test)]
@@ -66,13 +103,24 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_filter_admits_its_keys_and_few_others() {
+    fn a_filter_admits_its_keys_and_few_others_before_and_after_the_disk() {
         let key = |i: u32| format!("key-{i}").into_bytes();
         let hashes: Vec<u64> = (0..10_000).map(|i| hash(&key(i))).collect();
-        let filter = build(&hashes, 10);
-        assert!(hashes.iter().all(|h| may_contain(&filter, *h)));
-        let wrong = (10_000..110_000).filter(|i| may_contain(&filter, hash(&key(*i)))).count();
-        assert!(wrong < 1_500, "{wrong} of 100,000 absent keys pass");
+        let built = Filter::build(&hashes, 10);
+        let read = Filter::decode(&built.encode());
+        for filter in [built, read] {
+            assert!(hashes.iter().all(|h| filter.may_contain(*h)));
+            let wrong = (10_000..110_000).filter(|i| filter.may_contain(hash(&key(*i)))).count();
+            assert!(wrong < 1_500, "{wrong} of 100,000 absent keys pass");
+        }
         assert_eq!(probes(10), 6);
+    }
+
+    #[test]
+    fn a_filter_of_another_kind_denies_nothing_and_an_empty_one_everything() {
+        for bytes in [&b""[..], b"abc", &[7; 69], &[0, 0, 0, 0, 6, 1, 0, 0, 0]] {
+            assert!(Filter::decode(bytes).may_contain(hash(b"key")), "{bytes:?}");
+        }
+        assert!(!Filter::decode(&Filter::build(&[], 10).encode()).may_contain(hash(b"key")));
     }
 }

@@ -1,17 +1,21 @@
 //! Block handles, block trailers and the footer.
 
-use crate::checksum::block_checksum;
+use crate::checksum::Checksum;
 use crate::codec::{put_varint, u32_at, u64_at, varint};
 use crate::limits::BLOCK_BYTES_MAX;
 
 pub(crate) const FOOTER_BYTES: usize = 53;
 pub(crate) const TRAILER_BYTES: usize = 5;
-pub(crate) const UNCOMPRESSED: u8 = 0;
-pub(crate) const LZ4: u8 = 4;
+const UNCOMPRESSED: u8 = 0;
+const LZ4: u8 = 4;
+/// LZ4 that took longer to find more: the same to a reader.
+const LZ4_HIGH: u8 = 5;
 
 const MAGIC: u64 = 0x88e2_41b7_85f4_cff7;
-const CHECKSUM_XXH3: u8 = 4;
+/// What we write.
 const FORMAT_VERSION: u32 = 5;
+/// What we read: the same layout; what differs says so in the properties.
+const FORMAT_VERSIONS: std::ops::RangeInclusive<u32> = 2..=FORMAT_VERSION;
 
 /// Where a block stands, without its trailer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -29,66 +33,109 @@ impl Handle {
     pub(crate) fn decode(input: &mut &[u8]) -> Option<Self> {
         Some(Self { offset: varint(input)?, size: varint(input)? })
     }
+
+    /// Bytes in the file, with the trailer.
+    pub(crate) fn sealed_len(self) -> u64 {
+        self.size.saturating_add(TRAILER_BYTES as u64)
+    }
 }
 
-/// The footer for these two blocks.
-pub(crate) fn encode_footer(metaindex: Handle, index: Handle) -> Vec<u8> {
-    let mut footer = vec![CHECKSUM_XXH3];
-    metaindex.encode(&mut footer);
-    index.encode(&mut footer);
-    footer.resize(41, 0);
-    footer.extend_from_slice(&FORMAT_VERSION.to_le_bytes());
-    footer.extend_from_slice(&MAGIC.to_le_bytes());
-    footer
+/// What a footer says.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Footer {
+    pub(crate) checksum: Checksum,
+    pub(crate) metaindex: Handle,
+    pub(crate) index: Handle,
 }
 
-/// Metaindex and index of a footer, if it is one of ours.
-pub(crate) fn decode_footer(footer: &[u8]) -> Option<(Handle, Handle)> {
-    let ours = footer.len() == FOOTER_BYTES
-        && u64_at(footer, 45)? == MAGIC
-        && u32_at(footer, 41)? == FORMAT_VERSION
-        && footer[0] == CHECKSUM_XXH3;
-    let mut handles = ours.then(|| &footer[1..41])?;
-    Some((Handle::decode(&mut handles)?, Handle::decode(&mut handles)?))
+impl Footer {
+    pub(crate) fn encode(&self) -> Vec<u8> {
+        let mut footer = vec![self.checksum.number()];
+        self.metaindex.encode(&mut footer);
+        self.index.encode(&mut footer);
+        footer.resize(41, 0);
+        footer.extend_from_slice(&FORMAT_VERSION.to_le_bytes());
+        footer.extend_from_slice(&MAGIC.to_le_bytes());
+        footer
+    }
+
+    /// None when it is none that we can read.
+    pub(crate) fn decode(footer: &[u8]) -> Option<Self> {
+        let readable = footer.len() == FOOTER_BYTES
+            && u64_at(footer, 45)? == MAGIC
+            && FORMAT_VERSIONS.contains(&u32_at(footer, 41)?);
+        let mut handles = readable.then(|| &footer[1..41])?;
+        Some(Self {
+            checksum: Checksum::of_number(footer[0])?,
+            metaindex: Handle::decode(&mut handles)?,
+            index: Handle::decode(&mut handles)?,
+        })
+    }
 }
 
-/// Appends `payload` with its trailer.
-pub(crate) fn seal(out: &mut Vec<u8>, payload: &[u8], kind: u8) {
-    out.extend_from_slice(payload);
+/// Appends `payload` with its trailer, compressed if `compress` and where that saves enough.
+/// Returns the size without the trailer.
+pub(crate) fn seal(out: &mut Vec<u8>, payload: &[u8], compress: bool) -> u64 {
+    let from = out.len();
+    let kind = if compress && compress_to(out, payload) {
+        LZ4
+    } else {
+        out.extend_from_slice(payload);
+        UNCOMPRESSED
+    };
+    let sealed = &out[from..];
+    let (size, sum) = (sealed.len() as u64, Checksum::Xxh3.of(sealed, kind));
     out.push(kind);
-    out.extend_from_slice(&block_checksum(payload, kind).to_le_bytes());
+    out.extend_from_slice(&sum.to_le_bytes());
+    size
 }
 
-/// The content of a block read with its trailer, if its checksum holds.
-pub(crate) fn unseal(mut sealed: Vec<u8>) -> Option<Vec<u8>> {
-    let len = sealed.len().checked_sub(TRAILER_BYTES)?;
-    let kind = sealed[len];
-    if u32_at(&sealed, len + 1)? != block_checksum(&sealed[..len], kind) {
+/// Appends `payload` compressed, if that saves at least an eighth.
+fn compress_to(out: &mut Vec<u8>, payload: &[u8]) -> bool {
+    let from = out.len();
+    put_varint(out, payload.len() as u64);
+    let head = out.len();
+    // No more room than is worth it: what does not shrink is noticed early.
+    out.resize(from + payload.len() / 8 * 7, 0);
+    let packed = match out.get_mut(head..) {
+        Some(room) if !room.is_empty() => {
+            lz4::block::compress_to_buffer(payload, None, false, room)
+        }
+        _ => Ok(0),
+    };
+    let packed = packed.unwrap_or(0);
+    out.truncate(if packed == 0 { from } else { head + packed });
+    packed > 0
+}
+
+/// The content of a block read with its trailer, if its checksum holds: a part of `sealed`, or
+/// decompressed into `buffer`.
+pub(crate) fn unseal<'a>(
+    sealed: &'a [u8],
+    checksum: Checksum,
+    buffer: &'a mut Vec<u8>,
+) -> Option<&'a [u8]> {
+    let (payload, trailer) = sealed.split_last_chunk::<TRAILER_BYTES>()?;
+    let kind = trailer[0];
+    if u32_at(trailer, 1)? != checksum.of(payload, kind) {
         return None;
     }
-    sealed.truncate(len);
     match kind {
-        UNCOMPRESSED => Some(sealed),
-        LZ4 => {
-            let mut rest = sealed.as_slice();
+        UNCOMPRESSED => Some(payload),
+        LZ4 | LZ4_HIGH => {
+            let mut rest = payload;
             let size = usize::try_from(varint(&mut rest)?).ok()?;
+            // LZ4 packs at most 255 bytes into one: more is a lie that would cost memory.
             let bounded = size <= BLOCK_BYTES_MAX && size / 256 <= rest.len();
             bounded.then_some(())?;
-            let mut out = vec![0; size];
-            let n = lz4_flex::block::decompress_into(rest, &mut out).ok()?;
-            (n == size).then_some(out)
+            if buffer.len() < size {
+                buffer.resize(size, 0);
+            }
+            let room = buffer.get_mut(..size)?;
+            let claimed = i32::try_from(size).ok()?;
+            let n = lz4::block::decompress_to_buffer(rest, Some(claimed), room).ok()?;
+            (n == size).then_some(room)
         }
         _ => None,
     }
-}
-
-/// `payload` compressed, if that saves at least an eighth.
-pub(crate) fn compress(payload: &[u8]) -> Option<Vec<u8>> {
-    let mut out = Vec::with_capacity(payload.len() + payload.len() / 200 + 32);
-    put_varint(&mut out, payload.len() as u64);
-    let head = out.len();
-    out.resize(head + lz4_flex::block::get_maximum_output_size(payload.len()), 0);
-    let n = lz4_flex::block::compress_into(payload, &mut out[head..]).ok()?;
-    out.truncate(head + n);
-    (out.len() < payload.len() / 8 * 7).then_some(out)
 }

@@ -6,13 +6,24 @@
 //! ```
 //! Every block is verified when it is read from the disk. RocksDB's own tools read these files.
 
+mod ahead;
 mod block;
+mod build;
+mod cursor;
 mod filter;
 mod footer;
+mod index;
+mod properties;
+mod raw;
 mod reader;
 mod writer;
 
-pub(crate) use block::{Block, Decoded};
+#[cfg(test)]
+#[allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
+mod tests;
+
+pub(crate) use block::Block;
+pub(crate) use cursor::TablesCursor;
 pub(crate) use filter::hash;
 pub(crate) use reader::{Slice, Table};
 pub(crate) use writer::{TableBounds, TableWriter};

@@ -1,16 +1,21 @@
 //! Reading a table: index, filter and range deletions in memory, data blocks through the cache.
 
-use super::block::Block;
-use super::filter;
-use super::footer::{FOOTER_BYTES, Handle, TRAILER_BYTES, decode_footer, unseal};
+use super::block::{Block, DecodeScratch};
+use super::filter::Filter;
+use super::footer::{FOOTER_BYTES, Footer, Handle, unseal};
+use super::index::{Index, split_internal};
+use super::properties::Properties;
+use super::raw::RawBlock;
 use super::writer::TableBounds;
-use crate::codec::{take, u64_at, varint, varint32};
+use crate::cache::Slots;
+use crate::checksum::Checksum;
 use crate::disk::DiskFile;
 use crate::error::{Damage, Error, Place};
 use crate::key::{RANGE_DELETE, Tag};
 use crate::limits::BLOCK_BYTES_MAX;
 use crate::shelf::Shelf;
 use crate::tombstones::RangeTombstones;
+use std::cell::RefCell;
 use std::collections::BTreeSet;
 use std::io::ErrorKind;
 use std::ops::Range;
@@ -32,16 +37,28 @@ pub(crate) struct Table {
 
 struct Body {
     file: Arc<dyn DiskFile>,
-    /// Separators, one after the other.
-    separators: Vec<u8>,
-    blocks: Vec<IndexEntry>,
-    filter: Vec<u8>,
+    checksum: Checksum,
+    index: Index,
+    filter: Filter,
     tombstones: RangeTombstones,
+    slots: Arc<Slots>,
+    /// Versions of one key may stand in several blocks. We never write such tables.
+    splits_keys: bool,
 }
 
-struct IndexEntry {
-    separator_end: usize,
-    handle: Handle,
+/// Memory for reading blocks, to be used again.
+#[derive(Default)]
+pub(crate) struct ReadScratch {
+    sealed: Vec<u8>,
+    raw: Vec<u8>,
+    decode: DecodeScratch,
+}
+
+/// A thread keeps no more than this of its scratch memory.
+const SCRATCH_BYTES_MAX: usize = 1 << 20;
+
+thread_local! {
+    static SCRATCH: RefCell<ReadScratch> = RefCell::default();
 }
 
 /// Bytes inside a block that is kept alive.
@@ -110,14 +127,14 @@ impl Table {
         let (mut lower, mut upper) = (self.bounds.smallest.clone(), self.upper());
         let offset = offset.filter(|_| self.body.is_some());
         if let (Some(at), Some(body)) = (offset, &self.body)
-            && let Some(i) = body.blocks.iter().position(|b| b.handle.offset == at)
+            && let Some(i) = body.index.at(at)
         {
             // A separator may equal the last key of its block, so blocks meet just after it.
             if i > 0 {
-                lower = [body.separator(i - 1), &[0]].concat();
+                lower = [body.index.separator(i - 1), vec![0]].concat();
             }
-            if i + 1 < body.blocks.len() {
-                upper = [body.separator(i), &[0]].concat();
+            if i + 1 < body.index.len() {
+                upper = [body.index.separator(i), vec![0]].concat();
             }
         }
         let place = Place::Table { number: self.number, offset };
@@ -149,8 +166,12 @@ impl Table {
 
     /// True when it may hold a version of `key`: asks the filter, reads no block.
     pub(crate) fn may_hold(&self, key: &[u8], hash: u64) -> bool {
-        self.spans(key)
-            && self.body.as_ref().is_none_or(|body| filter::may_contain(&body.filter, hash))
+        self.spans(key) && self.admits(hash)
+    }
+
+    /// False when the filter knows that no key with this hash is in the table.
+    pub(crate) fn admits(&self, hash: u64) -> bool {
+        self.body.as_ref().is_none_or(|body| body.filter.may_contain(hash))
     }
 
     /// True when it may speak of a key in `lower..upper`.
@@ -162,90 +183,145 @@ impl Table {
         Ok(&self.body()?.tombstones)
     }
 
-    /// Calls `visit` with the versions of `key`, newest first, until it says false.
-    pub(crate) fn get(
+    /// Calls `visit` with the versions of `key`, newest first, until it says false. `at` is the
+    /// [`Table::first_block`] for it, `block` that block. Asking the filter is the caller's part.
+    pub(crate) fn get_in(
         &self,
         key: &[u8],
-        hash: u64,
-        visit: &mut dyn FnMut(Tag, Slice) -> bool,
+        at: usize,
+        block: &Arc<Block>,
+        mut visit: impl FnMut(Tag, &Arc<Block>, Range<usize>) -> bool,
     ) -> Result<(), Error> {
         let body = self.body()?;
-        if !filter::may_contain(&body.filter, hash) {
-            return Ok(());
-        }
-        let i = body.first_block(key);
-        if i == body.blocks.len() {
-            return Ok(());
-        }
-        let block = self.block(i)?;
-        let broken = || self.damage(Some(body.blocks[i].handle.offset));
-        let mut at = block.seek(key).ok_or_else(broken)?;
-        let mut internal: Vec<u8> = Vec::with_capacity(key.len() + 16);
-        while let Some((entry, next)) = block.entry(at) {
-            if entry.shared > internal.len() {
-                return Err(broken());
+        let mut in_block = |block: &Arc<Block>| {
+            block.find(key).all(|row| visit(block.tag(row), block, block.value(row)))
+        };
+        let mut more = in_block(block);
+        let mut at = at;
+        while more && body.splits_keys && body.index.ends_with(at, key) {
+            at += 1;
+            if at == body.index.len() {
+                break;
             }
-            internal.truncate(entry.shared);
-            internal.extend_from_slice(&block.bytes()[entry.tail]);
-            let end = internal.len().checked_sub(8).ok_or_else(broken)?;
-            match internal[..end].cmp(key) {
-                std::cmp::Ordering::Less => {}
-                std::cmp::Ordering::Equal => {
-                    let tag = Tag(u64_at(&internal, end).ok_or_else(broken)?);
-                    if !visit(tag, Slice { block: block.clone(), range: entry.value }) {
-                        return Ok(());
-                    }
-                }
-                std::cmp::Ordering::Greater => return Ok(()),
-            }
-            at = next;
+            more = in_block(&self.block(at)?);
         }
-        if block.ends_at(at) { Ok(()) } else { Err(broken()) }
+        Ok(())
     }
 
     /// Number of data blocks.
     pub(crate) fn blocks(&self) -> Result<usize, Error> {
-        Ok(self.body()?.blocks.len())
+        Ok(self.body()?.index.len())
     }
 
     /// The first block that may hold a key of at least `key`; the number of blocks if none.
     pub(crate) fn first_block(&self, key: &[u8]) -> Result<usize, Error> {
-        Ok(self.body()?.first_block(key))
+        Ok(self.body()?.index.first_block(key))
+    }
+
+    /// True when versions of one key may stand in several blocks.
+    pub(crate) fn splits_keys(&self) -> bool {
+        self.body.as_ref().is_some_and(|body| body.splits_keys)
+    }
+
+    /// Where data block `i` stands in the file.
+    pub(crate) fn handle(&self, i: usize) -> Result<Handle, Error> {
+        Ok(self.body()?.index.handle(i))
+    }
+
+    /// Data block `i`, if it is in the cache.
+    pub(crate) fn cached(&self, i: usize) -> Option<Arc<Block>> {
+        self.body.as_ref()?.slots.get(i)
     }
 
     /// Data block `i`, from the cache or verified from the disk.
     pub(crate) fn block(&self, i: usize) -> Result<Arc<Block>, Error> {
         let body = self.body()?;
-        let handle = body.blocks[i].handle;
-        if let Some(block) = self.shelf.cache.get(self.number, handle.offset) {
+        if let Some(block) = body.slots.get(i) {
             return Ok(block);
         }
-        let forgiven = self.forgiven.lock().unwrap_or_else(PoisonError::into_inner);
-        if forgiven.contains(&handle.offset) {
+        let handle = body.index.handle(i);
+        if self.is_forgiven(handle.offset) {
             return Ok(Arc::new(Block::empty()));
         }
-        drop(forgiven);
-        let bytes = self.read(body.file.as_ref(), handle)?;
-        let block = Block::new(bytes).ok_or_else(|| self.damage(Some(handle.offset)))?;
+        let block = self.with_scratch(|scratch| {
+            let ReadScratch { sealed, raw, decode } = scratch;
+            let sealed = self.read(body.file.as_ref(), handle, sealed)?;
+            let content = unseal(sealed, body.checksum, raw);
+            Ok(content.and_then(|content| Block::decode(content, decode)))
+        })?;
+        self.admit(i, block, true)
+    }
+
+    /// Data block `i` out of `sealed`, which was read from where the block stands.
+    pub(crate) fn block_from(
+        &self,
+        i: usize,
+        sealed: &[u8],
+        keep: bool,
+    ) -> Result<Arc<Block>, Error> {
+        let body = self.body()?;
+        if self.is_forgiven(body.index.handle(i).offset) {
+            return Ok(Arc::new(Block::empty()));
+        }
+        let block = self.with_scratch(|scratch| {
+            let content = unseal(sealed, body.checksum, &mut scratch.raw)?;
+            Block::decode(content, &mut scratch.decode)
+        });
+        self.admit(i, block, keep)
+    }
+
+    /// Reads the file from `offset` into `bytes`.
+    pub(crate) fn read_ahead(&self, bytes: &mut [u8], offset: u64) -> Result<(), Error> {
+        self.read_at(self.body()?.file.as_ref(), bytes, offset)
+    }
+
+    /// The block if it was sound; keeps it for others if asked.
+    fn admit(&self, i: usize, block: Option<Block>, keep: bool) -> Result<Arc<Block>, Error> {
+        let body = self.body()?;
+        let block = block.ok_or_else(|| self.damage(Some(body.index.handle(i).offset)))?;
         let block = Arc::new(block);
-        self.shelf.cache.insert(self.number, handle.offset, &block);
+        if keep {
+            self.shelf.cache.insert(&body.slots, i, &block);
+        }
         Ok(block)
     }
 
-    pub(crate) fn broken_block(&self, i: usize) -> Error {
-        self.damage(self.body.as_ref().map(|body| body.blocks[i].handle.offset))
+    fn is_forgiven(&self, offset: u64) -> bool {
+        self.forgiven.lock().unwrap_or_else(PoisonError::into_inner).contains(&offset)
     }
 
-    fn read(&self, file: &dyn DiskFile, handle: Handle) -> Result<Vec<u8>, Error> {
-        let fits = handle.size <= BLOCK_BYTES_MAX as u64
-            && handle.offset <= self.bounds.bytes
-            && handle.size + TRAILER_BYTES as u64 <= self.bounds.bytes - handle.offset;
-        if !fits {
+    /// Lends the thread's scratch memory.
+    fn with_scratch<T>(&self, f: impl FnOnce(&mut ReadScratch) -> T) -> T {
+        SCRATCH.with_borrow_mut(|scratch| {
+            let done = f(scratch);
+            scratch.shrink();
+            done
+        })
+    }
+
+    /// The bytes of a block with its trailer.
+    fn read<'b>(
+        &self,
+        file: &dyn DiskFile,
+        handle: Handle,
+        sealed: &'b mut Vec<u8>,
+    ) -> Result<&'b [u8], Error> {
+        if !self.holds(handle) {
             return Err(self.damage(Some(handle.offset)));
         }
-        let mut sealed = vec![0; handle.size as usize + TRAILER_BYTES];
-        self.read_at(file, &mut sealed, handle.offset)?;
-        unseal(sealed).ok_or_else(|| self.damage(Some(handle.offset)))
+        let len = handle.sealed_len() as usize;
+        if sealed.len() < len {
+            sealed.resize(len, 0);
+        }
+        self.read_at(file, &mut sealed[..len], handle.offset)?;
+        Ok(&sealed[..len])
+    }
+
+    /// True when the file is long enough for a block there.
+    pub(crate) fn holds(&self, handle: Handle) -> bool {
+        handle.size <= BLOCK_BYTES_MAX as u64
+            && handle.offset <= self.bounds.bytes
+            && handle.sealed_len() <= self.bounds.bytes - handle.offset
     }
 
     fn read_at(&self, file: &dyn DiskFile, into: &mut [u8], offset: u64) -> Result<(), Error> {
@@ -260,92 +336,91 @@ impl Table {
         let footer_at = self.bounds.bytes.checked_sub(FOOTER_BYTES as u64).ok_or_else(broken)?;
         let mut footer = [0; FOOTER_BYTES];
         self.read_at(file.as_ref(), &mut footer, footer_at)?;
-        let (metaindex, index) = decode_footer(&footer).ok_or_else(broken)?;
+        let footer = Footer::decode(&footer).ok_or_else(broken)?;
+        // Read once in a table's life: each into memory of its own.
         let block = |handle| {
-            let bytes = self.read(file.as_ref(), handle)?;
-            Block::new(bytes).ok_or_else(broken)
+            let (mut sealed, mut raw) = (Vec::new(), Vec::new());
+            let sealed = self.read(file.as_ref(), handle, &mut sealed)?;
+            let content = unseal(sealed, footer.checksum, &mut raw);
+            content.map(<[u8]>::to_vec).ok_or_else(|| self.damage(Some(handle.offset)))
         };
-        let metaindex = block(metaindex)?;
-        let meta = |name: &str| meta_handle(&metaindex, name.as_bytes());
-        let filter = match meta("fullfilter.rocksdb.BuiltinBloomFilter") {
-            Some(handle) => self.read(file.as_ref(), handle)?,
-            None => Vec::new(),
+        let metaindex = block(footer.metaindex)?;
+        let metaindex = RawBlock::new(&metaindex).ok_or_else(broken)?;
+        let mut handles: [Option<Handle>; 3] = [None; 3];
+        let [filter, tombstones, properties] = &mut handles;
+        let listed = metaindex.each(|name, mut value| {
+            let place = match name {
+                b"fullfilter.rocksdb.BuiltinBloomFilter" => &mut *filter,
+                b"rocksdb.range_del" => &mut *tombstones,
+                b"rocksdb.properties" => &mut *properties,
+                _ => return Some(()),
+            };
+            *place = Some(Handle::decode(&mut value)?);
+            Some(())
+        });
+        listed.ok_or_else(broken)?;
+        let [filter, range_del, properties] = handles;
+        let properties = block(properties.ok_or_else(broken)?)?;
+        let properties = RawBlock::new(&properties).ok_or_else(broken)?;
+        let properties = Properties::parse(&properties).ok_or_else(broken)?;
+        if let Some(unknown) = properties.unreadable {
+            let what = format!(
+                "table {} has {unknown}, which this version does not read; write it anew with a \
+                 plain index and bytewise order",
+                self.number
+            );
+            return Err(Error::Io { what, kind: ErrorKind::Unsupported });
+        }
+        let filter = match filter.filter(|_| properties.filters_keys) {
+            Some(handle) => Filter::decode(&block(handle)?),
+            None => Filter::default(),
         };
         let mut tombstones = RangeTombstones::default();
-        if let Some(handle) = meta("rocksdb.range_del") {
-            read_tombstones(&block(handle)?, &mut tombstones).ok_or_else(broken)?;
+        if let Some(handle) = range_del {
+            let range_del = block(handle)?;
+            let range_del = RawBlock::new(&range_del).ok_or_else(broken)?;
+            read_tombstones(&range_del, &mut tombstones).ok_or_else(broken)?;
         }
-        // Reading the properties verifies them; nothing in them changes how we read.
-        block(meta("rocksdb.properties").ok_or_else(broken)?)?;
-        let (separators, blocks) =
-            parse_index(&self.read(file.as_ref(), index)?).ok_or_else(broken)?;
-        Ok(Body { file, separators, blocks, filter, tombstones })
+        let index = Index::parse(&block(footer.index)?, properties.index).ok_or_else(broken)?;
+        Ok(Body {
+            file,
+            checksum: footer.checksum,
+            slots: Arc::new(Slots::new(self.number, index.len())),
+            index,
+            filter,
+            tombstones,
+            splits_keys: !properties.index.user_keys,
+        })
     }
 }
 
-impl Body {
-    fn separator(&self, i: usize) -> &[u8] {
-        let start = if i == 0 { 0 } else { self.blocks[i - 1].separator_end };
-        &self.separators[start..self.blocks[i].separator_end]
-    }
-
-    fn first_block(&self, key: &[u8]) -> usize {
-        let (mut low, mut high) = (0, self.blocks.len());
-        while low < high {
-            let middle = usize::midpoint(low, high);
-            if self.separator(middle) < key {
-                low = middle + 1;
-            } else {
-                high = middle;
-            }
+impl Drop for Table {
+    fn drop(&mut self) {
+        if let Some(body) = &self.body {
+            self.shelf.cache.forget(&body.slots);
         }
-        low
     }
 }
 
-/// Index entries have no value length; with one restart each they hold full keys and handles.
-fn parse_index(bytes: &[u8]) -> Option<(Vec<u8>, Vec<IndexEntry>)> {
-    let restarts = crate::codec::u32_at(bytes, bytes.len().checked_sub(4)?)? as usize;
-    let end = bytes.len().checked_sub(4 + restarts.checked_mul(4)?)?;
-    let mut rest = &bytes[..end];
-    let (mut separators, mut blocks) = (Vec::new(), Vec::new());
-    while !rest.is_empty() {
-        if varint32(&mut rest)? != 0 {
+impl ReadScratch {
+    fn shrink(&mut self) {
+        if self.sealed.len() > SCRATCH_BYTES_MAX {
+            self.sealed = Vec::new();
+        }
+        if self.raw.len() > SCRATCH_BYTES_MAX {
+            self.raw = Vec::new();
+        }
+        self.decode.shrink(SCRATCH_BYTES_MAX);
+    }
+}
+
+fn read_tombstones(block: &RawBlock<'_>, tombstones: &mut RangeTombstones) -> Option<()> {
+    block.each(|internal, end| {
+        let (start, tag) = split_internal(internal)?;
+        if tag.0 & 0xff != u64::from(RANGE_DELETE) {
             return None;
         }
-        let key_len = varint32(&mut rest)? as usize;
-        separators.extend_from_slice(take(&mut rest, key_len)?);
-        let handle = Handle { offset: varint(&mut rest)?, size: varint(&mut rest)? };
-        blocks.push(IndexEntry { separator_end: separators.len(), handle });
-    }
-    Some((separators, blocks))
-}
-
-fn meta_handle(metaindex: &Block, name: &[u8]) -> Option<Handle> {
-    let mut at = 0;
-    while let Some((entry, next)) = metaindex.entry(at) {
-        if entry.shared == 0 && metaindex.bytes().get(entry.tail)? == name {
-            return Handle::decode(&mut metaindex.bytes().get(entry.value)?);
-        }
-        at = next;
-    }
-    None
-}
-
-fn read_tombstones(block: &Block, tombstones: &mut RangeTombstones) -> Option<()> {
-    let mut at = 0;
-    while let Some((entry, next)) = block.entry(at) {
-        if entry.shared != 0 {
-            return None;
-        }
-        let internal = &block.bytes()[entry.tail];
-        let key_end = internal.len().checked_sub(8)?;
-        let tag = u64_at(internal, key_end)?;
-        if tag & 0xff != u64::from(RANGE_DELETE) {
-            return None;
-        }
-        tombstones.add(&internal[..key_end], &block.bytes()[entry.value], tag >> 8, u64::MAX);
-        at = next;
-    }
-    block.ends_at(at).then_some(())
+        tombstones.add(start, end, tag.sequence(), u64::MAX);
+        Some(())
+    })
 }

@@ -1,8 +1,9 @@
 //! Writing a table, entry by entry in internal key order.
 
-use super::block::BlockBuilder;
-use super::filter;
-use super::footer::{Handle, LZ4, UNCOMPRESSED, compress, encode_footer, seal};
+use super::build::{BlockBuilder, common};
+use super::filter::{self, Filter};
+use super::footer::{Footer, Handle, TRAILER_BYTES, seal};
+use crate::checksum::Checksum;
 use crate::codec::put_varint;
 use crate::disk::DiskFile;
 use crate::key::{Kind, RANGE_DELETE, Tag};
@@ -27,6 +28,7 @@ pub(crate) struct TableWriter {
     /// A finished data block whose index key waits for the key after it.
     unindexed: Option<Handle>,
     last_key: Vec<u8>,
+    /// For an index entry or the key of a range deletion.
     scratch: Vec<u8>,
     hashes: Vec<u64>,
     bounds: TableBounds,
@@ -100,8 +102,8 @@ impl TableWriter {
             self.finish_data_block()?;
         }
         if let Some(handle) = self.unindexed.take() {
-            let separator = separator(&self.last_key, key);
-            self.add_index(&separator, handle);
+            shorten(&mut self.last_key, key);
+            self.add_index(handle);
         }
         if new_key {
             if self.counts.points == 0 {
@@ -111,15 +113,12 @@ impl TableWriter {
             self.last_key.clear();
             self.last_key.extend_from_slice(key);
         }
-        self.scratch.clear();
-        self.scratch.extend_from_slice(key);
-        self.scratch.extend_from_slice(&Tag::new(sequence, kind).0.to_le_bytes());
-        self.data.add(&self.scratch, value, true);
+        self.data.add_change(key, Tag::new(sequence, kind), value);
         self.bounds.last_sequence = self.bounds.last_sequence.max(sequence);
         self.counts.points += 1;
         self.counts.deletions += u64::from(kind == Kind::Delete);
         self.counts.merges += u64::from(kind == Kind::Merge);
-        self.counts.raw_key += self.scratch.len() as u64;
+        self.counts.raw_key += key.len() as u64 + 8;
         self.counts.raw_value += value.len() as u64;
         Ok(())
     }
@@ -155,17 +154,16 @@ impl TableWriter {
     pub(crate) fn finish(mut self) -> io::Result<TableBounds> {
         self.finish_data_block()?;
         if let Some(handle) = self.unindexed.take() {
-            let last = std::mem::take(&mut self.last_key);
-            self.add_index(&last, handle);
-            self.last_key = last;
+            self.add_index(handle);
         }
         if self.counts.ranges == 0 {
             self.bounds.largest.clone_from(&self.last_key);
         }
-        let filter = filter::build(&self.hashes, self.bloom_bits);
-        let filter = self.write_block(&filter, UNCOMPRESSED)?;
-        let index = self.index.finish();
-        let index = self.write_block(&index, UNCOMPRESSED)?;
+        let filter = Filter::build(&self.hashes, self.bloom_bits).encode();
+        self.hashes = Vec::new();
+        let filter = self.write_block(&filter)?;
+        let mut index = std::mem::replace(&mut self.index, BlockBuilder::new(1));
+        let index = self.write_block(index.finish())?;
         let mut metaindex = BlockBuilder::new(1);
         let mut add_meta = |name: &str, handle: Handle| {
             let mut value = Vec::new();
@@ -173,17 +171,17 @@ impl TableWriter {
             metaindex.add(name.as_bytes(), &value, true);
         };
         add_meta("fullfilter.rocksdb.BuiltinBloomFilter", filter);
-        let range_del = self.range_del.finish();
         let properties = self.properties(index.size, filter.size);
-        let properties = self.write_block(&properties, UNCOMPRESSED)?;
+        let properties = self.write_block(&properties)?;
         add_meta("rocksdb.properties", properties);
         if self.counts.ranges > 0 {
-            let range_del = self.write_block(&range_del, UNCOMPRESSED)?;
+            let mut range_del = std::mem::replace(&mut self.range_del, BlockBuilder::new(1));
+            let range_del = self.write_block(range_del.finish())?;
             add_meta("rocksdb.range_del", range_del);
         }
-        let metaindex = metaindex.finish();
-        let metaindex = self.write_block(&metaindex, UNCOMPRESSED)?;
-        self.pending.extend_from_slice(&encode_footer(metaindex, index));
+        let metaindex = self.write_block(metaindex.finish())?;
+        let footer = Footer { checksum: Checksum::Xxh3, metaindex, index };
+        self.pending.extend_from_slice(&footer.encode());
         self.flush()?;
         self.file.sync()?;
         self.bounds.bytes = self.written;
@@ -227,37 +225,38 @@ impl TableWriter {
         for (name, value) in &properties {
             block.add(name.as_bytes(), value, true);
         }
-        block.finish()
+        block.finish().to_vec()
     }
 
     fn finish_data_block(&mut self) -> io::Result<()> {
         if self.data.is_empty() {
             return Ok(());
         }
-        let block = self.data.finish();
-        let handle = match compress(&block) {
-            Some(small) => self.write_block(&small, LZ4)?,
-            None => self.write_block(&block, UNCOMPRESSED)?,
-        };
-        self.counts.blocks += 1;
-        self.counts.data = handle.offset + handle.size + 5;
-        self.unindexed = Some(handle);
-        Ok(())
-    }
-
-    fn add_index(&mut self, key: &[u8], handle: Handle) {
-        let mut value = Vec::new();
-        handle.encode(&mut value);
-        self.index.add(key, &value, false);
-    }
-
-    fn write_block(&mut self, payload: &[u8], kind: u8) -> io::Result<Handle> {
         let offset = self.written + self.pending.len() as u64;
-        seal(&mut self.pending, payload, kind);
-        if self.pending.len() >= WRITE_BYTES {
-            self.flush()?;
-        }
-        Ok(Handle { offset, size: payload.len() as u64 })
+        let size = seal(&mut self.pending, self.data.finish(), true);
+        self.data.clear();
+        self.counts.blocks += 1;
+        self.counts.data = offset + size + TRAILER_BYTES as u64;
+        self.unindexed = Some(Handle { offset, size });
+        self.flush_if_full()
+    }
+
+    /// Adds the block that ends with `last_key`.
+    fn add_index(&mut self, handle: Handle) {
+        self.scratch.clear();
+        handle.encode(&mut self.scratch);
+        self.index.add(&self.last_key, &self.scratch, false);
+    }
+
+    fn write_block(&mut self, payload: &[u8]) -> io::Result<Handle> {
+        let offset = self.written + self.pending.len() as u64;
+        let size = seal(&mut self.pending, payload, false);
+        self.flush_if_full()?;
+        Ok(Handle { offset, size })
+    }
+
+    fn flush_if_full(&mut self) -> io::Result<()> {
+        if self.pending.len() >= WRITE_BYTES { self.flush() } else { Ok(()) }
     }
 
     fn flush(&mut self) -> io::Result<()> {
@@ -268,15 +267,32 @@ impl TableWriter {
     }
 }
 
-/// A short key from `last` (inclusive) to `next` (exclusive).
-fn separator(last: &[u8], next: &[u8]) -> Vec<u8> {
-    let shared = last.iter().zip(next).take_while(|(a, b)| a == b).count();
-    match (last.get(shared), next.get(shared)) {
-        (Some(a), Some(b)) if a.checked_add(1).is_some_and(|a| a < *b) => {
-            let mut key = last[..=shared].to_vec();
-            key[shared] += 1;
-            key
+/// Makes of the last key of a block a short key that is not below it and below `next`.
+fn shorten(last: &mut Vec<u8>, next: &[u8]) {
+    let shared = common(last, next);
+    if let (Some(a), Some(b)) = (last.get(shared), next.get(shared))
+        && b.checked_sub(*a).is_some_and(|apart| apart > 1)
+    {
+        last.truncate(shared + 1);
+        last[shared] += 1;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_separator_stands_between_its_neighbours() {
+        let keys: [&[u8]; 9] =
+            [b"", b"a", b"abc", b"abd", b"abe", b"abexyz-longer", b"a\xff", b"b", b"\xff\xff"];
+        for (i, last) in keys.iter().enumerate() {
+            for next in &keys[i + 1..] {
+                let mut separator = last.to_vec();
+                shorten(&mut separator, next);
+                assert!(*last <= separator.as_slice() && separator.as_slice() < *next);
+                assert!(separator.len() <= last.len());
+            }
         }
-        _ => last.to_vec(),
     }
 }

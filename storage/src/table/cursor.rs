@@ -1,0 +1,312 @@
+//! A cursor over tables that follow each other without overlap, in either direction.
+//!
+//! It stands at a key until it is told to go on, and lends what stands there.
+
+use super::ahead::ReadAhead;
+use super::block::Block;
+use super::reader::{Slice, Table};
+use crate::error::Error;
+use crate::key::Tag;
+use crate::merge::{Direction, Found};
+use crate::value::Bytes;
+use std::ops::Range;
+use std::sync::Arc;
+
+/// Walks tables that follow each other without overlap.
+pub(crate) struct TablesCursor<'a> {
+    tables: &'a [Arc<Table>],
+    direction: Direction,
+    /// Where the walk ends. Forward: the first key beyond; none = never. Backward: the last key.
+    limit: Option<Vec<u8>>,
+    /// The table at hand; beyond the slice when there is none left.
+    table: usize,
+    /// The block at hand.
+    number: usize,
+    block: Option<Arc<Block>>,
+    /// The rows of the block that are still to be walked. Forward the head is the first of them,
+    /// backward the last.
+    from: usize,
+    to: usize,
+    /// The walk ends in this block.
+    last_block: bool,
+    done: bool,
+    /// Versions of one key may stand in several blocks of the table at hand.
+    splits: bool,
+    /// The head's key, and how much of it is the block's prefix.
+    key: Vec<u8>,
+    prefix: usize,
+    ahead: ReadAhead,
+}
+
+impl<'a> TablesCursor<'a> {
+    /// A cursor over the part of `tables` from `start` to `end`.
+    pub(crate) fn new(
+        tables: &'a [Arc<Table>],
+        start: &[u8],
+        end: Option<&[u8]>,
+        direction: Direction,
+    ) -> Result<Self, Error> {
+        Self::over(tables, start, end, direction, ReadAhead::default())
+    }
+
+    /// A cursor forward over all of `tables` that reads ahead at once and leaves the cache alone.
+    pub(crate) fn streaming(tables: &'a [Arc<Table>]) -> Result<Self, Error> {
+        Self::over(tables, &[], None, Direction::Forward, ReadAhead::streaming())
+    }
+
+    fn over(
+        tables: &'a [Arc<Table>],
+        start: &[u8],
+        end: Option<&[u8]>,
+        direction: Direction,
+        ahead: ReadAhead,
+    ) -> Result<Self, Error> {
+        let limit = match direction {
+            Direction::Forward => end,
+            Direction::Backward => Some(start),
+        };
+        let mut cursor = Self {
+            tables,
+            direction,
+            limit: limit.map(<[u8]>::to_vec),
+            table: 0,
+            number: 0,
+            block: None,
+            from: 0,
+            to: 0,
+            last_block: false,
+            done: false,
+            splits: false,
+            key: Vec::new(),
+            prefix: 0,
+            ahead,
+        };
+        match direction {
+            Direction::Forward => {
+                cursor.table = tables.partition_point(|t| t.is_below(start));
+                cursor.enter(Some(start))?;
+            }
+            Direction::Backward => {
+                let count = end.map_or(tables.len(), |end| {
+                    tables.partition_point(|t| t.bounds.smallest.as_slice() < end)
+                });
+                // Beyond the slice when there is nothing: the same place as after the last step.
+                cursor.table = count.checked_sub(1).unwrap_or(tables.len());
+                cursor.enter(end)?;
+            }
+        }
+        cursor.settle()?;
+        Ok(cursor)
+    }
+
+    /// The key at hand; none at the end.
+    pub(crate) fn key(&self) -> Option<&[u8]> {
+        (!self.done).then_some(&self.key)
+    }
+
+    /// The change of the key at hand if it is the only one; lends its value.
+    pub(crate) fn only(&self) -> Option<(Tag, &[u8])> {
+        let block = self.block.as_ref().filter(|_| !self.done)?;
+        let (first, next) = self.head(block);
+        if next - first != 1 || self.splits {
+            return None;
+        }
+        Some((block.tag(first), block.bytes().get(block.value(first))?))
+    }
+
+    /// Goes on to the next key.
+    pub(crate) fn advance(&mut self) -> Result<(), Error> {
+        self.walk(|_, _, _| {})
+    }
+
+    /// Hands out the changes of the key at hand, newest first, and goes on to the next key.
+    pub(crate) fn take(&mut self, found: &mut Vec<Found<'a>>) -> Result<(), Error> {
+        let before = found.len();
+        let mut split = false;
+        self.walk(|block, rows, again| {
+            split |= again;
+            found.extend(rows.map(|row| {
+                let slice = Slice { block: block.clone(), range: block.value(row) };
+                (block.tag(row), Bytes::Block(slice))
+            }));
+        })?;
+        if split {
+            found[before..].sort_by_key(|(tag, _)| std::cmp::Reverse(*tag));
+        }
+        Ok(())
+    }
+
+    /// Passes over rows that a deletion at `cover` hides: all up to `bound` (forward: exclusive,
+    /// backward: inclusive; none: all) in the table at hand, if nothing in it is newer.
+    pub(crate) fn skip_covered(&mut self, bound: Option<&[u8]>, cover: u64) -> Result<(), Error> {
+        let Some(table) = self.tables.get(self.table).filter(|_| !self.done) else { return Ok(()) };
+        if table.bounds.last_sequence >= cover {
+            return Ok(());
+        }
+        let whole = match (self.direction, bound) {
+            (_, None) => true,
+            (Direction::Forward, Some(bound)) => table.is_below(bound),
+            (Direction::Backward, Some(bound)) => table.bounds.smallest.as_slice() >= bound,
+        };
+        if whole {
+            self.next_table()?;
+        } else if let Some(bound) = bound {
+            let number = table.first_block(bound)?;
+            match self.direction {
+                Direction::Forward => {
+                    if number > self.number {
+                        if number >= table.blocks()? {
+                            self.next_table()?;
+                            return self.settle();
+                        }
+                        self.number = number;
+                        self.load()?;
+                    }
+                    self.from = self.from.max(self.below(bound));
+                }
+                Direction::Backward => {
+                    if number < self.number {
+                        self.number = number;
+                        self.load()?;
+                    }
+                    self.to = self.to.min(self.below(bound));
+                }
+            }
+        }
+        self.settle()
+    }
+
+    /// The rows of the key at hand.
+    fn head(&self, block: &Block) -> (usize, usize) {
+        match self.direction {
+            Direction::Forward => (self.from, block.next_key(self.from).min(self.to)),
+            Direction::Backward => (block.first_of_key(self.to - 1).max(self.from), self.to),
+        }
+    }
+
+    /// Shows the changes of the key at hand, block by block (in nearly all tables it is one block),
+    /// and goes on to the next key.
+    fn walk(
+        &mut self,
+        mut visit: impl FnMut(&Arc<Block>, Range<usize>, bool),
+    ) -> Result<(), Error> {
+        let splits = self.splits;
+        let key = if splits { self.key.clone() } else { Vec::new() };
+        let mut again = false;
+        while let Some(block) = self.block.as_ref().filter(|_| !self.done) {
+            let (first, next) = self.head(block);
+            visit(block, first..next, again);
+            match self.direction {
+                Direction::Forward => self.from = next,
+                Direction::Backward => self.to = first,
+            }
+            self.settle()?;
+            if !splits || self.key() != Some(&key) {
+                break;
+            }
+            again = true;
+        }
+        Ok(())
+    }
+
+    /// Number of rows of the block at hand with a key below `key`.
+    fn below(&self, key: &[u8]) -> usize {
+        self.block.as_ref().map_or(0, |block| block.below(key))
+    }
+
+    /// Enters the table at hand, at `bound` (forward: the first key; backward: the end) if any.
+    fn enter(&mut self, bound: Option<&[u8]>) -> Result<(), Error> {
+        (self.from, self.to, self.block) = (0, 0, None);
+        let Some(table) = self.tables.get(self.table) else { return Ok(()) };
+        let blocks = table.blocks()?;
+        let Some(last) = blocks.checked_sub(1) else { return Ok(()) };
+        let found = bound.map(|bound| table.first_block(bound)).transpose()?;
+        match self.direction {
+            Direction::Forward => {
+                self.number = found.unwrap_or(0);
+                if self.number < blocks {
+                    self.load()?;
+                    self.from = bound.map_or(0, |start| self.below(start));
+                }
+            }
+            Direction::Backward => {
+                self.number = found.unwrap_or(last).min(last);
+                self.load()?;
+                self.to = bound.map_or(self.to, |end| self.to.min(self.below(end)));
+            }
+        }
+        Ok(())
+    }
+
+    fn load(&mut self) -> Result<(), Error> {
+        let table = &self.tables[self.table];
+        let block = self.ahead.block(table, self.number, self.direction)?;
+        self.splits = table.splits_keys();
+        (self.from, self.to) = (0, block.rows());
+        if let Some(limit) = &self.limit {
+            let bound = block.below(limit);
+            match self.direction {
+                Direction::Forward => self.to = bound,
+                Direction::Backward => self.from = bound,
+            }
+            // The first block with a row outside.
+            self.last_block = match self.direction {
+                Direction::Forward => bound < block.rows(),
+                Direction::Backward => bound > 0,
+            };
+        }
+        self.key.clear();
+        self.key.extend_from_slice(block.prefix());
+        self.prefix = self.key.len();
+        self.block = Some(block);
+        Ok(())
+    }
+
+    fn next_table(&mut self) -> Result<(), Error> {
+        let next = match self.direction {
+            Direction::Forward => self.table + 1,
+            Direction::Backward => self.table.checked_sub(1).unwrap_or(self.tables.len()),
+        };
+        let beyond = |table: &Arc<Table>| match (&self.limit, self.direction) {
+            (None, _) => false,
+            (Some(end), Direction::Forward) => table.bounds.smallest >= *end,
+            (Some(start), Direction::Backward) => table.is_below(start),
+        };
+        self.table = match self.tables.get(next) {
+            Some(table) if !beyond(table) => next,
+            _ => self.tables.len(),
+        };
+        self.enter(None)
+    }
+
+    /// Goes on to a block with rows to walk, if the one at hand has none, and takes up the key.
+    fn settle(&mut self) -> Result<(), Error> {
+        while self.from >= self.to {
+            let Some(table) = self.tables.get(self.table).filter(|_| !self.last_block) else {
+                self.done = true;
+                return Ok(());
+            };
+            let blocks = table.blocks()?;
+            let next = match self.direction {
+                _ if self.block.is_none() => None,
+                Direction::Forward => Some(self.number + 1).filter(|n| *n < blocks),
+                Direction::Backward => self.number.checked_sub(1),
+            };
+            if let Some(next) = next {
+                self.number = next;
+                self.load()?;
+            } else {
+                self.next_table()?;
+            }
+        }
+        if let Some(block) = &self.block {
+            let row = match self.direction {
+                Direction::Forward => self.from,
+                Direction::Backward => self.to - 1,
+            };
+            self.key.truncate(self.prefix);
+            self.key.extend_from_slice(block.suffix(row));
+        }
+        Ok(())
+    }
+}

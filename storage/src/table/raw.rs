@@ -1,0 +1,97 @@
+//! Blocks as they stand in a file: walking the entries without trusting the bytes.
+
+use crate::codec::{take, u32_at, varint32};
+use std::ops::Range;
+
+/// A verified, uncompressed block.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct RawBlock<'a> {
+    /// All entries, without the restart points behind them.
+    pub(crate) entries: &'a [u8],
+}
+
+/// One entry as it stands in a block.
+pub(crate) struct RawEntry {
+    /// Bytes that its key has in common with the key before.
+    pub(crate) shared: usize,
+    pub(crate) tail: Range<usize>,
+    pub(crate) value: Range<usize>,
+}
+
+/// In the footer: a hash index stands between restart points and footer.
+const HASH_INDEX: u32 = 1 << 31;
+
+impl<'a> RawBlock<'a> {
+    pub(crate) fn new(bytes: &'a [u8]) -> Option<Self> {
+        let mut restarts_end = bytes.len().checked_sub(4)?;
+        let footer = u32_at(bytes, restarts_end)?;
+        if footer & HASH_INDEX != 0 {
+            let buckets_at = restarts_end.checked_sub(2)?;
+            let buckets: [u8; 2] = bytes.get(buckets_at..restarts_end)?.try_into().ok()?;
+            restarts_end = buckets_at.checked_sub(usize::from(u16::from_le_bytes(buckets)))?;
+        }
+        let restarts = footer & !HASH_INDEX;
+        // Bits 28 to 30 announce layouts that this reader does not know.
+        let restarts = (restarts > 0 && restarts < 1 << 28).then_some(restarts as usize)?;
+        let entries_end = restarts_end.checked_sub(restarts.checked_mul(4)?)?;
+        Some(Self { entries: &bytes[..entries_end] })
+    }
+
+    /// The entry at `offset` and where the next one stands; none at the end or when malformed.
+    #[inline]
+    pub(crate) fn entry(&self, offset: usize) -> Option<(RawEntry, usize)> {
+        let (shared, tail_len, value_len, at) = match self.entries.get(offset..offset + 3) {
+            // Nearly always: lengths of one byte.
+            Some(&[shared, tail, value]) if (shared | tail | value) < 0x80 => {
+                (usize::from(shared), usize::from(tail), usize::from(value), offset + 3)
+            }
+            _ => {
+                let mut rest = self.entries.get(offset..)?;
+                let shared = varint32(&mut rest)? as usize;
+                let tail_len = varint32(&mut rest)? as usize;
+                let value_len = varint32(&mut rest)? as usize;
+                (shared, tail_len, value_len, self.entries.len() - rest.len())
+            }
+        };
+        let value_at = at.checked_add(tail_len)?;
+        let end = value_at.checked_add(value_len)?;
+        if end > self.entries.len() {
+            return None;
+        }
+        Some((RawEntry { shared, tail: at..value_at, value: value_at..end }, end))
+    }
+
+    /// True when `offset` is where the entries end, as it must be when no entry is there.
+    pub(crate) fn ends_at(&self, offset: usize) -> bool {
+        offset == self.entries.len()
+    }
+
+    /// Calls `visit` with the whole key and the value of each entry until it gives none; none when
+    /// it did or the block is malformed.
+    pub(crate) fn each(&self, mut visit: impl FnMut(&[u8], &[u8]) -> Option<()>) -> Option<()> {
+        let (mut at, mut key) = (0, Vec::new());
+        while let Some((entry, next)) = self.entry(at) {
+            extend_key(&mut key, entry.shared, self.entries.get(entry.tail)?)?;
+            visit(&key, self.entries.get(entry.value)?)?;
+            at = next;
+        }
+        self.ends_at(at).then_some(())
+    }
+}
+
+/// Makes of the key before the next one; none when it shares more than there is, or is too long.
+pub(crate) fn extend_key(key: &mut Vec<u8>, shared: usize, tail: &[u8]) -> Option<()> {
+    if shared > key.len() || shared + tail.len() > crate::limits::KEY_BYTES_MAX + 8 {
+        return None;
+    }
+    key.truncate(shared);
+    key.extend_from_slice(tail);
+    Some(())
+}
+
+/// The shared length and the tail of the key of an index entry, whose value says its own length.
+pub(crate) fn take_tail<'a>(input: &mut &'a [u8]) -> Option<(usize, &'a [u8])> {
+    let shared = varint32(input)? as usize;
+    let tail_len = varint32(input)? as usize;
+    Some((shared, take(input, tail_len)?))
+}

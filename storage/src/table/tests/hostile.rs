@@ -1,0 +1,174 @@
+//! Tables that somebody made to hurt: an error or wrong rows, never a panic, never much memory.
+
+use super::super::block::{Block, DecodeScratch};
+use super::super::build::BlockBuilder;
+use super::super::filter::Filter;
+use super::super::footer::{FOOTER_BYTES, Footer, TRAILER_BYTES, unseal};
+use super::super::index::{Index, IndexForm};
+use super::super::properties::Properties;
+use super::super::raw::RawBlock;
+use super::super::{TableBounds, TablesCursor};
+use super::{Chance, Row, get, open, write};
+use crate::checksum::Checksum;
+use crate::codec::put_varint;
+use crate::disk::{Disk, MemoryDisk, read_all};
+use crate::key::Tag;
+use crate::merge::Direction;
+
+fn sample(chance: &mut Chance, compressible: bool) -> Vec<Row> {
+    let value = |chance: &mut Chance| {
+        if compressible { vec![b'v'; 60] } else { chance.bytes(60) }
+    };
+    (0..60u64).map(|i| (i.to_be_bytes()[3..].to_vec(), 1 + i, value(chance))).collect()
+}
+
+/// All that a reader may do with a table.
+fn use_all(disk: &MemoryDisk, bounds: &TableBounds, rows: &[Row]) -> bool {
+    let Ok(table) = open(disk, "t", bounds.clone(), 1 << 20) else { return false };
+    let mut sound = true;
+    for (key, ..) in rows {
+        sound &= get(&table, key).is_ok();
+    }
+    let tables = [table];
+    let mut cursors = vec![TablesCursor::streaming(&tables)];
+    for direction in [Direction::Forward, Direction::Backward] {
+        let (start, end) = (&rows[3].0, Some(&rows[50].0[..]));
+        cursors.push(TablesCursor::new(&tables, start, end, direction));
+        cursors.push(TablesCursor::new(&tables, &[], None, direction));
+    }
+    let mut found = Vec::new();
+    for cursor in cursors {
+        let Ok(mut cursor) = cursor else { return false };
+        for _ in 0..10_000 {
+            found.clear();
+            if cursor.key().is_none() || cursor.take(&mut found).is_err() {
+                break;
+            }
+        }
+    }
+    sound
+}
+
+/// Where every block of the table stands: (offset, size without the trailer).
+fn blocks(bytes: &[u8]) -> Vec<(usize, usize)> {
+    // Blocks follow each other from the start, and each is verified by its checksum.
+    let (mut all, mut from) = (Vec::new(), 0);
+    let end = bytes.len() - FOOTER_BYTES;
+    while from < end {
+        let sealed = (from + TRAILER_BYTES..=end)
+            .find(|to| unseal(&bytes[from..*to], Checksum::Xxh3, &mut Vec::new()).is_some())
+            .expect("a block begins where the one before ends");
+        all.push((from, sealed - from - TRAILER_BYTES));
+        from = sealed;
+    }
+    all
+}
+
+#[test]
+fn forged_blocks_with_right_checksums_give_errors_or_rows_and_never_a_panic() {
+    for compressible in [false, true] {
+        let mut chance = Chance(u64::from(compressible) << 40);
+        let rows = sample(&mut chance, compressible);
+        let disk = MemoryDisk::new(1);
+        let bounds = write(&disk, "t", &rows, 400);
+        assert!(use_all(&disk, &bounds, &rows));
+        let whole = read_all(disk.open("t").unwrap().as_ref()).unwrap();
+        let blocks = blocks(&whole);
+        assert!(blocks.len() > 5);
+        let mut refused = 0;
+        for _ in 0..4000 {
+            let mut forged = whole.clone();
+            for _ in 0..1 + chance.below(3) {
+                let (offset, size) = blocks[chance.below(blocks.len() as u64) as usize];
+                for _ in 0..1 + chance.below(3) {
+                    let at = offset + chance.below(size as u64 + 1) as usize;
+                    forged[at] = match chance.below(3) {
+                        0 => chance.below(256) as u8,
+                        1 => 0xff,
+                        _ => forged[at].wrapping_add(1),
+                    };
+                }
+                let kind = forged[offset + size];
+                let sum = Checksum::Xxh3.of(&forged[offset..offset + size], kind);
+                forged[offset + size + 1..offset + size + 5].copy_from_slice(&sum.to_le_bytes());
+            }
+            let disk = MemoryDisk::new(1);
+            disk.create("t").unwrap().write_at(&forged, 0).unwrap();
+            refused += u32::from(!use_all(&disk, &bounds, &rows));
+        }
+        assert!(refused > 1000, "{refused} of 4000 refused");
+    }
+}
+
+#[test]
+fn every_reader_of_a_part_takes_any_bytes() {
+    let mut chance = Chance(5);
+    let mut builder = BlockBuilder::new(16);
+    for i in 0..200u32 {
+        builder.add_change(&i.to_be_bytes(), Tag(u64::from(i)), b"some value");
+    }
+    let block = builder.finish().to_vec();
+    let forms = [(false, false), (false, true), (true, false), (true, true)];
+    for round in 0..60_000 {
+        let len = chance.below(80);
+        let bytes = if round % 2 == 0 {
+            chance.bytes(len)
+        } else {
+            let from = chance.below(block.len() as u64) as usize;
+            let mut bytes = block[from..].to_vec();
+            let at = chance.below(bytes.len() as u64) as usize;
+            bytes[at] = chance.below(256) as u8;
+            bytes
+        };
+        if let Some(block) = Block::decode(&bytes, &mut DecodeScratch::default()) {
+            for row in 0..block.rows() {
+                let key = [block.prefix(), block.suffix(row)].concat();
+                let _ = (block.find(&key), block.below(&key), block.tag(row));
+                assert!(block.bytes().get(block.value(row)).is_some());
+            }
+        }
+        for (delta_encoded, user_keys) in forms {
+            if let Some(index) = Index::parse(&bytes, IndexForm { delta_encoded, user_keys }) {
+                assert!(index.first_block(&bytes) <= index.len());
+            }
+        }
+        if let Some(raw) = RawBlock::new(&bytes) {
+            let _ = Properties::parse(&raw);
+        }
+        let _ = Filter::decode(&bytes).may_contain(chance.below(u64::MAX));
+        let _ = Footer::decode(&bytes);
+        let _ = unseal(&bytes, Checksum::Xxh3, &mut Vec::new());
+    }
+}
+
+#[test]
+fn keys_that_unfold_to_more_memory_than_a_block_may_have_are_refused() {
+    let mut raw = Vec::new();
+    let entry = |raw: &mut Vec<u8>, shared: usize, tail: &[u8]| {
+        put_varint(raw, shared as u64);
+        put_varint(raw, tail.len() as u64);
+        put_varint(raw, 0);
+        raw.extend_from_slice(tail);
+    };
+    entry(&mut raw, 0, &[b'a'; 60_000]);
+    // A few bytes each that stand for 60,000.
+    for _ in 0..4000 {
+        entry(&mut raw, 60_000, b"12345678");
+    }
+    entry(&mut raw, 0, b"b12345678");
+    raw.extend_from_slice(&[0, 0, 0, 0, 1, 0, 0, 0]);
+    assert!(Block::decode(&raw, &mut DecodeScratch::default()).is_none());
+}
+
+#[test]
+fn a_block_that_claims_more_than_its_bytes_can_hold_is_refused_before_memory_is_taken() {
+    let mut sealed = Vec::new();
+    put_varint(&mut sealed, 90 << 20);
+    sealed.extend_from_slice(&[0xff; 40]);
+    sealed.push(4);
+    let sum = Checksum::Xxh3.of(&sealed[..sealed.len() - 1], 4);
+    sealed.extend_from_slice(&sum.to_le_bytes());
+    let mut buffer = Vec::new();
+    assert!(unseal(&sealed, Checksum::Xxh3, &mut buffer).is_none());
+    assert_eq!(buffer.capacity(), 0);
+}
