@@ -6,6 +6,8 @@
 //! checksums is reached too. Works on bytes and on the public interface alone, so that the tests,
 //! which feed it seeded mutations, and a fuzzer, which feeds it its corpus, share it.
 
+#![allow(dead_code, reason = "the storms use all of it, each fuzzer's program a part")]
+
 use ringdb_storage::{
     Batch, Crash, Direction, Disk, Durability, Engine, Error, MemoryDisk, NoMerge, Options,
 };

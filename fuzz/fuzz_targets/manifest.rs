@@ -1,0 +1,7 @@
+//! manifest: any bytes in place of the manifest of a small store; it errs or works, and never panics.
+#![no_main]
+
+#[path = "../../storage/tests/fuzz/targets.rs"]
+mod targets;
+
+libfuzzer_sys::fuzz_target!(|data: &[u8]| targets::File::Manifest.fuzz(data));

@@ -1,0 +1,4 @@
+//! message: any bytes as a message of the native protocol; they decode or err, however they arrive, and never panic.
+#![no_main]
+
+libfuzzer_sys::fuzz_target!(|data: &[u8]| ringdb_wire::fuzz::fuzz_codec(data));

@@ -1,0 +1,4 @@
+//! reply: any bytes as a Redis server's replies; they decode or err, however they arrive, and never panic.
+#![no_main]
+
+libfuzzer_sys::fuzz_target!(|data: &[u8]| ringdb_wire::fuzz::fuzz_reply(data));
