@@ -4,12 +4,18 @@
 //! version published, and only then old logs and tables queued for removal.
 
 use crate::batch::LogBatch;
-use crate::compaction::choose::choose;
+use crate::compaction::choose::{Choice, Claim, Situation, Work as Doing, choose};
+use crate::compaction::filter::Filter;
+use crate::compaction::levels::{groups, pending_bytes};
+use crate::compaction::merging::{Merging, Next, Plan, Written};
+use crate::compaction::pace::{Debt, share};
+use crate::compaction::split;
 use crate::disk::Disk;
 use crate::error::{Damage, Error, OpenError, Place};
 use crate::fold::Merge;
-use crate::job::{Job, Task};
+use crate::job::{self, Job, Task};
 use crate::key::KeyRange;
+use crate::limits::LEVELS;
 use crate::log::{Frames, LogPosition, SegmentInfo, Stream, next_frame, segment_id, segment_name};
 use crate::manifest::{Edit, Manifest};
 use crate::memtable::Memtable;
@@ -25,7 +31,7 @@ use arc_swap::ArcSwap;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::io::ErrorKind;
 use std::ops::ControlFlow;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 /// An open store, as seen by everybody but the owners of its shards.
@@ -37,6 +43,7 @@ pub(crate) struct Shared {
     pub(crate) disk: Arc<dyn Disk>,
     pub(crate) options: Options,
     pub(crate) merge: Arc<dyn Merge>,
+    filter: Mutex<Option<Arc<dyn Filter>>>,
     pub(crate) poison: Arc<Poison>,
     pub(crate) shelf: Arc<Shelf>,
     pub(crate) ranges: Vec<KeyRange>,
@@ -47,6 +54,12 @@ pub(crate) struct Shared {
     manifest: Mutex<Manifest>,
     next_table: AtomicU64,
     work: Mutex<Work>,
+    /// How far each shard's background work is behind.
+    behind: Vec<Behind>,
+    /// Bytes that compactions have to move.
+    pending_bytes: AtomicU64,
+    /// Where the flushes of each shard are cut.
+    cuts: Mutex<Vec<Cuts>>,
     /// This run's log, by shard.
     streams: Vec<Arc<Stream>>,
     _lock: Box<dyn Send + Sync>,
@@ -57,10 +70,28 @@ pub(crate) struct Shared {
 struct Work {
     flushes: VecDeque<Flush>,
     flushing: BTreeSet<usize>,
-    compacting: bool,
+    /// Compactions that are being carried out, by number.
+    merging: BTreeMap<u64, Merging>,
+    next_merging: u64,
     obsolete: Vec<String>,
     /// Segments of earlier runs that are still there.
     old_segments: BTreeMap<(u64, u64), OldSegment>,
+}
+
+/// How far the background work of a shard is behind; read by its writer at every turn.
+#[derive(Default)]
+struct Behind {
+    unflushed_bytes: AtomicUsize,
+    level0_depth: AtomicUsize,
+}
+
+/// Where the flushes of a shard are cut, so that what they write can be merged part by part.
+#[derive(Default)]
+struct Cuts {
+    keys: Vec<Vec<u8>>,
+    /// What the tables below held when the keys were chosen. Cuts that move with every flush would
+    /// tie the parts together again.
+    bytes: u64,
 }
 
 /// A memtable waiting for its table.
@@ -69,6 +100,8 @@ pub(crate) struct Flush {
     pub(crate) shard: usize,
     pub(crate) number: u64,
     pub(crate) memtable: Arc<Memtable>,
+    /// What it holds in memory.
+    pub(crate) bytes: usize,
 }
 
 /// A log segment that an earlier run wrote.
@@ -88,6 +121,12 @@ pub struct Stats {
     pub table_bytes: Vec<u64>,
     /// Memtables that wait for their flush.
     pub unflushed_memtables: usize,
+    /// The most tables of level 0 that a reader of one key may have to look at.
+    pub level0_depth: usize,
+    /// Bytes that compactions have to move until every level has its size.
+    pub pending_bytes: u64,
+    /// Compactions that are being carried out.
+    pub compactions: usize,
     /// Log segments that are still there, of this and earlier runs.
     pub log_segments: usize,
     /// Their bytes.
@@ -138,8 +177,12 @@ impl Engine {
             disk,
             ranges: KeyRange::of_splits(&options.splits),
             snapshots: (0..options.shards()).map(|_| Arc::default()).collect(),
+            behind: (0..options.shards()).map(|_| Behind::default()).collect(),
+            pending_bytes: AtomicU64::new(0),
+            cuts: Mutex::new((0..options.shards()).map(|_| Cuts::default()).collect()),
             options,
             merge,
+            filter: Mutex::default(),
             poison: parts.poison,
             shelf: parts.shelf,
             version: ArcSwap::from_pointee(parts.version),
@@ -151,31 +194,67 @@ impl Engine {
             _lock: parts.lock,
         };
         shared.retire_segments();
+        shared.take_stock(&shared.version.load());
         Arc::new(Self { shared: Arc::new(shared) })
     }
 
-    /// The most urgent background job that nobody is doing; none when all is well. A job that
-    /// failed or was dropped is handed out again, so wait a little after a failure.
+    /// The most urgent background job that nobody is doing; none when all is well. Any number may
+    /// be out at once. A job that failed or was dropped is handed out again, so wait a little after
+    /// a failure. To be asked now and then also when nothing was written: what a dropped snapshot
+    /// held back, or a level that is too large, is found without a flush.
     #[must_use]
     pub fn next_job(&self) -> Option<Job> {
+        self.next_flush().or_else(|| self.next_compaction())
+    }
+
+    /// A flush that nobody is doing: what to keep a thread for, so that writers never wait for a
+    /// long compaction.
+    #[must_use]
+    pub fn next_flush(&self) -> Option<Job> {
         if self.shared.poison.is_set() {
             return None;
         }
         let mut work = self.shared.work();
-        let flush = work.flushes.iter().find(|f| !work.flushing.contains(&f.shard)).cloned();
-        let task = if let Some(flush) = flush {
-            work.flushing.insert(flush.shard);
-            Task::Flush(flush)
-        } else if !work.obsolete.is_empty() {
-            Task::Remove(std::mem::take(&mut work.obsolete))
+        let flush = work.flushes.iter().find(|f| !work.flushing.contains(&f.shard)).cloned()?;
+        work.flushing.insert(flush.shard);
+        Some(Job::new(self.shared.clone(), Task::Flush(flush)))
+    }
+
+    fn next_compaction(&self) -> Option<Job> {
+        if self.shared.poison.is_set() {
+            return None;
+        }
+        let mut work = self.shared.work();
+        let task = if work.obsolete.is_empty() {
+            let (plan, part) = work.take_part().or_else(|| {
+                self.shared.begin_merging(&mut work)?;
+                work.take_part()
+            })?;
+            Task::Compact(plan, part)
         } else {
-            let version = self.shared.version.load_full();
-            let free = !work.compacting;
-            let choice = free.then(|| choose(&version, &self.shared.options)).flatten()?;
-            work.compacting = true;
-            Task::Compact(choice, version)
+            Task::Remove(std::mem::take(&mut work.obsolete))
         };
         Some(Job::new(self.shared.clone(), task))
+    }
+
+    /// From now on jobs ask `filter` what may go; none: everything stays. Jobs that run go on asking
+    /// the one before.
+    pub fn set_filter(&self, filter: Option<Arc<dyn Filter>>) {
+        *self.shared.filter.lock().unwrap_or_else(PoisonError::into_inner) = filter;
+    }
+
+    /// Every change of `key` with a sequence up to this one is in a table.
+    #[must_use]
+    pub fn flushed_upto(&self, key: &[u8]) -> u64 {
+        self.shared.manifest().story.flushed.at(key)
+    }
+
+    /// How far background work is behind, in the shard where it is worst and without what its
+    /// memtable takes just now; see [`Shard::debt`].
+    #[must_use]
+    pub fn debt(&self) -> Debt {
+        let all = (0..self.shared.behind.len()).map(|shard| self.shared.debt(shard, 0));
+        all.fold(Debt::default(), |a, b| if a.worst() < b.worst() { b } else { a })
     }
 
     /// Calls `f` with every batch in the log that is still there and comes after `from`, by stream
@@ -243,15 +322,30 @@ impl Engine {
     pub fn stats(&self) -> Stats {
         let version = self.shared.version.load_full();
         let segments = self.shared.segments();
+        let (unflushed_memtables, compactions) = {
+            let work = self.shared.work();
+            (work.flushes.len(), work.merging.len())
+        };
+        let depths = self.shared.behind.iter().map(|b| b.level0_depth.load(Ordering::Relaxed));
         Stats {
+            level0_depth: depths.max().unwrap_or(0),
+            pending_bytes: self.shared.pending_bytes.load(Ordering::Relaxed),
+            compactions,
+            unflushed_memtables,
             tables: version.levels.iter().map(Vec::len).collect(),
             table_bytes: (0..version.levels.len()).map(|l| version.level_bytes(l)).collect(),
-            unflushed_memtables: self.shared.work().flushes.len(),
             log_segments: segments.len(),
             log_bytes: segments.iter().map(|(_, bytes, _)| bytes).sum(),
             cache_bytes: self.shared.shelf.cache.bytes(),
             poisoned: self.shared.poison.is_set(),
         }
+    }
+}
+
+impl Work {
+    /// A part of a compaction that nobody has.
+    fn take_part(&mut self) -> Option<(Arc<Plan>, usize)> {
+        self.merging.values_mut().find_map(|m| Some((m.plan.clone(), m.take()?)))
     }
 }
 
@@ -268,8 +362,57 @@ impl Shared {
         self.version_number.load(Ordering::Acquire)
     }
 
-    pub(crate) fn queue_flush(&self, shard: usize, number: u64, memtable: Arc<Memtable>) {
-        self.work().flushes.push_back(Flush { shard, number, memtable });
+    pub(crate) fn filter(&self) -> Option<Arc<dyn Filter>> {
+        self.filter.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// How far the work of `shard` is behind while its memtable holds `active_bytes`.
+    pub(crate) fn debt(&self, shard: usize, active_bytes: usize) -> Debt {
+        let (behind, options) = (&self.behind[shard], &self.options);
+        let unflushed = behind.unflushed_bytes.load(Ordering::Relaxed) + active_bytes;
+        let depth = behind.level0_depth.load(Ordering::Relaxed) as f64;
+        let pending = self.pending_bytes.load(Ordering::Relaxed) as f64;
+        let (trigger, level) = (options.level0_tables as f64, options.level1_bytes as f64);
+        Debt {
+            // One memtable fills while another is flushed: that is no debt.
+            memtables: share(unflushed as f64 / options.memtable_bytes as f64, 2.0, 6.0),
+            level0: share(depth, 3.0 * trigger, 9.0 * trigger),
+            pending: share(pending, 8.0 * level, 128.0 * level),
+        }
+    }
+
+    /// Notes how far `version` is from what it should be.
+    fn take_stock(&self, version: &Version) {
+        let tables = &version.levels[0];
+        let mut depths = vec![0; self.behind.len()];
+        for group in groups(tables) {
+            for i in &group.members {
+                let shard = self.options.shard_of(&tables[*i].bounds.smallest);
+                depths[shard] = depths[shard].max(group.depth);
+            }
+        }
+        for (behind, depth) in self.behind.iter().zip(depths) {
+            behind.level0_depth.store(depth, Ordering::Relaxed);
+        }
+        self.pending_bytes.store(pending_bytes(version, &self.options), Ordering::Relaxed);
+    }
+
+    fn note_unflushed(&self, work: &Work, shard: usize) {
+        let mine = work.flushes.iter().filter(|f| f.shard == shard);
+        let bytes = mine.map(|f| f.bytes).sum();
+        self.behind[shard].unflushed_bytes.store(bytes, Ordering::Relaxed);
+    }
+
+    pub(crate) fn queue_flush(
+        &self,
+        shard: usize,
+        number: u64,
+        memtable: Arc<Memtable>,
+        bytes: usize,
+    ) {
+        let mut work = self.work();
+        work.flushes.push_back(Flush { shard, number, memtable, bytes });
+        self.note_unflushed(&work, shard);
     }
 
     pub(crate) fn queue_removal(&self, names: impl IntoIterator<Item = String>) {
@@ -284,20 +427,120 @@ impl Shared {
         all
     }
 
-    /// A flush, a compaction or nothing of that kind is over.
-    pub(crate) fn release(&self, task: &Task) {
+    /// A flush is over; when it was good, its memtable is in tables.
+    pub(crate) fn flush_ended(&self, flush: &Flush, good: bool) {
         let mut work = self.work();
-        match task {
-            Task::Flush(flush) => drop(work.flushing.remove(&flush.shard)),
-            Task::Compact(..) => work.compacting = false,
-            Task::Remove(names) => work.obsolete.extend(names.iter().cloned()),
+        work.flushing.remove(&flush.shard);
+        if good {
+            work.flushes.retain(|f| (f.shard, f.number) != (flush.shard, flush.number));
+            self.note_unflushed(&work, flush.shard);
+            drop(work);
+            self.retire_segments();
         }
     }
 
-    /// The memtable is in a table, or there was nothing in it to keep.
-    pub(crate) fn flushed(&self, flush: &Flush) {
-        self.work().flushes.retain(|f| (f.shard, f.number) != (flush.shard, flush.number));
-        self.retire_segments();
+    /// Chooses what to merge next, if anything is due and there is room for it.
+    fn begin_merging(&self, work: &mut Work) -> Option<()> {
+        let version = self.version.load_full();
+        let claims: Vec<Claim> = work.merging.values().map(|m| m.claim.clone()).collect();
+        let situation = Situation {
+            version: &version,
+            options: &self.options,
+            claims: &claims,
+            oldest_snapshot: self.live_snapshots().first().copied(),
+            free_bytes: self.disk.free().unwrap_or_else(|e| {
+                tracing::debug!(error = %e, "the disk cannot tell how much room it has");
+                None
+            }),
+        };
+        let choice = choose(&situation)?;
+        work.next_merging += 1;
+        let plan = self.plan(work.next_merging, choice, version);
+        work.merging.insert(work.next_merging, Merging::new(plan));
+        Some(())
+    }
+
+    fn plan(&self, number: u64, choice: Choice, version: Arc<Version>) -> Plan {
+        let inputs: Vec<&Arc<Table>> = choice.inputs().collect();
+        let parts = choice.bytes() / self.options.table_bytes;
+        let parts_max = if choice.work == Doing::Merge { self.options.parts_max } else { 1 };
+        let parts = usize::try_from(parts).unwrap_or(usize::MAX).clamp(1, parts_max);
+        let parts = split::ranges(&split::cuts(&inputs, parts));
+        // Where flushes are cut the tables below are cut too: then parts of level 0 do not meet.
+        let mut cuts = Vec::new();
+        if choice.upper_level == 0 {
+            let all = self.cuts.lock().unwrap_or_else(PoisonError::into_inner);
+            cuts.extend(all.iter().flat_map(|cuts| cuts.keys.iter().cloned()));
+            let shards = self.options.shards() as u64;
+            if choice.bytes() / shards >= self.options.table_bytes / 4 {
+                cuts.extend(self.options.splits.iter().cloned());
+            }
+            cuts.sort();
+            cuts.dedup();
+        }
+        Plan { number, choice, version, parts, cuts }
+    }
+
+    /// The keys at which a flush of `shard` is cut.
+    pub(crate) fn flush_cuts(&self, shard: usize, version: &Version) -> Vec<Vec<u8>> {
+        let range = &self.ranges[shard];
+        let base = (1..LEVELS).find(|level| !version.levels[*level].is_empty());
+        let tables = base.map_or(&[][..], |level| version.levels[level].as_slice());
+        let mine = |t: &&Arc<Table>| t.overlaps(&range.lower, range.upper.as_deref());
+        let tables: Vec<&Arc<Table>> = tables.iter().filter(mine).collect();
+        let bytes: u64 = tables.iter().map(|t| t.bounds.bytes).sum();
+        let parts = usize::try_from(bytes / self.options.table_bytes).unwrap_or(usize::MAX);
+        let parts = parts.clamp(1, self.options.parts_max);
+        let cuts = &mut self.cuts.lock().unwrap_or_else(PoisonError::into_inner)[shard];
+        if parts == 1 {
+            *cuts = Cuts::default();
+        } else if bytes > 2 * cuts.bytes || bytes < cuts.bytes / 2 {
+            let mut keys = split::cuts(&tables, parts);
+            keys.retain(|key| range.contains(key) && *key > range.lower);
+            *cuts = Cuts { keys, bytes };
+        }
+        cuts.keys.clone()
+    }
+
+    /// A part of a compaction was not begun.
+    pub(crate) fn put_back(&self, plan: &Plan, part: usize) {
+        let mut work = self.work();
+        let Some(merging) = work.merging.get_mut(&plan.number) else { return };
+        let next = merging.put_back(part);
+        // Nobody has begun: it may be chosen anew.
+        if merging.is_untouched() || next != Next::Nothing {
+            work.merging.remove(&plan.number);
+        }
+        drop(work);
+        if let Next::Discard(written) = next {
+            job::discard(self, written.into_iter().map(|(number, _)| number));
+        }
+    }
+
+    /// A part of a compaction is written, or failed. The last one installs them all.
+    pub(crate) fn part_ended(
+        &self,
+        plan: &Plan,
+        part: usize,
+        done: Result<Written, Error>,
+    ) -> Result<(), Error> {
+        let mut work = self.work();
+        let Some(merging) = work.merging.get_mut(&plan.number) else { return done.map(drop) };
+        let (done, next) = match done {
+            Ok(written) => (Ok(()), merging.finished(part, written)),
+            Err(e) => (Err(e), merging.failed()),
+        };
+        drop(work);
+        let done = match next {
+            Next::Nothing => return done,
+            Next::Install(written) => job::install_merged(self, plan, written),
+            Next::Discard(written) => {
+                job::discard(self, written.into_iter().map(|(number, _)| number));
+                done
+            }
+        };
+        self.work().merging.remove(&plan.number);
+        done
     }
 
     pub(crate) fn open_table_writer(&self) -> Result<(u64, TableWriter), Error> {
@@ -325,7 +568,9 @@ impl Shared {
         // Held until the version is published: versions succeed each other as edits do.
         let mut manifest = self.manifest();
         manifest.commit(edits)?;
+        manifest.renew(self.disk.as_ref(), self.options.manifest_bytes);
         let next = self.version.load().edited(removed, added, flushed);
+        self.take_stock(&next);
         self.version.store(Arc::new(next));
         self.version_number.fetch_add(1, Ordering::Release);
         Ok(())

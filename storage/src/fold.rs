@@ -134,7 +134,60 @@ fn fold_stratum(
     if operands.len() > 1 && merge.partial(key, &oldest_first, &mut out) {
         kept.push(Change { sequence: newest, kind: Kind::Merge, value: out });
     } else {
-        kept.extend(operands);
+        kept.extend(fold_neighbours(merge, key, operands));
     }
     kept.extend(base);
+}
+
+/// Folds what can be folded between operands that cannot, so that one that nobody can parse does not
+/// make a chain grow without bound. Newest first, as given.
+fn fold_neighbours(merge: &dyn Merge, key: &[u8], operands: Vec<Change>) -> Vec<Change> {
+    let mut folded: Vec<Change> = Vec::new();
+    for operand in operands.into_iter().rev() {
+        let mut out = Vec::new();
+        match folded.last_mut() {
+            Some(older) if merge.partial(key, &[&older.value, &operand.value], &mut out) => {
+                *older = Change { value: out, ..operand };
+            }
+            _ => folded.push(operand),
+        }
+    }
+    folded.reverse();
+    folded
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Appends; `!` cannot be parsed.
+    struct Append;
+
+    impl Merge for Append {
+        fn full(&self, _: &[u8], _: Option<&[u8]>, _: &[&[u8]], _: &mut Vec<u8>) -> Folded {
+            Folded::Carry
+        }
+        fn partial(&self, _: &[u8], operands: &[&[u8]], out: &mut Vec<u8>) -> bool {
+            operands.iter().for_each(|o| out.extend_from_slice(o));
+            !operands.contains(&&b"!"[..])
+        }
+    }
+
+    #[test]
+    fn operands_around_one_that_cannot_be_parsed_are_folded_all_the_same() {
+        let operand = |sequence: u64, value: &[u8]| {
+            let value = value.to_vec();
+            Change { sequence, kind: Kind::Merge, value }
+        };
+        let changes = vec![
+            operand(9, b"e"),
+            operand(8, b"d"),
+            operand(7, b"!"),
+            operand(6, b"c"),
+            operand(5, b"b"),
+            operand(4, b"a"),
+        ];
+        let kept = compact(&Append, b"k", changes, &[], &|_| 0, false);
+        assert_eq!(kept, [operand(9, b"de"), operand(7, b"!"), operand(6, b"abc")]);
+    }
 }

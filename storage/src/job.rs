@@ -1,18 +1,22 @@
 //! Jobs: background work handed out whole. Whoever takes one decides which thread runs it.
 
-use crate::compaction::choose::Choice;
-use crate::compaction::run::{ReachesBelow, Rewrite};
+use crate::compaction::choose::{Reason, Work};
+use crate::compaction::merging::{Plan, Written};
+use crate::compaction::run::Rewrite;
 use crate::engine::{Flush, Shared};
 use crate::error::Error;
 use crate::manifest::Edit;
 use crate::merge::{Direction, MemtableCursor, Source};
-use crate::table::{TableBounds, TablesCursor, table_name};
+use crate::options::PlantedBug;
+use crate::table::{self, Table, TableBounds, TablesCursor, table_name};
 use crate::tombstones::RangeTombstones;
-use crate::version::Version;
+use std::collections::BTreeSet;
 use std::io::ErrorKind;
+use std::ops::ControlFlow;
 use std::sync::Arc;
 
-/// A piece of background work. Run it or drop it; dropped or failed it is handed out again.
+/// A piece of background work. Run it or drop it; dropped or failed it is handed out again. Any
+/// number of them may be out at once, and end in any order.
 pub struct Job {
     shared: Arc<Shared>,
     task: Option<Task>,
@@ -20,20 +24,24 @@ pub struct Job {
 
 pub(crate) enum Task {
     Flush(Flush),
-    Compact(Choice, Arc<Version>),
+    /// A part of a merging.
+    Compact(Arc<Plan>, usize),
     Remove(Vec<String>),
 }
 
 /// What a job does.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum JobKind {
-    /// Writes an immutable memtable to a table.
+    /// Writes an immutable memtable to tables.
     Flush,
-    /// Merges tables.
+    /// Merges tables, or a part of them.
     Compact,
     /// Deletes files that nobody needs.
     Remove,
 }
+
+/// Told of bytes as they are worked on; see [`Job::run_paced`].
+pub(crate) type Progress<'a> = dyn FnMut(u64) -> ControlFlow<()> + 'a;
 
 impl Job {
     pub(crate) fn new(shared: Arc<Shared>, task: Task) -> Self {
@@ -56,93 +64,155 @@ impl Job {
     /// [`Error::NoSpace`] and [`Error::Io`]: nothing changed, try again later.
     /// [`Error::Damaged`]: a table cannot be read; it is reported and left out from now on.
     /// [`Error::Poisoned`]: reopen.
-    pub fn run(mut self) -> Result<(), Error> {
+    pub fn run(self) -> Result<(), Error> {
+        self.run_paced(&mut |_| ControlFlow::Continue(()))
+    }
+
+    /// Does it, and calls `progress` about every 256 KiB with the bytes worked on since the last
+    /// call, in which the caller may wait (with a [`crate::Pace`]) or break the job off.
+    ///
+    /// # Errors
+    /// As [`Job::run`]; broken off: [`Error::Io`] of kind `Interrupted`, and nothing changed.
+    pub fn run_paced(
+        mut self,
+        progress: &mut dyn FnMut(u64) -> ControlFlow<()>,
+    ) -> Result<(), Error> {
         let shared = self.shared.clone();
+        // Kept until it has ended: whoever panics in between gives it back.
         let done = match self.task.as_mut().expect("only run and drop take the task") {
-            Task::Flush(flush) => run_flush(&shared, flush),
-            Task::Compact(choice, version) => run_compaction(&shared, choice, version),
-            Task::Remove(names) => remove_files(&shared, names),
+            Task::Flush(flush) => {
+                let done = run_flush(&shared, flush, progress);
+                shared.flush_ended(flush, done.is_ok());
+                done
+            }
+            Task::Compact(plan, part) => {
+                let done = match plan.choice.work {
+                    Work::Merge => run_part(&shared, plan, *part, progress),
+                    Work::Move | Work::Drop => Ok(Vec::new()),
+                };
+                shared.part_ended(plan, *part, done)
+            }
+            Task::Remove(names) => {
+                let done = remove_files(&shared, names);
+                shared.queue_removal(std::mem::take(names));
+                done
+            }
         };
-        if done.is_ok() && matches!(self.task, Some(Task::Remove(_))) {
-            self.task = None;
-        }
+        self.task = None;
         done
     }
 }
 
 impl Drop for Job {
     fn drop(&mut self) {
-        if let Some(task) = &self.task {
-            self.shared.release(task);
+        match self.task.take() {
+            Some(Task::Flush(flush)) => self.shared.flush_ended(&flush, false),
+            Some(Task::Compact(plan, part)) => self.shared.put_back(&plan, part),
+            Some(Task::Remove(names)) => self.shared.queue_removal(names),
+            None => {}
         }
     }
 }
 
-fn run_flush(shared: &Shared, flush: &Flush) -> Result<(), Error> {
+fn run_flush(shared: &Shared, flush: &Flush, progress: &mut Progress<'_>) -> Result<(), Error> {
     let cursor = MemtableCursor::new(&flush.memtable, &[], None, Direction::Forward);
-    let sources = vec![Source::Memtable(cursor)];
-    let tombstones = flush.memtable.all_tombstones();
-    let everything = |_: &[u8], _: Option<&[u8]>| true;
-    let written = rewrite(shared, sources, tombstones, &everything, u64::MAX)?;
+    // Memtables of a shard are flushed one after the other, so what is older is in these tables.
+    let version = shared.version.load_full();
+    let forgotten = shared.options.planted(PlantedBug::DeletionsForgotten);
+    let below = |lower: &[u8], upper: Option<&[u8]>| !forgotten && version.speaks_of(lower, upper);
+    let cuts = shared.flush_cuts(flush.shard, &version);
+    let filter = shared.filter();
     let range = shared.ranges[flush.shard].clone();
+    let written = rewrite(
+        shared,
+        Rewrite {
+            sources: vec![Source::Memtable(cursor)],
+            range: &range,
+            tombstones: flush.memtable.all_tombstones(),
+            merge: shared.merge.as_ref(),
+            filter: filter.as_deref(),
+            newer: &|_| false,
+            // Snapshots taken from now on see everything in these sources alike.
+            snapshots: shared.live_snapshots(),
+            reaches_below: &below,
+            table_bytes: u64::MAX,
+            cuts: &cuts,
+            open: &mut || shared.open_table_writer(),
+            progress,
+        },
+    )?;
     let mark = Edit::Flushed { range, sequence: flush.memtable.last_sequence() };
-    install(shared, written, 0, &[], vec![mark], Some((flush.shard, flush.number)))?;
-    shared.flushed(flush);
-    Ok(())
+    install(shared, written, 0, &[], vec![mark], Some((flush.shard, flush.number)))
 }
 
-fn run_compaction(shared: &Shared, choice: &Choice, version: &Version) -> Result<(), Error> {
-    let level = choice.level();
-    let removed: Vec<u64> = choice.inputs().map(|t| t.number).collect();
-    if let ([table], [], true) = (&*choice.upper, &*choice.lower, choice.upper_level > 0) {
-        // Nothing lies below: the file moves down as it is.
-        let bounds = table.bounds.clone();
-        let edit = Edit::AddTable { level, number: table.number, bounds };
-        return shared.publish(&[edit], &removed, vec![(level, table.clone())], None);
-    }
-    let mut sources = Vec::new();
-    let runs = choice.upper.iter().map(std::slice::from_ref);
-    for tables in runs.chain(std::iter::once(choice.lower.as_slice())) {
-        let cursor = TablesCursor::streaming(tables)?;
-        sources.push(Source::Tables(Box::new(cursor)));
-    }
+/// Merges what the inputs of `plan` hold in its part number `part`.
+fn run_part(
+    shared: &Shared,
+    plan: &Plan,
+    part: usize,
+    progress: &mut Progress<'_>,
+) -> Result<Written, Error> {
+    let (choice, range) = (&plan.choice, &plan.parts[part]);
+    let snapshots = shared.live_snapshots();
+    // Range deletions first: whole tables below them need not be read.
     let mut tombstones = RangeTombstones::default();
     for table in choice.inputs() {
         tombstones.add_all(table.tombstones()?);
     }
-    let below = |lower: &[u8], upper: Option<&[u8]>| version.reaches_below(level + 1, lower, upper);
-    let written = rewrite(shared, sources, tombstones, &below, shared.options.table_bytes)?;
-    install(shared, written, level, &removed, Vec::new(), None)?;
-    shared.queue_removal(removed.into_iter().map(table_name));
-    Ok(())
+    let oldest = snapshots.first().copied();
+    let read = |t: &&Arc<Table>| {
+        let (lower, last) = (&t.bounds.smallest, t.bounds.last_sequence);
+        t.overlaps(&range.lower, range.upper.as_deref())
+            && !tombstones.bury(lower, &t.upper(), last, oldest)
+    };
+    let upper: Vec<Arc<Table>> = choice.upper.iter().filter(read).cloned().collect();
+    let lower: Vec<Arc<Table>> = choice.lower.iter().filter(read).cloned().collect();
+    let mut runs: Vec<&[Arc<Table>]> = if choice.upper_level == 0 {
+        upper.iter().map(std::slice::from_ref).collect()
+    } else {
+        vec![&upper]
+    };
+    runs.push(&lower);
+    let mut sources = Vec::new();
+    for tables in runs.into_iter().filter(|tables| !tables.is_empty()) {
+        let cursor = TablesCursor::streaming(tables, &range.lower, range.upper.as_deref())?;
+        sources.push(Source::Tables(Box::new(cursor)));
+    }
+    let inputs: BTreeSet<u64> = choice.inputs().map(|t| t.number).collect();
+    let newer = |key: &[u8]| {
+        let hash = table::hash(key);
+        let now = shared.version.load();
+        let mut above = now.tables().filter(|(level, _)| *level <= choice.level);
+        above.any(|(_, t)| !inputs.contains(&t.number) && t.may_hold(key, hash))
+    };
+    let filter = shared.filter();
+    let forgotten = shared.options.planted(PlantedBug::DeletionsForgotten);
+    let below = |lower: &[u8], upper: Option<&[u8]>| {
+        !forgotten && plan.version.reaches_below(choice.level + 1, lower, upper)
+    };
+    rewrite(
+        shared,
+        Rewrite {
+            sources,
+            range,
+            tombstones,
+            merge: shared.merge.as_ref(),
+            filter: filter.as_deref(),
+            newer: &newer,
+            snapshots,
+            reaches_below: &below,
+            table_bytes: shared.options.table_bytes,
+            cuts: &plan.cuts,
+            open: &mut || shared.open_table_writer(),
+            progress,
+        },
+    )
 }
 
-fn rewrite(
-    shared: &Shared,
-    sources: Vec<Source<'_>>,
-    tombstones: RangeTombstones,
-    reaches_below: &ReachesBelow<'_>,
-    table_bytes: u64,
-) -> Result<Vec<(u64, TableBounds)>, Error> {
+/// Runs `rewrite`; when it fails its tables are removed.
+fn rewrite(shared: &Shared, rewrite: Rewrite<'_>) -> Result<Written, Error> {
     let mut opened = Vec::new();
-    let mut open = || {
-        let (number, writer) = shared.open_table_writer()?;
-        opened.push(number);
-        Ok((number, writer))
-    };
-    // Snapshots taken from now on see everything in these sources alike.
-    let snapshots = shared.live_snapshots();
-    let merge = shared.merge.as_ref();
-    let rewrite = Rewrite {
-        sources,
-        tombstones,
-        merge,
-        snapshots,
-        reaches_below,
-        table_bytes,
-        open: &mut open,
-    };
-    let written = rewrite.run();
+    let written = rewrite.run(&mut opened);
     if written.is_err() {
         discard(shared, opened);
     }
@@ -150,7 +220,7 @@ fn rewrite(
 }
 
 /// Tables whose making failed: their space may be what is missing.
-fn discard(shared: &Shared, numbers: impl IntoIterator<Item = u64>) {
+pub(crate) fn discard(shared: &Shared, numbers: impl IntoIterator<Item = u64>) {
     for name in numbers.into_iter().map(table_name) {
         if let Err(e) = shared.disk.remove(&name) {
             tracing::debug!(%name, error = %e, "an unfinished table stays until the next start");
@@ -158,7 +228,26 @@ fn discard(shared: &Shared, numbers: impl IntoIterator<Item = u64>) {
     }
 }
 
-/// Makes written tables part of the store.
+/// Makes the tables of a merging part of the store, in the place of its inputs.
+pub(crate) fn install_merged(shared: &Shared, plan: &Plan, written: Written) -> Result<(), Error> {
+    let (choice, level) = (&plan.choice, plan.choice.level);
+    let removed: Vec<u64> = choice.inputs().map(|t| t.number).collect();
+    if choice.work == Work::Move {
+        let edit =
+            |t: &Arc<Table>| Edit::AddTable { level, number: t.number, bounds: t.bounds.clone() };
+        let edits: Vec<Edit> = choice.upper.iter().map(edit).collect();
+        let added = choice.upper.iter().map(|t| (level, t.clone())).collect();
+        return shared.publish(&edits, &removed, added, None);
+    }
+    if choice.reason == Reason::Covered {
+        tracing::debug!(tables = removed.len(), level, "tables dropped unread");
+    }
+    install(shared, written, level, &removed, Vec::new(), None)?;
+    shared.queue_removal(removed.into_iter().map(table_name));
+    Ok(())
+}
+
+/// Makes written tables part of the store; when it fails they are removed.
 fn install(
     shared: &Shared,
     written: Vec<(u64, TableBounds)>,

@@ -90,6 +90,8 @@ mod poison;
 mod sync;
 
 pub use batch::{Batch, LogBatch, Op, Ops};
+pub use compaction::filter::{Filter, FilterRow, Verdict};
+pub use compaction::pace::{Brake, Debt, Pace};
 pub use disk::{Crash, Disk, DiskFile, FileDisk, MemoryDisk, Survival};
 pub use engine::{Engine, Stats};
 pub use error::{Damage, Error, OpenError, Place};

@@ -1,6 +1,7 @@
 //! Shard: one core's part of the key space; the only writer of its keys.
 
 use crate::batch::Batch;
+use crate::compaction::pace::Debt;
 use crate::engine::Shared;
 use crate::error::Error;
 use crate::key::KeyRange;
@@ -253,7 +254,7 @@ impl Shard {
         if self.active.is_empty() {
             return;
         }
-        let memtable = self.active.memtable().clone();
+        let (memtable, bytes) = (self.active.memtable().clone(), self.active.bytes());
         self.active = Active::new(self.shared.options.memtable_bytes);
         // Nothing of the old memtable is used again: it goes as a whole, with its last reader.
         self.replaced.clear();
@@ -265,13 +266,20 @@ impl Shard {
         next.immutable.push((number, memtable.clone()));
         self.replace_sources(next);
         self.log.close_segment();
-        self.shared.queue_flush(self.number, number, memtable);
+        self.shared.queue_flush(self.number, number, memtable, bytes);
     }
 
     /// Memtables that wait for their flush: a measure for back-pressure.
     #[must_use]
     pub fn unflushed(&self) -> usize {
         self.sources.immutable.len()
+    }
+
+    /// How far the background work behind this shard's writes is behind. What a writer makes of it:
+    /// [`crate::Brake`].
+    #[must_use]
+    pub fn debt(&self) -> Debt {
+        self.shared.debt(self.number, self.active.bytes())
     }
 
     /// Bytes in the memtable that takes the writes.

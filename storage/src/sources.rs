@@ -5,8 +5,8 @@
 
 use crate::engine::Shared;
 use crate::error::Error;
-use crate::memtable::Memtable;
 use crate::lookup::Tables;
+use crate::memtable::Memtable;
 use crate::merge::{Direction, MemtableCursor, Merged, Source};
 use crate::scan::Scan;
 use crate::table::Table;

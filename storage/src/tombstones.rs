@@ -121,6 +121,26 @@ impl RangeTombstones {
         }
     }
 
+    /// True when every key in `lower..upper` is deleted by some deletion newer than `above` that no
+    /// reader older than it can look behind: `oldest` is the oldest of those, if there is any.
+    pub(crate) fn bury(&self, lower: &[u8], upper: &[u8], above: u64, oldest: Option<u64>) -> bool {
+        let buries = |s: u64| s > above && oldest.is_none_or(|oldest| oldest >= s);
+        let upto = (Bound::Unbounded, Bound::Included(lower));
+        let first = self.pieces.range::<[u8], _>(upto).next_back();
+        let rest = self.pieces.range::<[u8], _>((Bound::Excluded(lower), Bound::Excluded(upper)));
+        let mut at = lower;
+        for (start, piece) in first.into_iter().chain(rest) {
+            if start.as_slice() > at || !piece.sequences.iter().any(|s| buries(*s)) {
+                break;
+            }
+            at = at.max(&piece.end);
+            if at >= upper {
+                break;
+            }
+        }
+        at >= upper
+    }
+
     /// All deletions as (start, end, sequence), by start, then newest first.
     pub(crate) fn iter(&self) -> impl Iterator<Item = (&[u8], &[u8], u64)> {
         self.pieces.iter().flat_map(|(start, piece)| {
@@ -143,6 +163,20 @@ impl RangeTombstones {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_span_is_buried_when_pieces_that_no_reader_sees_behind_cover_all_of_it() {
+        let mut set = RangeTombstones::default();
+        for (start, end, sequence) in [(b"b", b"f", 5), (b"f", b"m", 9), (b"n", b"z", 9)] {
+            set.add(start, end, sequence, u64::MAX);
+        }
+        assert!(set.bury(b"b", b"m", 4, None));
+        assert!(set.bury(b"c", b"g", 4, Some(9)));
+        assert!(!set.bury(b"c", b"g", 4, Some(8)), "a reader at 8 sees what 9 deleted");
+        assert!(!set.bury(b"c", b"g", 5, None), "the change at 5 is as new as the deletion");
+        assert!(!set.bury(b"a", b"c", 1, None) && !set.bury(b"k", b"o", 1, None), "gaps");
+        assert!(!set.bury(b"y", b"zz", 1, None));
+    }
 
     #[test]
     fn overlapping_deletions_cover_what_each_of_them_covered() {

@@ -54,6 +54,12 @@ impl Version {
         self.levels[level].iter().map(|t| t.bounds.bytes).sum()
     }
 
+    /// True when any table may speak of a key in `lower..upper`.
+    pub(crate) fn speaks_of(&self, lower: &[u8], upper: Option<&[u8]>) -> bool {
+        self.levels[0].iter().any(|t| t.overlaps(lower, upper))
+            || self.reaches_below(1, lower, upper)
+    }
+
     /// True when a table in a level from `level` on may speak of a key in `lower..upper`.
     pub(crate) fn reaches_below(&self, level: usize, lower: &[u8], upper: Option<&[u8]>) -> bool {
         self.levels.iter().skip(level).any(|tables| {

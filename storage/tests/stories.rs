@@ -171,7 +171,10 @@ fn operands_that_cannot_be_parsed_are_carried_through_flush_and_compaction() {
     let value = store.get(b"k001").unwrap().unwrap();
     assert!(value == b"base" || value == b"basea", "{value:?}");
     let stats = store.engine.stats();
-    assert!(stats.tables[0] < 3 && stats.tables[1] > 0, "a compaction ran: {stats:?}");
+    assert!(
+        stats.tables[0] < 3 && stats.tables[1..].iter().any(|n| *n > 0),
+        "a compaction ran: {stats:?}"
+    );
 }
 
 #[test]

@@ -1,4 +1,14 @@
-//! Compaction: fewer tables, fewer dead rows. Choosing what to merge is pure; running moves bytes.
+//! Compaction: fewer tables, fewer dead rows.
+//!
+//! Choosing what to work on, and how large levels should be, is pure (`choose`, `levels`, `split`);
+//! `run` moves bytes; `pace` says how fast; `filter` asks the layer above what may go.
 
 pub(crate) mod choose;
+pub(crate) mod filter;
+#[cfg(test)]
+mod laws;
+pub(crate) mod levels;
+pub(crate) mod merging;
+pub(crate) mod pace;
 pub(crate) mod run;
+pub(crate) mod split;

@@ -1,82 +1,235 @@
 //! Writing the rows of some sources into new tables, without what no reader can see.
 
+use crate::compaction::filter::{Filter, FilterRow, Verdict};
 use crate::error::Error;
 use crate::fold::{Change, Merge, compact};
-use crate::merge::{Direction, Merged, Source};
+use crate::key::{KeyRange, Kind};
+use crate::merge::{Direction, Found, Merged, Source};
 use crate::table::{TableBounds, TableWriter};
 use crate::tombstones::RangeTombstones;
+use std::ops::ControlFlow;
 
 /// Whether older changes of a key from here (inclusive) to there (exclusive) may exist below.
 pub(crate) type ReachesBelow<'a> = dyn Fn(&[u8], Option<&[u8]>) -> bool + 'a;
 
+/// Told of the bytes worked on since the last time; breaks the work off or lets it go on.
+pub(crate) type OnProgress<'a> = dyn FnMut(u64) -> ControlFlow<()> + 'a;
+
+/// Bytes after which progress is told.
+const PROGRESS_BYTES: u64 = 256 << 10;
+
 /// What a rewrite reads and keeps.
 pub(crate) struct Rewrite<'a> {
     pub(crate) sources: Vec<Source<'a>>,
+    /// The keys that the sources are cut to.
+    pub(crate) range: &'a KeyRange,
     pub(crate) tombstones: RangeTombstones,
     pub(crate) merge: &'a dyn Merge,
+    pub(crate) filter: Option<&'a dyn Filter>,
+    /// True when newer changes of a key may be in a table that is not among the sources.
+    pub(crate) newer: &'a dyn Fn(&[u8]) -> bool,
     /// Readers of the past, ascending.
     pub(crate) snapshots: Vec<u64>,
     /// True when older changes of a key in this range may exist below.
     pub(crate) reaches_below: &'a ReachesBelow<'a>,
     /// Size at which a table is cut.
     pub(crate) table_bytes: u64,
+    /// Keys at which a table is cut whatever its size, ascending.
+    pub(crate) cuts: &'a [Vec<u8>],
     /// Opens the next table to write.
     pub(crate) open: &'a mut dyn FnMut() -> Result<(u64, TableWriter), Error>,
+    pub(crate) progress: &'a mut OnProgress<'a>,
+}
+
+/// The tables written so far.
+struct Output<'a> {
+    opened: &'a mut Vec<u64>,
+    ranges: RangeTombstones,
+    done: Vec<(u64, TableBounds)>,
+    table: Option<(u64, TableWriter)>,
+    /// Range deletions from here on are not yet written.
+    from: Vec<u8>,
+    /// Cuts that are behind.
+    passed: usize,
 }
 
 impl Rewrite<'_> {
-    /// Writes the tables; their numbers and bounds, by key.
-    pub(crate) fn run(mut self) -> Result<Vec<(u64, TableBounds)>, Error> {
-        let kept_ranges = self.kept_ranges();
-        let io = |e| Error::io("writing a table", &e);
-        let mut done = Vec::new();
-        let mut output: Option<(u64, TableWriter)> = None;
-        // Range deletions from here on are not yet written.
-        let mut cut: Vec<u8> = Vec::new();
+    /// Writes the tables; their numbers and bounds, by key. `opened`: every table that was begun,
+    /// also when this fails.
+    pub(crate) fn run(mut self, opened: &mut Vec<u64>) -> Result<Vec<(u64, TableBounds)>, Error> {
+        let mut output = Output {
+            ranges: self.kept_ranges(),
+            done: Vec::new(),
+            table: None,
+            from: self.range.lower.clone(),
+            opened,
+            passed: self.cuts.partition_point(|cut| *cut <= self.range.lower),
+        };
         let mut rows = Merged::new(std::mem::take(&mut self.sources), Direction::Forward);
-        let (mut key, mut found) = (Vec::new(), Vec::new());
+        let (mut key, mut found, mut changed) = (Vec::new(), Vec::new(), Vec::new());
+        let mut bytes = 0;
         while rows.next(&mut key, &mut found)? {
-            let mut changes = Vec::with_capacity(found.len());
-            for (tag, value) in &found {
-                let kind = tag.kind().ok_or_else(unknown_kind)?;
-                let value = value.bytes().to_vec();
-                changes.push(Change { sequence: tag.sequence(), kind, value });
+            bytes += found.iter().map(|(_, v)| (key.len() + v.bytes().len()) as u64).sum::<u64>();
+            if bytes >= PROGRESS_BYTES {
+                self.tell(std::mem::take(&mut bytes))?;
             }
-            let covered = |limit| self.tombstones.covering(&key, limit);
-            let just_after = [key.as_slice(), &[0]].concat();
-            let bottom = !(self.reaches_below)(&key, Some(&just_after));
-            let kept = compact(self.merge, &key, changes, &self.snapshots, &covered, bottom);
-            if kept.is_empty() {
+            if let Some(kind) = self.lone(&found) {
+                let (tag, value) = &found[0];
+                if kind == Kind::Delete && !self.reaches(&key) {
+                    continue;
+                }
+                let (kind, value) =
+                    match self.verdict(&key, tag.sequence(), kind, value.bytes(), &mut changed) {
+                        Verdict::Keep => (kind, value.bytes()),
+                        Verdict::Change => (kind, changed.as_slice()),
+                        Verdict::Drop if !self.reaches(&key) => continue,
+                        Verdict::Drop => (Kind::Delete, &[][..]),
+                    };
+                self.put(&mut output, &key, &[(tag.sequence(), kind, value)])?;
                 continue;
             }
-            if let Some((number, writer)) =
-                output.take_if(|(_, writer)| writer.size() >= self.table_bytes)
-            {
-                done.push(finish(number, writer, &kept_ranges, &cut, Some(&key))?);
-                cut.clone_from(&key);
+            let kept = self.fold(&key, &found, &mut changed)?;
+            let kept: Vec<_> =
+                kept.iter().map(|c| (c.sequence, c.kind, c.value.as_slice())).collect();
+            self.put(&mut output, &key, &kept)?;
+        }
+        self.tell(bytes)?;
+        self.end(output)
+    }
+
+    fn tell(&mut self, bytes: u64) -> Result<(), Error> {
+        match (self.progress)(bytes) {
+            ControlFlow::Continue(()) => Ok(()),
+            ControlFlow::Break(()) => {
+                let what = "the job was broken off".to_owned();
+                Err(Error::Io { what, kind: std::io::ErrorKind::Interrupted })
             }
-            let (_, writer) = match &mut output {
-                Some(output) => output,
-                None => output.insert((self.open)()?),
-            };
-            for Change { sequence, kind, value } in &kept {
-                writer.add(&key, *sequence, *kind, value).map_err(io)?;
+        }
+    }
+
+    /// The kind of the newest change where it is plain to see that only that one counts: nobody
+    /// reads the past, and it does not build on what is older.
+    fn lone(&self, found: &[Found<'_>]) -> Option<Kind> {
+        let alone = self.tombstones.is_empty() && (self.snapshots.is_empty() || found.len() == 1);
+        let kind = found[0].0.kind().filter(|kind| alone && *kind != Kind::Merge)?;
+        // Kinds that are unknown are an error wherever they stand.
+        let known = found.iter().all(|(tag, _)| tag.kind().is_some());
+        known.then_some(kind)
+    }
+
+    fn reaches(&self, key: &[u8]) -> bool {
+        let just_after = [key, &[0]].concat();
+        (self.reaches_below)(key, Some(&just_after))
+    }
+
+    fn verdict(
+        &self,
+        key: &[u8],
+        sequence: u64,
+        kind: Kind,
+        value: &[u8],
+        out: &mut Vec<u8>,
+    ) -> Verdict {
+        let read_by_snapshot = self.snapshots.last().is_some_and(|s| *s >= sequence);
+        match self.filter {
+            Some(filter) if kind == Kind::Put && !read_by_snapshot => {
+                out.clear();
+                filter.decide(&FilterRow { key, value, sequence, newer: self.newer }, out)
+            }
+            _ => Verdict::Keep,
+        }
+    }
+
+    /// What has to be kept of the changes of `key`, newest first.
+    fn fold(
+        &self,
+        key: &[u8],
+        found: &[Found<'_>],
+        changed: &mut Vec<u8>,
+    ) -> Result<Vec<Change>, Error> {
+        let mut changes = Vec::with_capacity(found.len());
+        for (tag, value) in found {
+            let kind = tag.kind().ok_or_else(unknown_kind)?;
+            changes.push(Change { sequence: tag.sequence(), kind, value: value.bytes().to_vec() });
+        }
+        let covered = |limit| self.tombstones.covering(key, limit);
+        let bottom = !self.reaches(key);
+        let mut kept = compact(self.merge, key, changes, &self.snapshots, &covered, bottom);
+        let alone = kept.len() == 1;
+        if let Some(newest) = kept.first_mut() {
+            match self.verdict(key, newest.sequence, newest.kind, &newest.value, changed) {
+                Verdict::Keep => {}
+                Verdict::Change => newest.value.clone_from(changed),
+                Verdict::Drop if bottom && alone => kept.clear(),
+                Verdict::Drop => {
+                    newest.kind = Kind::Delete;
+                    newest.value.clear();
+                }
             }
         }
-        let ranges_left = kept_ranges.iter().any(|(_, end, _)| end > cut.as_slice());
-        if output.is_none() && ranges_left {
-            output = Some((self.open)()?);
+        Ok(kept)
+    }
+
+    /// Adds the changes of a key, cutting the table before it where that is due.
+    fn put(
+        &mut self,
+        output: &mut Output<'_>,
+        key: &[u8],
+        kept: &[(u64, Kind, &[u8])],
+    ) -> Result<(), Error> {
+        let io = |e| Error::io("writing a table", &e);
+        if kept.is_empty() {
+            return Ok(());
         }
-        if let Some((number, writer)) = output {
-            done.push(finish(number, writer, &kept_ranges, &cut, None)?);
+        let mut crossed = false;
+        while self.cuts.get(output.passed).is_some_and(|cut| cut.as_slice() <= key) {
+            output.passed += 1;
+            crossed = true;
         }
-        Ok(done)
+        let full =
+            |(_, writer): &mut (u64, TableWriter)| crossed || writer.size() >= self.table_bytes;
+        if let Some((number, writer)) = output.table.take_if(full) {
+            // Where a cut was crossed the next table starts there, so that range deletions between
+            // fall to the right side of it.
+            let start = if crossed { &self.cuts[output.passed - 1] } else { key };
+            output.finish(number, writer, Some(start))?;
+        }
+        if output.table.is_none() {
+            self.begin(output)?;
+        }
+        let Some((_, writer)) = &mut output.table else { return Ok(()) };
+        for (sequence, kind, value) in kept {
+            writer.add(key, *sequence, *kind, value).map_err(io)?;
+        }
+        Ok(())
+    }
+
+    fn begin(&mut self, output: &mut Output<'_>) -> Result<(), Error> {
+        let (number, writer) = (self.open)()?;
+        output.opened.push(number);
+        output.table = Some((number, writer));
+        Ok(())
+    }
+
+    fn end(&mut self, mut output: Output<'_>) -> Result<Vec<(u64, TableBounds)>, Error> {
+        let left = |(start, end, _): (&[u8], &[u8], u64)| {
+            end > output.from.as_slice()
+                && self.range.upper.as_deref().is_none_or(|upper| start < upper)
+        };
+        if output.table.is_none() && output.ranges.iter().any(left) {
+            self.begin(&mut output)?;
+        }
+        if let Some((number, writer)) = output.table.take() {
+            output.finish(number, writer, self.range.upper.as_deref())?;
+        }
+        Ok(output.done)
     }
 
     /// The range deletions that still hide something, or must be remembered for a snapshot.
     fn kept_ranges(&self) -> RangeTombstones {
         let mut kept = RangeTombstones::default();
         for (start, end, sequence) in self.tombstones.iter() {
+            let Some((start, end)) = self.range.clip(start, end) else { continue };
             let remembered = self.snapshots.first().is_some_and(|s| *s < sequence);
             if remembered || (self.reaches_below)(start, Some(end)) {
                 kept.add(start, end, sequence, u64::MAX);
@@ -86,25 +239,30 @@ impl Rewrite<'_> {
     }
 }
 
+impl Output<'_> {
+    /// Finishes a table that speaks of the keys up to `to`.
+    fn finish(
+        &mut self,
+        number: u64,
+        mut writer: TableWriter,
+        to: Option<&[u8]>,
+    ) -> Result<(), Error> {
+        let clipped = self.ranges.iter().filter_map(|(start, end, sequence)| {
+            let start = start.max(self.from.as_slice());
+            let end = to.map_or(end, |to| end.min(to));
+            (start < end).then_some((start, end, sequence))
+        });
+        writer.add_ranges(clipped);
+        let bounds = writer.finish().map_err(|e| Error::io("writing a table", &e))?;
+        self.done.push((number, bounds));
+        if let Some(to) = to {
+            self.from = to.to_vec();
+        }
+        Ok(())
+    }
+}
+
 fn unknown_kind() -> Error {
     let what = "a table holds a kind of change that this version does not know".to_owned();
     Error::Io { what, kind: std::io::ErrorKind::InvalidData }
-}
-
-/// Finishes a table that speaks of the keys from `from` to `to`.
-fn finish(
-    number: u64,
-    mut writer: TableWriter,
-    ranges: &RangeTombstones,
-    from: &[u8],
-    to: Option<&[u8]>,
-) -> Result<(u64, TableBounds), Error> {
-    let clipped = ranges.iter().filter_map(|(start, end, sequence)| {
-        let start = start.max(from);
-        let end = to.map_or(end, |to| end.min(to));
-        (start < end).then_some((start, end, sequence))
-    });
-    writer.add_ranges(clipped);
-    let bounds = writer.finish().map_err(|e| Error::io("writing a table", &e))?;
-    Ok((number, bounds))
 }

@@ -62,6 +62,11 @@ impl Disk for FileDisk {
         File::open(&self.directory)?.sync_all()
     }
 
+    fn free(&self) -> io::Result<Option<u64>> {
+        let stat = rustix::fs::statvfs(&self.directory)?;
+        Ok(Some(stat.f_bavail.saturating_mul(stat.f_frsize)))
+    }
+
     fn lock(&self) -> io::Result<Box<dyn Send + Sync>> {
         let mut options = OpenOptions::new();
         let file = options.write(true).create(true).truncate(false);

@@ -378,6 +378,12 @@ impl Disk for MemoryDisk {
         Ok(())
     }
 
+    fn free(&self) -> io::Result<Option<u64>> {
+        let state = self.state();
+        state.up()?;
+        Ok(state.capacity.map(|capacity| capacity.saturating_sub(state.used())))
+    }
+
     fn lock(&self) -> io::Result<Box<dyn Send + Sync>> {
         let state = &mut *self.state();
         state.up()?;

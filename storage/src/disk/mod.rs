@@ -27,6 +27,10 @@ pub trait Disk: Send + Sync {
     fn remove(&self, name: &str) -> io::Result<()>;
     /// Returns once all creations, renames and removals before the call survive a power loss.
     fn sync_dir(&self) -> io::Result<()>;
+    /// Bytes that may still be written; none where the disk cannot tell.
+    fn free(&self) -> io::Result<Option<u64>> {
+        Ok(None)
+    }
     /// Keeps others out until what it returns is dropped; `WouldBlock` when somebody is in.
     fn lock(&self) -> io::Result<Box<dyn Send + Sync>>;
 }

@@ -49,9 +49,13 @@ impl<'a> TablesCursor<'a> {
         Self::over(tables, start, end, direction, ReadAhead::default())
     }
 
-    /// A cursor forward over all of `tables` that reads ahead at once and leaves the cache alone.
-    pub(crate) fn streaming(tables: &'a [Arc<Table>]) -> Result<Self, Error> {
-        Self::over(tables, &[], None, Direction::Forward, ReadAhead::streaming())
+    /// A cursor forward from `start` to `end` that reads ahead at once and leaves the cache alone.
+    pub(crate) fn streaming(
+        tables: &'a [Arc<Table>],
+        start: &[u8],
+        end: Option<&[u8]>,
+    ) -> Result<Self, Error> {
+        Self::over(tables, start, end, Direction::Forward, ReadAhead::streaming())
     }
 
     fn over(

@@ -9,6 +9,7 @@
 mod ahead;
 mod block;
 mod build;
+mod counts;
 mod cursor;
 mod filter;
 mod footer;
@@ -23,6 +24,8 @@ mod writer;
 mod tests;
 
 pub(crate) use block::Block;
+#[cfg(test)]
+pub(crate) use counts::TableCounts;
 pub(crate) use cursor::TablesCursor;
 pub(crate) use filter::hash;
 pub(crate) use reader::{Slice, Table};

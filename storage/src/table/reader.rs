@@ -1,6 +1,7 @@
 //! Reading a table: index, filter and range deletions in memory, data blocks through the cache.
 
 use super::block::{Block, DecodeScratch};
+use super::counts::TableCounts;
 use super::filter::Filter;
 use super::footer::{FOOTER_BYTES, Footer, Handle, unseal};
 use super::index::{Index, split_internal};
@@ -26,6 +27,8 @@ use std::sync::{Arc, Mutex, PoisonError};
 pub(crate) struct Table {
     pub(crate) number: u64,
     pub(crate) bounds: TableBounds,
+    /// What its properties say that it holds; zeros while it cannot be read.
+    pub(crate) counts: TableCounts,
     /// None: the file is damaged beyond its blocks, and every read of its range says so.
     body: Option<Body>,
     shelf: Arc<Shelf>,
@@ -85,12 +88,14 @@ impl Table {
         let mut table = Self {
             number,
             bounds,
+            counts: TableCounts::default(),
             body: None,
             shelf,
             broken: AtomicBool::new(true),
             forgiven: Mutex::default(),
         };
-        table.body = Some(table.read_body(file)?);
+        let (body, counts) = table.read_body(file)?;
+        (table.body, table.counts) = (Some(body), counts);
         table.broken.store(false, Ordering::Relaxed);
         Ok(table)
     }
@@ -100,11 +105,22 @@ impl Table {
         Self {
             number,
             bounds,
+            counts: TableCounts::default(),
             body: None,
             shelf,
             broken: AtomicBool::new(true),
             forgiven: Mutex::default(),
         }
+    }
+
+    /// A table without content, for those who look at bounds and counts only.
+    #[cfg(test)]
+    pub(crate) fn hollow(number: u64, bounds: TableBounds, counts: TableCounts) -> Self {
+        let shelf = Arc::new(Shelf::new(0));
+        let mut table = Self::damaged(number, bounds, shelf);
+        table.counts = counts;
+        table.broken.store(false, Ordering::Relaxed);
+        table
     }
 
     /// True when it cannot be read as a whole.
@@ -177,6 +193,14 @@ impl Table {
     /// True when it may speak of a key in `lower..upper`.
     pub(crate) fn overlaps(&self, lower: &[u8], upper: Option<&[u8]>) -> bool {
         !self.is_below(lower) && upper.is_none_or(|upper| self.bounds.smallest.as_slice() < upper)
+    }
+
+    /// Up to `parts` − 1 keys that cut it into parts of like size.
+    pub(crate) fn sample(&self, parts: usize) -> Vec<Vec<u8>> {
+        let Some(body) = &self.body else { return Vec::new() };
+        let blocks = body.index.len();
+        let parts = parts.min(blocks).max(1);
+        (1..parts).map(|i| body.index.separator(i * blocks / parts - 1)).collect()
     }
 
     pub(crate) fn tombstones(&self) -> Result<&RangeTombstones, Error> {
@@ -331,7 +355,7 @@ impl Table {
         })
     }
 
-    fn read_body(&self, file: Arc<dyn DiskFile>) -> Result<Body, Error> {
+    fn read_body(&self, file: Arc<dyn DiskFile>) -> Result<(Body, TableCounts), Error> {
         let broken = || self.damage(None);
         let footer_at = self.bounds.bytes.checked_sub(FOOTER_BYTES as u64).ok_or_else(broken)?;
         let mut footer = [0; FOOTER_BYTES];
@@ -362,7 +386,9 @@ impl Table {
         let [filter, range_del, properties] = handles;
         let properties = block(properties.ok_or_else(broken)?)?;
         let properties = RawBlock::new(&properties).ok_or_else(broken)?;
+        let counts = TableCounts::of_properties(&properties);
         let properties = Properties::parse(&properties).ok_or_else(broken)?;
+        let form = properties.index;
         if let Some(unknown) = properties.unreadable {
             let what = format!(
                 "table {} has {unknown}, which this version does not read; write it anew with a \
@@ -381,16 +407,17 @@ impl Table {
             let range_del = RawBlock::new(&range_del).ok_or_else(broken)?;
             read_tombstones(&range_del, &mut tombstones).ok_or_else(broken)?;
         }
-        let index = Index::parse(&block(footer.index)?, properties.index).ok_or_else(broken)?;
-        Ok(Body {
+        let index = Index::parse(&block(footer.index)?, form).ok_or_else(broken)?;
+        let body = Body {
             file,
             checksum: footer.checksum,
             slots: Arc::new(Slots::new(self.number, index.len())),
             index,
             filter,
             tombstones,
-            splits_keys: !properties.index.user_keys,
-        })
+            splits_keys: !form.user_keys,
+        };
+        Ok((body, counts))
     }
 }
 

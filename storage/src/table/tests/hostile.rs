@@ -30,7 +30,7 @@ fn use_all(disk: &MemoryDisk, bounds: &TableBounds, rows: &[Row]) -> bool {
         sound &= get(&table, key).is_ok();
     }
     let tables = [table];
-    let mut cursors = vec![TablesCursor::streaming(&tables)];
+    let mut cursors = vec![TablesCursor::streaming(&tables, &[], None)];
     for direction in [Direction::Forward, Direction::Backward] {
         let (start, end) = (&rows[3].0, Some(&rows[50].0[..]));
         cursors.push(TablesCursor::new(&tables, start, end, direction));

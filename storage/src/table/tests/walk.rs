@@ -77,7 +77,11 @@ fn a_walk_over_any_part_in_any_direction_gives_what_was_written() {
             tables.push(open(&disk, &name, bounds, cache_bytes).unwrap());
             all.extend(more);
         }
-        assert_eq!(walk(&mut TablesCursor::streaming(&tables).unwrap()), all, "seed {seed}");
+        assert_eq!(
+            walk(&mut TablesCursor::streaming(&tables, &[], None).unwrap()),
+            all,
+            "seed {seed}"
+        );
         for _ in 0..30 {
             let mut bound = || {
                 let mut key = all[chance.below(all.len() as u64) as usize].0.clone();
