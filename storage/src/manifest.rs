@@ -347,6 +347,7 @@ fn decode_edit(rest: &mut &[u8]) -> Option<Edit> {
             let number = count(rest)?;
             let (bytes_, last_sequence) = (count(rest)?, count(rest)?);
             let (smallest, largest) = (bytes(rest)?.to_vec(), bytes(rest)?.to_vec());
+            (smallest <= largest).then_some(())?;
             let largest_excluded = take(rest, 1)? == [1];
             let bounds =
                 TableBounds { bytes: bytes_, smallest, largest, largest_excluded, last_sequence };
