@@ -347,6 +347,7 @@ fn decode_edit(rest: &mut &[u8]) -> Option<Edit> {
             let number = count(rest)?;
             let (bytes_, last_sequence) = (count(rest)?, count(rest)?);
             let (smallest, largest) = (bytes(rest)?.to_vec(), bytes(rest)?.to_vec());
+            (smallest <= largest).then_some(())?;
             let largest_excluded = take(rest, 1)? == [1];
             let bounds =
                 TableBounds { bytes: bytes_, smallest, largest, largest_excluded, last_sequence };
@@ -429,7 +430,11 @@ mod tests {
 
     fn churn(manifest: &mut Manifest, disk: &MemoryDisk, numbers: std::ops::Range<u64>) {
         for number in numbers {
-            let bounds = TableBounds { smallest: b"a".into(), ..TableBounds::default() };
+            let bounds = TableBounds {
+                smallest: b"a".into(),
+                largest: b"a".into(),
+                ..TableBounds::default()
+            };
             let add = Edit::AddTable { level: 0, number, bounds };
             let edits = [add, Edit::RemoveTable { number: number.saturating_sub(3) }];
             if manifest.commit(&edits).is_ok() {
@@ -479,7 +484,11 @@ mod tests {
         let mut manifest =
             Manifest::create(&disk, 1, Story::default(), Arc::default()).map_err(|_| ()).unwrap();
         for number in 0..40 {
-            let bounds = TableBounds { smallest: vec![b'a'; 40], ..TableBounds::default() };
+            let bounds = TableBounds {
+                smallest: vec![b'a'; 40],
+                largest: vec![b'b'],
+                ..TableBounds::default()
+            };
             manifest.commit(&[Edit::AddTable { level: 0, number, bounds }]).unwrap();
         }
         disk.set_capacity(Some(disk.used() + 100));
