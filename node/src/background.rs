@@ -1,7 +1,9 @@
 //! Background threads: making the log durable, flushing and compacting, searching the log.
 //!
-//! Three threads a node, whatever the number of cores; each sleeps until it is told that there is
-//! work, gathers all that waits, and posts what came of it to the cores' mailboxes.
+//! Each thread sleeps until it is told that there is work, gathers all that waits, and posts what came
+//! of it to the cores' mailboxes. One thread only flushes, so that writers never wait for a long
+//! compaction; how many merge tables grows with the cores. Merging keeps to a rate where one is
+//! configured, as long as it is not behind.
 
 use std::ops::ControlFlow;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -12,10 +14,11 @@ use std::time::Duration;
 use bytes::Bytes;
 use replication::{DotSet, Event, delta, fold};
 use ring::{Slot, WallMillis};
-use storage::{Engine, SyncHandle};
+use storage::{Engine, Job, JobKind, Pace, SyncHandle};
 use tracing::{error, info, warn};
 
-use crate::limits::{BACKGROUND_SYNC, LOG_FOUND_BYTES};
+use crate::clock;
+use crate::limits::{BACKGROUND_SYNC, COMPACTION_THREADS_MAX, LOG_FOUND_BYTES};
 use crate::mailbox::Mailbox;
 use crate::state::StateFile;
 use crate::turn::Letter;
@@ -63,6 +66,15 @@ impl<T> Queue<T> {
         self.bell.notify_all();
     }
 
+    /// Waits for `rest`, whatever is put in meanwhile; breaks off once the queue is closed.
+    fn rest(&self, rest: Duration) -> ControlFlow<()> {
+        let inner = self.lock();
+        let open = |inner: &mut Waiting<T>| !inner.closed;
+        let waited = self.bell.wait_timeout_while(inner, rest, open);
+        let (inner, _) = waited.unwrap_or_else(PoisonError::into_inner);
+        if inner.closed { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
+    }
+
     /// All that waits, after at most `patience`; `None` once it is closed and empty.
     fn take(&self, patience: Duration) -> Option<Vec<T>> {
         let mut inner = self.lock();
@@ -96,7 +108,12 @@ struct Search {
 /// What the cores use of the background threads.
 pub struct Background {
     sync: Queue<SyncWork>,
-    jobs: Queue<()>,
+    /// Rung when a memtable waits for its flush.
+    flushes: Queue<()>,
+    /// Rung when tables may have to be merged; one of each thread.
+    merges: Vec<Queue<()>>,
+    /// What all merging threads keep to together.
+    pace: Mutex<Pace>,
     searches: Queue<Search>,
     /// By core: something was committed since the last sync.
     unsynced: Vec<AtomicBool>,
@@ -132,7 +149,7 @@ impl Background {
 
     /// A memtable waits for its flush.
     pub fn look_for_jobs(&self) {
-        self.jobs.ring();
+        self.flushes.ring();
     }
 
     /// Finds deltas in the retained log; [`Event::LogFound`] and [`Event::LogScanned`] follow.
@@ -145,7 +162,8 @@ impl Threads {
     /// Ends the threads. The log is durable when it returns the state file; `None` if it is not.
     #[must_use]
     pub fn end(self) -> Option<StateFile> {
-        self.background.jobs.close();
+        self.background.flushes.close();
+        self.background.merges.iter().for_each(Queue::close);
         self.background.searches.close();
         self.background.sync.close();
         for thread in self.others {
@@ -157,7 +175,8 @@ impl Threads {
     }
 }
 
-/// Starts the threads over an engine.
+/// Starts the threads over an engine. `merge_rate`: bytes a second that merging may read while it is
+/// not behind; 0: no limit.
 ///
 /// # Errors
 /// What the system says about new threads.
@@ -166,10 +185,14 @@ pub fn start(
     handles: Vec<SyncHandle>,
     state: StateFile,
     boxes: &Arc<Vec<Mailbox<Letter>>>,
+    merge_rate: u64,
 ) -> std::io::Result<(Arc<Background>, Threads)> {
+    let merging = (handles.len() / 2).clamp(1, COMPACTION_THREADS_MAX);
     let background = Arc::new(Background {
         sync: Queue::new(),
-        jobs: Queue::new(),
+        flushes: Queue::new(),
+        merges: (0..merging).map(|_| Queue::new()).collect(),
+        pace: Mutex::new(Pace::new(merge_rate)),
         searches: Queue::new(),
         unsynced: handles.iter().map(|_| AtomicBool::new(true)).collect(),
     });
@@ -178,15 +201,20 @@ pub fn start(
         let (background, boxes) = (background.clone(), boxes.clone());
         spawn("log-sync").spawn(move || sync_all(&background, &handles, state, &boxes))?
     };
-    let jobs = {
+    let mut others = Vec::new();
+    others.push({
         let (background, engine) = (background.clone(), engine.clone());
-        spawn("engine-jobs").spawn(move || run_jobs(&background, &engine))?
-    };
-    let searches = {
+        spawn("flush").spawn(move || flush_all(&background, &engine))?
+    });
+    for i in 0..merging {
+        let (background, engine) = (background.clone(), engine.clone());
+        others.push(spawn("compaction").spawn(move || merge_all(&background, &engine, i))?);
+    }
+    others.push({
         let (background, engine, boxes) = (background.clone(), engine.clone(), boxes.clone());
         spawn("log-search").spawn(move || search_all(&background, &engine, &boxes))?
-    };
-    let threads = Threads { background: background.clone(), sync, others: vec![jobs, searches] };
+    });
+    let threads = Threads { background: background.clone(), sync, others };
     Ok((background, threads))
 }
 
@@ -244,17 +272,47 @@ fn sync_all(
     sound.then_some(state)
 }
 
-fn run_jobs(background: &Background, engine: &Engine) {
-    while background.jobs.take(JOB_LOOK).is_some() {
+/// Flushes whatever waits; then tables may have to be merged.
+fn flush_all(background: &Background, engine: &Engine) {
+    while background.flushes.take(JOB_LOOK).is_some() {
+        while let Some(job) = engine.next_flush() {
+            if !ended_well(job.run()) && background.flushes.rest(JOB_RETRY).is_break() {
+                return;
+            }
+            background.merges.iter().for_each(Queue::ring);
+        }
+    }
+}
+
+/// Merges tables, and removes files that nobody needs. At the end what is begun is broken off.
+fn merge_all(background: &Background, engine: &Engine, thread: usize) {
+    let queue = &background.merges[thread];
+    let mut pace = |bytes| {
+        // Falling behind is worse than a busy disk.
+        let hurry = engine.debt().worst() > 0.0;
+        let mut pace = background.pace.lock().unwrap_or_else(PoisonError::into_inner);
+        let now_us = clock::mono().0 / 1000;
+        let rest_us = if hurry { 0 } else { pace.note(now_us, bytes) };
+        drop(pace);
+        queue.rest(Duration::from_micros(rest_us))
+    };
+    while queue.take(JOB_LOOK).is_some() {
         while let Some(job) = engine.next_job() {
-            if let Err(e) = job.run() {
-                warn!(error = %e, "a flush or compaction failed; it will be tried again");
-                if background.jobs.take(JOB_RETRY).is_none() {
-                    return;
-                }
+            let merges = job.kind() == JobKind::Compact;
+            let done = if merges { job.run_paced(&mut pace) } else { Job::run(job) };
+            let closed = queue.rest(Duration::ZERO).is_break();
+            if closed || (!ended_well(done) && queue.rest(JOB_RETRY).is_break()) {
+                return;
             }
         }
     }
+}
+
+fn ended_well(done: Result<(), storage::Error>) -> bool {
+    if let Err(e) = &done {
+        warn!(error = %e, "a flush or compaction failed; it will be tried again");
+    }
+    done.is_ok()
 }
 
 /// One pass over the log serves everybody who waits.

@@ -37,6 +37,13 @@ pub const BUFFER_KEPT_BYTES_MAX: usize = 16 << 10;
 /// Messages of one frame to a peer stop here; the next go into another frame.
 pub const PEER_FRAME_BYTES: usize = 1 << 20;
 
+/// The most threads that merge tables.
+pub const COMPACTION_THREADS_MAX: usize = 4;
+
+/// The shortest time for which the acknowledgement of a write is held back while the engine is
+/// behind: timers tell no shorter ones apart, and what is not held is held with the next.
+pub const HOLD_US_MIN: u64 = 1_000;
+
 /// Deltas of one answer from the retained log.
 pub const LOG_FOUND_BYTES: usize = 256 << 10;
 

@@ -81,6 +81,8 @@ pub struct CoreReport {
     pub unconfirmed: u64,
     /// Requests refused because too much was in flight.
     pub overloaded: u64,
+    /// Writes whose acknowledgement was held back since the engine was behind.
+    pub held_writes: u64,
     /// Commits of the log.
     pub commits: u64,
     /// Turns that did something.
@@ -127,6 +129,7 @@ impl CoreReport {
             (&mut self.unavailable, other.unavailable),
             (&mut self.unconfirmed, other.unconfirmed),
             (&mut self.overloaded, other.overloaded),
+            (&mut self.held_writes, other.held_writes),
             (&mut self.commits, other.commits),
             (&mut self.turns, other.turns),
             (&mut self.messages_in, other.messages_in),
@@ -242,6 +245,8 @@ pub fn text(shared: &Shared) -> String {
     ] {
         line(out, "peer_messages_total", &format!("{{direction=\"{direction}\"}}"), count);
     }
+    let held = "Writes held back while the engine was behind.";
+    single(out, "writes_held_total", "counter", held, report.held_writes);
     engine(out, shared, report.memtable_bytes);
     cluster(out, shared);
     std::mem::take(out)
@@ -260,6 +265,22 @@ fn engine(out: &mut String, shared: &Shared, memtable_bytes: u64) {
     }
     let tables = stats.tables.iter().sum::<usize>() as u64;
     single(out, "engine_tables", "gauge", "Tables.", tables);
+    single(
+        out,
+        "engine_level0_depth",
+        "gauge",
+        "Tables that a read may meet in level 0.",
+        stats.level0_depth as u64,
+    );
+    single(out, "engine_pending_bytes", "gauge", "Bytes to be compacted.", stats.pending_bytes);
+    let debt = (shared.engine.debt().worst() * 1000.0) as u64;
+    single(
+        out,
+        "engine_debt_thousandths",
+        "gauge",
+        "How far flush and compaction are behind.",
+        debt,
+    );
     single(out, "engine_poisoned", "gauge", "1 if writes are refused.", u64::from(stats.poisoned));
 }
 

@@ -62,9 +62,9 @@ impl Server {
             Arc::new((0..config.cores).map(|_| Mailbox::default()).collect());
         let handles = stores.iter().map(Store::sync_handle).collect();
         let (background, threads) =
-            background::start(&engine, handles, state, &boxes).map_err(|e| {
-                Fault::new("cannot start a thread", e.to_string(), "raise this user's limits")
-            })?;
+            background::start(&engine, handles, state, &boxes, config.engine.merge_rate).map_err(
+                |e| Fault::new("cannot start a thread", e.to_string(), "raise this user's limits"),
+            )?;
         if start.state.amnesia {
             warn!("acknowledged writes may be lost here; pulling from every other replica first");
         }

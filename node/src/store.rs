@@ -47,13 +47,15 @@ pub struct Store {
     shard: Shard,
     batch: Batch,
     listings: Listings,
+    /// Bytes applied since they were last asked for.
+    written: u64,
 }
 
 impl Store {
     /// The store over a shard.
     #[must_use]
     pub fn new(shard: Shard) -> Self {
-        Self { shard, batch: Batch::new(), listings: Listings::default() }
+        Self { shard, batch: Batch::new(), listings: Listings::default(), written: 0 }
     }
 
     /// Applies all changes or none; visible at once.
@@ -71,6 +73,7 @@ impl Store {
                 RowChange::Put { row, value } => self.batch.put(row, value),
             }
         }
+        self.written += self.batch.encoded_len() as u64;
         self.shard.apply(&self.batch, Durability::Buffered).map(|_| ())
     }
 
@@ -149,6 +152,17 @@ impl Store {
     #[must_use]
     pub fn sync_handle(&self) -> SyncHandle {
         self.shard.sync_handle()
+    }
+
+    /// Bytes applied since this was last asked.
+    pub fn take_written(&mut self) -> u64 {
+        std::mem::take(&mut self.written)
+    }
+
+    /// How far flushes and compactions are behind: 0 not at all, 1 as far as they may.
+    #[must_use]
+    pub fn debt(&self) -> f64 {
+        self.shard.debt().worst()
     }
 
     /// Bytes in the memtable that takes the writes.

@@ -7,6 +7,10 @@
 //! forget, and one write of the log, one frame a peer and one write a socket serve the whole turn.
 //!
 //! The clocks are read once a turn.
+//!
+//! While flushes and compactions are behind, acknowledgements of writes are held for a moment, longer
+//! the further they are behind: writers slow down evenly, and reads go on. When nothing more may wait
+//! writes are refused.
 
 use std::collections::VecDeque;
 use std::rc::Rc;
@@ -26,6 +30,7 @@ use crate::admin::NativeAsker;
 use crate::clock;
 use crate::front::conn::Conn;
 use crate::front::host::NodeHost;
+use crate::limits::HOLD_US_MIN;
 use crate::members::Members;
 use crate::mesh::Lane;
 use crate::metrics::{Class, CoreReport};
@@ -140,6 +145,9 @@ pub struct Core {
     /// Effects to be told of by the commit, and by the sync after it.
     on_commit: Vec<u64>,
     on_sync: Vec<u64>,
+    /// How much writers are slowed down, and what was applied and is not told yet, with its time.
+    brake: storage::Brake,
+    held: VecDeque<(ring::Instant, Vec<u64>)>,
     /// The disk refused a write: the machine knows more than the disk, and nothing may leave.
     disk_failed: bool,
     sends: Sends,
@@ -183,6 +191,8 @@ impl Core {
             uncommitted: false,
             on_commit: Vec::new(),
             on_sync: Vec::new(),
+            brake: storage::Brake::default(),
+            held: VecDeque::new(),
             disk_failed: false,
             sends: Sends::default(),
             mail,
@@ -228,10 +238,8 @@ impl Core {
     #[must_use]
     pub fn next_deadline(&self) -> Option<ring::Instant> {
         let members = self.members.as_ref().map(Members::next_deadline);
-        match (self.peer.next_deadline(), members) {
-            (Some(a), Some(b)) => Some(a.min(b)),
-            (a, b) => a.or(b),
-        }
+        let held = self.held.front().map(|(at, _)| *at);
+        [self.peer.next_deadline(), members, held].into_iter().flatten().min()
     }
 
     /// Requests that are not answered yet.
@@ -253,6 +261,10 @@ impl Core {
         let now = self.now();
         if self.peer.next_deadline().is_some_and(|at| at <= now.mono) {
             self.feed(Event::Tick);
+        }
+        while self.held.front().is_some_and(|(at, _)| *at <= now.mono) {
+            let (_, tokens) = self.held.pop_front().expect("just looked at");
+            self.tell_applied(tokens, None);
         }
         self.with_members(|members, now, letters| members.tick(now, letters));
     }
@@ -292,6 +304,12 @@ impl Core {
         let since = self.now().mono;
         let key = self.asked.insert(Asked { asker, since, class });
         let id = ((self.index as u64) << CORE_SHIFT) | key.to_bits();
+        if class == Class::Write && self.shared.engine.debt().worst() >= 1.0 {
+            let error = TaskError::Overloaded { retry_after_ms: 50 };
+            self.effects.push_back(Effect::Answer { id, answer: Answer::Failed(error) });
+            self.begin();
+            return;
+        }
         self.hand(core, Letter::Event(Event::Submit { id, request, timeout_us }));
     }
 
@@ -316,11 +334,8 @@ impl Core {
         self.begin();
         match letter {
             Letter::Event(event) => self.feed(event),
-            Letter::Applied { tokens, failed } => {
-                for token in tokens {
-                    self.feed(Event::Applied { token, failed: failed.clone() });
-                }
-            }
+            Letter::Applied { tokens, failed: None } => drop(self.hold_back(tokens)),
+            Letter::Applied { tokens, failed } => self.tell_applied(tokens, failed.as_deref()),
             Letter::Answer { id, answer } => self.answer(id, answer),
             Letter::Frames { to, lane, bytes } => {
                 if let Some(members) = &self.members {
@@ -544,13 +559,36 @@ impl Core {
         if !on_sync.is_empty() {
             self.shared.background.sync_log(self.index, on_sync);
         }
-        for token in tokens.drain(..) {
-            self.feed(Event::Applied { token, failed: None });
-        }
+        let (now, bytes) = (self.now().mono, self.store.take_written());
+        self.brake.hold(now.0 / 1000, self.store.debt(), bytes);
+        tokens = self.hold_back(tokens);
         if self.on_commit.is_empty() {
             self.on_commit = tokens;
         }
         true
+    }
+
+    /// Tells the machine what is applied, at once or as soon as the brake lets go; gives back the
+    /// list, empty.
+    fn hold_back(&mut self, mut tokens: Vec<u64>) -> Vec<u64> {
+        let now = self.now().mono;
+        let hold_us = self.brake.hold(now.0 / 1000, 0.0, 0);
+        if hold_us < HOLD_US_MIN || tokens.is_empty() {
+            for token in tokens.drain(..) {
+                self.feed(Event::Applied { token, failed: None });
+            }
+            return tokens;
+        }
+        self.report.held_writes += tokens.len() as u64;
+        self.held.push_back((ring::Instant(now.0 + hold_us * 1000), tokens));
+        self.begin();
+        Vec::new()
+    }
+
+    fn tell_applied(&mut self, tokens: Vec<u64>, failed: Option<&str>) {
+        for token in tokens {
+            self.feed(Event::Applied { token, failed: failed.map(str::to_owned) });
+        }
     }
 
     /// The disk refused a write. The slot clocks speak of changes now that are not on it, so this

@@ -560,6 +560,7 @@ impl Shared {
         // Held until the version is published: versions succeed each other as edits do.
         let mut manifest = self.manifest();
         manifest.commit(edits)?;
+        manifest.renew(self.disk.as_ref(), self.options.manifest_bytes);
         let next = self.version.load().edited(removed, added, flushed);
         self.take_stock(&next);
         self.version.store(Arc::new(next));

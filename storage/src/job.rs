@@ -7,6 +7,7 @@ use crate::engine::{Flush, Shared};
 use crate::error::Error;
 use crate::manifest::Edit;
 use crate::merge::{Direction, MemtableCursor, Source, TablesCursor};
+use crate::options::PlantedBug;
 use crate::table::{self, Table, TableBounds, table_name};
 use crate::tombstones::RangeTombstones;
 use std::collections::BTreeSet;
@@ -117,7 +118,8 @@ fn run_flush(shared: &Shared, flush: &Flush, progress: &mut Progress<'_>) -> Res
     let cursor = MemtableCursor::new(&flush.memtable, &[], None, Direction::Forward);
     // Memtables of a shard are flushed one after the other, so what is older is in these tables.
     let version = shared.version.load_full();
-    let below = |lower: &[u8], upper: Option<&[u8]>| version.speaks_of(lower, upper);
+    let forgotten = shared.options.planted(PlantedBug::DeletionsForgotten);
+    let below = |lower: &[u8], upper: Option<&[u8]>| !forgotten && version.speaks_of(lower, upper);
     let cuts = shared.flush_cuts(flush.shard, &version);
     let filter = shared.filter();
     let range = shared.ranges[flush.shard].clone();
@@ -185,8 +187,9 @@ fn run_part(
         above.any(|(_, t)| !inputs.contains(&t.number) && t.may_hold(key, hash))
     };
     let filter = shared.filter();
+    let forgotten = shared.options.planted(PlantedBug::DeletionsForgotten);
     let below = |lower: &[u8], upper: Option<&[u8]>| {
-        plan.version.reaches_below(choice.level + 1, lower, upper)
+        !forgotten && plan.version.reaches_below(choice.level + 1, lower, upper)
     };
     rewrite(
         shared,

@@ -2,11 +2,11 @@
 //!
 //! A row of edits in frames like the log's (kind of file: `MANIFEST-<number>`); CURRENT names the
 //! manifest in force and is swapped atomically. Each open writes a new manifest whose first edit is
-//! the whole state. An edit counts once it is durable; a mark frame written after it tells a later
+//! the whole state, and so does one that has grown far beyond what it has to tell. An edit counts once it is durable; a mark frame written after it tells a later
 //! reader that it was.
 
 use crate::codec::{bytes, put_bytes, put_varint, take, varint};
-use crate::disk::{Disk, DiskFile, read_all, swap_file};
+use crate::disk::{Disk, DiskFile, read_all};
 use crate::error::{Damage, Error, Place, is_full};
 use crate::flushed::Flushed;
 use crate::key::KeyRange;
@@ -96,8 +96,11 @@ impl Story {
 /// The manifest, open for appending.
 pub(crate) struct Manifest {
     file: Arc<dyn DiskFile>,
+    number: u64,
     id: u64,
     offset: u64,
+    /// Bytes of the frame that tells the whole state, or where writing anew was last tried.
+    told: u64,
     poison: Arc<Poison>,
     pub(crate) story: Story,
 }
@@ -110,20 +113,63 @@ impl Manifest {
         story: Story,
         poison: Arc<Poison>,
     ) -> Result<Self, Error> {
-        let name = manifest_name(number);
+        let manifest = Self::tell(disk, number, story, poison)?;
+        put_in_force(disk, number).map_err(|(e, _)| e)?;
+        Ok(manifest)
+    }
+
+    /// Writes manifest `number`, durable but not in force.
+    fn tell(
+        disk: &dyn Disk,
+        number: u64,
+        story: Story,
+        poison: Arc<Poison>,
+    ) -> Result<Self, Error> {
         let io = |e: io::Error| Error::io("writing a new manifest", &e);
-        let file = disk.create(&name).map_err(io)?;
-        let mut manifest = Self { file, id: manifest_id(number), offset: 0, poison, story };
+        let file = disk.create(&manifest_name(number)).map_err(io)?;
+        let id = manifest_id(number);
+        let mut manifest = Self { file, number, id, offset: 0, told: 0, poison, story };
         let edits = manifest.story.retell();
         let frame = manifest.frame(&edits);
         manifest.file.write_at(&frame, 0).map_err(io)?;
         manifest.file.sync().map_err(io)?;
         manifest.offset = frame.len() as u64;
+        manifest.told = manifest.offset;
         manifest.mark();
         disk.sync_dir().map_err(io)?;
-        let current = format!("{name} {:08x}\n", crc32fast::hash(name.as_bytes()));
-        swap_file(disk, CURRENT, current.as_bytes()).map_err(io)?;
         Ok(manifest)
+    }
+
+    /// Writes the manifest anew once it is larger than `bytes_min` and four times what it has to
+    /// tell. Where that fails the old one goes on; only when it cannot be known which of them is in
+    /// force the store is poisoned. What was committed stays committed in any case.
+    pub(crate) fn renew(&mut self, disk: &dyn Disk, bytes_min: u64) {
+        if self.offset <= bytes_min.max(self.told.saturating_mul(4)) {
+            return;
+        }
+        let old = self.number;
+        let new = Self::tell(disk, old + 1, self.story.clone(), self.poison.clone());
+        let done = new.map_err(|e| (e, false)).and_then(|new| {
+            put_in_force(disk, new.number)?;
+            *self = new;
+            Ok(())
+        });
+        let useless = match done {
+            Ok(()) => old,
+            Err((e, true)) => {
+                self.poison.set(&format!("swapping the manifest: {e}"));
+                return;
+            }
+            Err((e, false)) => {
+                tracing::warn!(error = %e, "the manifest could not be written anew; it goes on growing");
+                // Not again for every edit.
+                self.told = self.offset / 2;
+                old + 1
+            }
+        };
+        if let Err(e) = disk.remove(&manifest_name(useless)) {
+            tracing::debug!(error = %e, "a manifest out of force stays until the next start");
+        }
     }
 
     /// Makes `edits` durable, all or none, then part of the story.
@@ -161,6 +207,22 @@ impl Manifest {
             tracing::warn!(error = %e, "no mark behind the manifest's last edit");
         }
     }
+}
+
+/// Makes CURRENT name manifest `number`. With the error: whether it cannot be known which manifest
+/// CURRENT will name after a crash.
+fn put_in_force(disk: &dyn Disk, number: u64) -> Result<(), (Error, bool)> {
+    let told = |in_doubt: bool| {
+        move |e: io::Error| (Error::io("putting a manifest in force", &e), in_doubt)
+    };
+    let name = manifest_name(number);
+    let current = format!("{name} {:08x}\n", crc32fast::hash(name.as_bytes()));
+    let tmp = format!("{CURRENT}.tmp");
+    let file = disk.create(&tmp).map_err(told(false))?;
+    file.write_at(current.as_bytes(), 0).map_err(told(false))?;
+    file.sync().map_err(told(false))?;
+    disk.rename(&tmp, CURRENT).map_err(told(true))?;
+    disk.sync_dir().map_err(told(true))
 }
 
 /// Why the manifest could not be read.
@@ -358,7 +420,77 @@ fn decode_damage(rest: &mut &[u8]) -> Option<Damage> {
 #[allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
 mod tests {
     use super::*;
-    use crate::disk::MemoryDisk;
+    use crate::disk::{Crash, MemoryDisk, Survival};
+
+    fn churn(manifest: &mut Manifest, disk: &MemoryDisk, numbers: std::ops::Range<u64>) {
+        for number in numbers {
+            let bounds = TableBounds { smallest: b"a".into(), ..TableBounds::default() };
+            let add = Edit::AddTable { level: 0, number, bounds };
+            let edits = [add, Edit::RemoveTable { number: number.saturating_sub(3) }];
+            if manifest.commit(&edits).is_ok() {
+                manifest.renew(disk, 500);
+            }
+        }
+    }
+
+    #[test]
+    fn a_manifest_that_grows_is_written_anew_and_tells_the_same_after_any_crash() {
+        let disk = MemoryDisk::new(1);
+        let mut manifest =
+            Manifest::create(&disk, 1, Story::default(), Arc::default()).map_err(|_| ()).unwrap();
+        churn(&mut manifest, &disk, 10..200);
+        assert!(manifest.number > 5 && disk.used() < 2000, "{} bytes", disk.used());
+        let Ok(Some((story, _))) = load(&disk) else { panic!("one is in force") };
+        assert_eq!(story, manifest.story);
+        // At each sync of the next renewals, whatever survives: what was committed is there.
+        for at in 0.. {
+            let fork = disk.fork(at);
+            let mut manifest = Manifest::create(&fork, 100, story.clone(), Arc::default())
+                .map_err(|_| ())
+                .unwrap();
+            fork.power_fails_at_sync(fork.syncs() + at);
+            churn(&mut manifest, &fork, 200..240);
+            let over = !fork.power_is_off();
+            for (i, survival) in
+                [Survival::None, Survival::All, Survival::Subset, Survival::Torn].iter().enumerate()
+            {
+                let fate = fork.fork(at * 10 + i as u64);
+                fate.crash(Crash::PowerLoss(*survival));
+                let Ok(Some((found, _))) = load(&fate) else { panic!("sync {at}: none in force") };
+                // The edit that was being committed may be there.
+                let told = manifest.story.tables.keys().next_back();
+                assert!(found.tables.keys().next_back() >= told, "sync {at}, {survival:?}");
+            }
+            if over {
+                assert!(at > 50, "only {at} crash points");
+                break;
+            }
+        }
+    }
+
+    #[test]
+    fn a_full_disk_keeps_the_old_manifest_in_force() {
+        let disk = MemoryDisk::new(1);
+        let mut manifest =
+            Manifest::create(&disk, 1, Story::default(), Arc::default()).map_err(|_| ()).unwrap();
+        for number in 0..40 {
+            let bounds = TableBounds { smallest: vec![b'a'; 40], ..TableBounds::default() };
+            manifest.commit(&[Edit::AddTable { level: 0, number, bounds }]).unwrap();
+        }
+        disk.set_capacity(Some(disk.used() + 100));
+        manifest.renew(&disk, 500);
+        assert_eq!(manifest.number, 1);
+        assert!(!manifest.poison.is_set());
+        manifest.commit(&[Edit::RemoveTable { number: 7 }]).unwrap();
+        let Ok(Some((story, 1))) = load(&disk) else { panic!("manifest 1 is in force") };
+        assert_eq!(story, manifest.story);
+        disk.set_capacity(None);
+        for number in 0..100 {
+            manifest.commit(&[Edit::RemoveTable { number }]).unwrap();
+            manifest.renew(&disk, 500);
+        }
+        assert!(manifest.number > 1, "tried again once it has grown more");
+    }
 
     #[test]
     fn a_story_told_again_is_the_same_story() {

@@ -23,14 +23,18 @@ pub struct Options {
     pub table_bytes: u64,
     /// Tables of one key range in level 0 that start a compaction.
     pub level0_tables: usize,
-    /// Bytes in the last level from which on a level above it is used, a tenth as large; and so on
-    /// upwards. Below that, level 0 is merged straight into the last level.
+    /// About what the first level below level 0 holds. While the last level holds less than four times
+    /// this, level 0 is merged straight into it; above that a level a tenth as large is put between,
+    /// and so on upwards.
     pub level1_bytes: u64,
     /// Deletions that make a table worth a compaction of its own, if they are half of what it holds.
     pub deletions_many: u64,
     /// Into how many parts a flush and the merging of level 0 are split, at most, once the store is
     /// large enough; the parts are merged by jobs of their own.
     pub parts_max: usize,
+    /// A manifest that is larger than this, and than four times what it has to tell, is written
+    /// anew.
+    pub manifest_bytes: u64,
     /// Bloom filter bits per key.
     pub bloom_bits: usize,
     /// Open although acknowledged data is lost, and report it in [`crate::Engine::damage`].
@@ -46,6 +50,8 @@ pub enum PlantedBug {
     MissingFsync,
     /// A hole in acknowledged log data is cut off as if it were a torn tail.
     DamageReadAsTornTail,
+    /// Flush and compaction forget deletions although something older lies below.
+    DeletionsForgotten,
 }
 
 impl Default for Options {
@@ -62,6 +68,7 @@ impl Default for Options {
             level1_bytes: 256 << 20,
             deletions_many: 4 << 10,
             parts_max: 4,
+            manifest_bytes: 4 << 20,
             bloom_bits: 10,
             tolerate_damage: false,
             planted_bugs: Vec::new(),
@@ -80,8 +87,9 @@ impl Options {
             block_bytes: 512,
             block_cache_bytes: 64 << 10,
             table_bytes: 16 << 10,
-            level1_bytes: 64 << 10,
+            level1_bytes: 16 << 10,
             deletions_many: 32,
+            manifest_bytes: 2 << 10,
             ..Self::default()
         }
     }

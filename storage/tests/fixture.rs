@@ -65,7 +65,7 @@ pub(crate) fn options(shards: usize) -> Options {
         log_segment_bytes: 3 << 10,
         log_retain_bytes: 4 << 10,
         table_bytes: 2 << 10,
-        level1_bytes: 6 << 10,
+        level1_bytes: 1500,
         level0_tables: 3,
         ..Options::small()
     }
@@ -89,6 +89,20 @@ impl Store {
     pub(crate) fn run_jobs(&self) -> Result<(), Error> {
         while let Some(job) = self.engine.next_job() {
             Job::run(job)?;
+        }
+        Ok(())
+    }
+
+    /// Takes several jobs at once and ends them in any order, one or the other untouched.
+    pub(crate) fn some_jobs(&self, chance: &mut Chance) -> Result<(), Error> {
+        let wanted = 1 + chance.below(4) as usize;
+        let mut open: Vec<Job> =
+            std::iter::from_fn(|| self.engine.next_job()).take(wanted).collect();
+        while !open.is_empty() {
+            let job = open.swap_remove(chance.below(open.len() as u64) as usize);
+            if chance.below(8) > 0 {
+                job.run()?;
+            }
         }
         Ok(())
     }

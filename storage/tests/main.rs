@@ -2,9 +2,11 @@
 
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
 
+mod compaction;
 mod crash;
 mod damage;
 mod faults;
+mod filtered;
 mod fixture;
 mod foreign;
 mod model;

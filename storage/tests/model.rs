@@ -2,7 +2,7 @@
 
 use crate::fixture::{Append, Chance, Store, options};
 use ringdb_storage::{
-    Batch, Crash, Direction, Durability, Folded, MemoryDisk, Merge, Op, Snapshot,
+    Batch, Crash, Direction, Durability, Folded, Job, MemoryDisk, Merge, Op, Snapshot,
 };
 use std::collections::BTreeMap;
 
@@ -89,6 +89,8 @@ struct Run {
     model: Model,
     /// Snapshots with what the model was then; all of the shards of the current run.
     past: Vec<(Snapshot, Model)>,
+    /// Jobs that were taken and not yet run.
+    open: Vec<Job>,
 }
 
 fn bounds(store: &Store, shard: usize) -> (Vec<u8>, Vec<u8>) {
@@ -102,7 +104,7 @@ impl Run {
         let mut chance = Chance(seed);
         let disk = MemoryDisk::new(seed);
         let store = Store::open(&disk, options(1 + chance.below(4) as usize)).unwrap();
-        Self { chance, disk, store, model: Model::new(), past: Vec::new() }
+        Self { chance, disk, store, model: Model::new(), past: Vec::new(), open: Vec::new() }
     }
 
     fn step(&mut self) {
@@ -115,10 +117,19 @@ impl Run {
                 self.store.shards[shard].apply(&batch, Durability::Buffered).unwrap();
             }
             70..80 => drop(self.store.shards[shard].commit().unwrap()),
-            80..84 => self.store.shards[shard].rotate(),
-            84..88 => {
-                if let Some(job) = self.store.engine.next_job() {
-                    job.run().unwrap();
+            80..82 => self.store.shards[shard].rotate(),
+            82..88 => {
+                // Several at once, ended in any order; now and then one is given back.
+                match self.chance.below(8) {
+                    0..4 => self.open.extend(self.store.engine.next_job()),
+                    kind if !self.open.is_empty() => {
+                        let i = self.chance.below(self.open.len() as u64) as usize;
+                        let job = self.open.swap_remove(i);
+                        if kind < 7 {
+                            job.run().unwrap();
+                        }
+                    }
+                    _ => {}
                 }
             }
             88..90 => self.store.run_jobs().unwrap(),
@@ -142,6 +153,7 @@ impl Run {
 
     fn reopen(&mut self) {
         self.past.clear();
+        self.open.clear();
         for shard in &mut self.store.shards {
             shard.commit().unwrap();
         }

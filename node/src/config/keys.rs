@@ -77,6 +77,12 @@ pub const KEYS: &[Key] = &[
     key("engine.log_segment_bytes", Shape::Number, "67108864", "Size of one file of the log"),
     key("engine.log_retain_bytes", Shape::Number, "268435456", "Log kept for peers that were away"),
     key("engine.block_cache_bytes", Shape::Number, "134217728", "Memory for blocks of tables"),
+    key(
+        "engine.compaction_bytes_per_second",
+        Shape::Number,
+        "0",
+        "Read by compactions that are not behind; 0: no limit",
+    ),
     key("log.level", Shape::Text, "info", "error, warn, info, debug, or per-module directives"),
 ];
 

@@ -88,6 +88,8 @@ pub struct Engine {
     pub log_retain_bytes: u64,
     /// Memory for blocks of tables.
     pub block_cache_bytes: usize,
+    /// Bytes a second that compactions may read while they are not behind; 0: no limit.
+    pub merge_rate: u64,
 }
 
 impl Config {
@@ -150,6 +152,7 @@ impl Config {
                 log_segment_bytes: read.number("engine.log_segment_bytes", 64 << 10, 4 << 30)?,
                 log_retain_bytes: read.number("engine.log_retain_bytes", 0, 1 << 50)?,
                 block_cache_bytes: read.number("engine.block_cache_bytes", 0, 1 << 40)? as usize,
+                merge_rate: read.number("engine.compaction_bytes_per_second", 0, 1 << 40)?,
             },
             log_level: read.text("log.level")?,
             file: None,

@@ -283,8 +283,14 @@ impl Situation<'_> {
         let shape = Shape::of(self.version, self.options);
         let level0 = &self.version.levels[0];
         for group in groups(level0) {
-            let crowded = group.members.iter().any(|i| self.is_mostly_deletions(&level0[*i]));
-            if crowded
+            let span = hull(group.members.iter().map(|i| &level0[*i]));
+            let below = self.version.reaches_below(1, &span.lower, span.upper.as_deref());
+            let pays = group
+                .members
+                .iter()
+                .map(|i| &level0[*i])
+                .any(|t| self.is_mostly_deletions(t) || (!below && self.has_dead_weight(t)));
+            if pays
                 && let Some(choice) =
                     self.out_of_level0(&group.members, shape.base, Reason::Deletions)
             {

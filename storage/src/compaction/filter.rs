@@ -1,7 +1,8 @@
 //! The compaction filter: the layer above says what may go, since only it knows what is obsolete.
 //!
 //! A filter is asked about the value that a key has now, when a flush or a compaction passes it and
-//! no snapshot reads it. Whatever it answers, no older value of the key comes back: a dropped value
+//! no snapshot reads it that was there before. (A snapshot that is taken while the job runs may see
+//! the value first and the answer's consequence later.) Whatever it answers, no older value of the key comes back: a dropped value
 //! leaves a deletion behind as long as something older may exist below.
 
 /// What a filter is asked about.

@@ -12,6 +12,9 @@ use std::sync::Arc;
 
 /// How many times as large each level is as the one above.
 const RATIO: u64 = 10;
+/// A level above is used once the one below holds so many times `level1_bytes`. Before, merging level
+/// 0 straight into it writes less than going through a level that every merging fills and empties.
+const LEVEL1_TIMES: u64 = 4;
 
 /// The sizes that levels should have.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -30,7 +33,7 @@ impl Shape {
         let mut targets = [0; LEVELS];
         targets[last] = u64::MAX;
         let (mut base, mut size) = (last, largest);
-        while size > options.level1_bytes && base > 1 {
+        while size > options.level1_bytes.saturating_mul(LEVEL1_TIMES) && base > 1 {
             base -= 1;
             size /= RATIO;
             targets[base] = size.max(1);
@@ -114,7 +117,7 @@ mod tests {
 
     #[test]
     fn sizes_are_reckoned_up_from_the_last_level_until_one_fits() {
-        let options = Options { level1_bytes: 100, ..Options::default() };
+        let options = Options { level1_bytes: 25, ..Options::default() };
         let shape = |tables: &[(usize, u64)]| {
             let tables = tables.iter().zip(1..).map(|((l, b), n)| (*l, table(n, "a", "b", *b)));
             Shape::of(&Version::new(tables.collect(), vec![0]), &options)

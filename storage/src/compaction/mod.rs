@@ -5,6 +5,8 @@
 
 pub(crate) mod choose;
 pub(crate) mod filter;
+#[cfg(test)]
+mod laws;
 pub(crate) mod levels;
 pub(crate) mod merging;
 pub(crate) mod pace;
