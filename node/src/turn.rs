@@ -9,8 +9,8 @@
 //! The clocks are read once a turn.
 //!
 //! While flushes and compactions are behind, acknowledgements of writes are held for a moment, longer
-//! the further they are behind: writers slow down evenly, and reads go on. When nothing more may wait
-//! writes are refused.
+//! the further they are behind: writers slow down evenly, and reads go on. When memory can take no
+//! more, writes are refused.
 
 use std::collections::VecDeque;
 use std::rc::Rc;
@@ -304,7 +304,7 @@ impl Core {
         let since = self.now().mono;
         let key = self.asked.insert(Asked { asker, since, class });
         let id = ((self.index as u64) << CORE_SHIFT) | key.to_bits();
-        if class == Class::Write && self.shared.engine.debt().worst() >= 1.0 {
+        if class == Class::Write && self.shared.engine.debt().memtables >= 1.0 {
             let error = TaskError::Overloaded { retry_after_ms: 50 };
             self.effects.push_back(Effect::Answer { id, answer: Answer::Failed(error) });
             self.begin();

@@ -67,11 +67,11 @@ fn main() -> Result<(), Box<dyn Error>> {
     let shard = &mut shards[0];
     let (start, stop) = (Instant::now(), AtomicBool::new(false));
     let pace = Mutex::new(Pace::new(rate << 20));
-    let mut latencies_us: Vec<u32> = Vec::new();
+    let (mut latencies_us, mut holds_us): (Vec<u32>, Vec<u32>) = (Vec::new(), Vec::new());
     thread::scope(|scope| {
         scope.spawn(|| work(&|| engine.next_flush(), &pace, start, &stop));
         scope.spawn(|| work(&|| engine.next_job(), &pace, start, &stop));
-        let written = (|| {
+        let mut write = || {
             let (mut brake, mut batch, mut turn, mut told) = (Brake::default(), Batch::new(), 0, 1);
             let mut since = 0;
             while start.elapsed().as_secs() < seconds {
@@ -95,6 +95,7 @@ fn main() -> Result<(), Box<dyn Error>> {
                     let hold = brake.hold(now_us, debt, batch.encoded_len() as u64);
                     // Shorter ones are held with the next.
                     if hold >= 1000 {
+                        holds_us.push(hold as u32);
                         thread::sleep(Duration::from_micros(hold));
                     }
                 }
@@ -119,21 +120,27 @@ fn main() -> Result<(), Box<dyn Error>> {
                 }
             }
             Ok::<(), ringdb_storage::Error>(())
-        })();
+        };
+        let written = write();
         stop.store(true, Ordering::Relaxed);
         written
     })?;
-    latencies_us.sort_unstable();
-    let at = |share: f64| latencies_us[((latencies_us.len() - 1) as f64 * share) as usize];
-    println!(
-        "{} turns of {TURN} puts, a turn in us: p50 {}, p99 {}, p99.9 {}, p99.99 {}, max {}",
-        latencies_us.len(),
-        at(0.5),
-        at(0.99),
-        at(0.999),
-        at(0.9999),
-        at(1.0)
-    );
+    for (what, times) in [("turns of 16 puts", &mut latencies_us), ("holds", &mut holds_us)] {
+        times.sort_unstable();
+        let at = |share: f64| {
+            let place = (times.len().saturating_sub(1) as f64 * share) as usize;
+            times.get(place).copied().unwrap_or(0)
+        };
+        println!(
+            "{} {what}, in us: p50 {}, p99 {}, p99.9 {}, p99.99 {}, max {}",
+            times.len(),
+            at(0.5),
+            at(0.99),
+            at(0.999),
+            at(0.9999),
+            at(1.0)
+        );
+    }
     drop(shards);
     drop(engine);
     std::fs::remove_dir_all(&directory)?;
