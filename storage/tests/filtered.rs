@@ -85,9 +85,9 @@ impl Run {
         if chance.below(6) == 0 {
             let end = [&key[..], b"\0"].concat();
             if chance.below(2) == 0 {
-                batch.delete(&key)
+                batch.delete(&key);
             } else {
-                batch.delete_range(&key, &end)
+                batch.delete_range(&key, &end);
             }
             self.model.remove(&key);
         } else {

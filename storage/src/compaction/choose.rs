@@ -237,7 +237,7 @@ impl Situation<'_> {
 
     fn out_of_level0(&self, members: &[usize], base: usize, reason: Reason) -> Option<Choice> {
         let upper = members.iter().map(|i| self.version.levels[0][*i].clone()).collect();
-        self.into_level(reason, 0, base, upper)
+        self.merged_into(reason, 0, base, upper)
     }
 
     /// The table of `level` that costs least to merge into the next level for what it moves there.
@@ -251,7 +251,7 @@ impl Situation<'_> {
         }
         ranked.sort_by_key(|(cost, number, _)| (*cost, *number));
         ranked.into_iter().find_map(|(_, _, table)| {
-            let choice = self.into_level(Reason::Size, level, level + 1, vec![table.clone()])?;
+            let choice = self.merged_into(Reason::Size, level, level + 1, vec![table.clone()])?;
             Some(self.widened(choice))
         })
     }
@@ -303,9 +303,9 @@ impl Situation<'_> {
                 let below =
                     self.version.reaches_below(level + 1, &table.bounds.smallest, Some(&upper));
                 let choice = if below && self.is_mostly_deletions(table) {
-                    self.into_level(Reason::Deletions, level, level + 1, vec![table.clone()])
+                    self.merged_into(Reason::Deletions, level, level + 1, vec![table.clone()])
                 } else if !below && self.has_dead_weight(table) {
-                    self.into_level(Reason::Deletions, level, level, vec![table.clone()])
+                    self.merged_into(Reason::Deletions, level, level, vec![table.clone()])
                 } else {
                     None
                 };
@@ -337,7 +337,7 @@ impl Situation<'_> {
     }
 
     /// `upper` and what it meets in `level`, if that can be worked on now.
-    fn into_level(
+    fn merged_into(
         &self,
         reason: Reason,
         upper_level: usize,

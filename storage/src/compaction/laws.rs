@@ -172,7 +172,7 @@ impl Toy {
             });
             match found {
                 Some(row) => {
-                    assert_eq!(row, &(*sequence, *deleted), "key {k}: an old row is on top")
+                    assert_eq!(row, &(*sequence, *deleted), "key {k}: an old row is on top");
                 }
                 None => assert!(*deleted, "key {k} is lost"),
             }
