@@ -278,7 +278,7 @@ impl Situation<'_> {
         if self.has_room(&wide) { wide } else { choice }
     }
 
-    /// A table whose deletions cost readers more than its rows are worth; below it first.
+    /// A table whose deletions cost readers more than its rows are worth; level 0 first.
     fn full_of_deletions(&self) -> Option<Choice> {
         let shape = Shape::of(self.version, self.options);
         let level0 = &self.version.levels[0];
