@@ -121,12 +121,30 @@ fn with_settings(command: Command) -> Command {
     })
 }
 
-/// What the arguments of this process ask for. Ends the process for `--help` and for mistakes.
+/// What the arguments of this process ask for. Ends the process for `--help` and `--version`.
 ///
 /// # Errors
-/// A [`Fault`] for what is understood but not possible.
+/// A [`Fault`] for what is not understood, or not possible.
 pub fn parse() -> Result<Action, Fault> {
-    action(&command().get_matches())
+    match command().try_get_matches() {
+        Ok(matches) => action(&matches),
+        Err(told) if !told.use_stderr() => told.exit(),
+        Err(error) => Err(not_understood(&error.to_string())),
+    }
+}
+
+/// A mistake on the command line, told as every other error.
+fn not_understood(text: &str) -> Fault {
+    let in_one = |text: &str| text.split_whitespace().collect::<Vec<_>>().join(" ");
+    let what = text.split("\n\n").next().unwrap_or_default();
+    let what = in_one(what.trim_start_matches("error: "));
+    let line = |start: &str| text.lines().find_map(|l| l.trim().strip_prefix(start)).map(in_one);
+    let why = line("Usage: ").map_or_else(
+        || "that option does not take such a value".to_owned(),
+        |usage| format!("usage: {usage}"),
+    );
+    let fix = line("tip: ").unwrap_or_else(|| "`ringd --help` lists what there is".to_owned());
+    Fault::new(what, why, fix)
 }
 
 fn action(matches: &ArgMatches) -> Result<Action, Fault> {
@@ -166,4 +184,44 @@ fn file(matches: &ArgMatches) -> Option<PathBuf> {
 fn flags(matches: &ArgMatches) -> Vec<(String, String)> {
     let given = |path: &str| matches.get_one::<String>(path).cloned();
     KEYS.iter().filter_map(|k| given(k.path).map(|text| (k.path.to_owned(), text))).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_mistake_on_the_command_line_says_what_why_and_fix() {
+        for (line, what, fix) in [
+            (
+                "ringd",
+                "'ringd' requires a subcommand but one was not provided [subcommands: start, demo, \
+                 config, help]",
+                "`ringd --help` lists what there is",
+            ),
+            (
+                "ringd strat",
+                "unrecognized subcommand 'strat'",
+                "a similar subcommand exists: 'start'",
+            ),
+            (
+                "ringd start --confg x",
+                "unexpected argument '--confg' found",
+                "a similar argument exists: '--config'",
+            ),
+            (
+                "ringd demo --base-port 70000",
+                "invalid value '70000' for '--base-port <P>': 70000 is not in 0..=65535",
+                "`ringd --help` lists what there is",
+            ),
+        ] {
+            let error = command().try_get_matches_from(line.split(' ')).expect_err("a mistake");
+            let told = not_understood(&error.to_string()).to_string();
+            let lines: Vec<&str> = told.lines().collect();
+            assert_eq!(lines.len(), 3, "{told}");
+            assert_eq!(lines[0], format!("error: {what}"));
+            assert!(lines[1].starts_with("  why: ") && lines[1].len() > 10, "{told}");
+            assert_eq!(lines[2], format!("  fix: {fix}"));
+        }
+    }
 }

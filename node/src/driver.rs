@@ -18,7 +18,7 @@ use store::Store;
 use tokio::net::TcpListener;
 use tokio::runtime::Builder;
 use tokio::sync::oneshot;
-use tokio::task::{LocalSet, spawn_local};
+use tokio::task::{LocalSet, spawn_local, yield_now};
 use tokio::time::{Instant as TokioInstant, MissedTickBehavior, interval, sleep_until, timeout};
 use tracing::{debug, error, warn};
 use wire::{FrameDecoder, Kind, codec};
@@ -32,7 +32,7 @@ use crate::mesh::{ClientConn, Ending, Frames, Lane, Mesh, MeshConfig, MeshHandle
 use crate::native;
 use crate::peers::{self, Heartbeat, LAYOUT, LAYOUT_WANTED};
 use crate::shared::Shared;
-use crate::turn::{Core, LOOK_AROUND};
+use crate::turn::{COUNTS_A_LOOK, Core, LOOK_AROUND};
 
 /// How long peers have to hear that we close.
 const GOODBYE_MAX: Duration = Duration::from_millis(500);
@@ -212,6 +212,14 @@ async fn look_around(core: Rc<RefCell<Core>>) {
     every.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
         every.tick().await;
+        core.borrow_mut().expire_keys();
+        for _ in 0..COUNTS_A_LOOK {
+            if !core.borrow_mut().count_keys() {
+                break;
+            }
+            // Clients and peers first.
+            yield_now().await;
+        }
         core.borrow_mut().look_around();
     }
 }

@@ -4,7 +4,8 @@
 //! the other. Nothing here decides what is true; it decides when a machine runs and what leaves.
 //!
 //! Reading order:
-//! 1. [`turn`]: one core, and what happens in which order; [`store`] (its engine), [`peers`] and
+//! 1. [`turn`]: one core, and what happens in which order; [`store`] (its engine), [`tally`]
+//!    (its keys), [`peers`] and
 //!    [`members`] (its peers), [`front`] (its clients);
 //! 2. [`driver`]: the thread of a core; [`mailbox`] and [`background`]: the other threads;
 //! 3. [`Server`]: a node from its start to its drain; [`state`]: what it remembers of itself;
@@ -24,6 +25,8 @@ pub mod mesh;
 
 pub mod mailbox;
 pub mod slab;
+
+pub mod tally;
 
 pub mod members;
 pub mod peers;

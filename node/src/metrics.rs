@@ -9,6 +9,7 @@ use std::fmt::Write as _;
 use commands::Stats;
 
 use crate::shared::Shared;
+use crate::tally::Counted;
 
 /// Upper bounds of the duration histogram, in microseconds: 100 µs to 10 s.
 const BUCKETS_US: [u64; 16] = [
@@ -107,6 +108,8 @@ pub struct CoreReport {
     pub read_repairs: u64,
     /// Gaps in slot clocks: writes known to be missing here.
     pub clock_gaps: u64,
+    /// The keys that it keeps.
+    pub keys: Counted,
 }
 
 impl CoreReport {
@@ -125,6 +128,7 @@ impl CoreReport {
         self.reads.add(&other.reads);
         self.writes.add(&other.writes);
         self.whole.add(&other.whole);
+        self.keys.add(&other.keys);
         for (mine, theirs) in [
             (&mut self.unavailable, other.unavailable),
             (&mut self.unconfirmed, other.unconfirmed),

@@ -169,8 +169,9 @@ impl Shared {
     /// What all cores last said of themselves, as one.
     #[must_use]
     pub fn report(&self) -> CoreReport {
-        let mut all = CoreReport::default();
-        for report in &self.reports {
+        let mut reports = self.reports.iter();
+        let mut all = reports.next().map(|report| lock(report).clone()).unwrap_or_default();
+        for report in reports {
             all.add(&lock(report));
         }
         all

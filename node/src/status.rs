@@ -39,6 +39,7 @@ pub fn of(shared: &Shared) -> ClusterStatus {
     let needed = |level: Level| level.needed(copies).unwrap_or(0);
     let firsts = layout.table.firsts();
     let now = clock::mono();
+    let keys = shared.report().keys;
     let node = |id: &NodeId, member: &ring::Member| {
         let seen = view.members.get(id);
         let up = seen.is_some_and(|m| m.up);
@@ -61,7 +62,8 @@ pub fn of(shared: &Shared) -> ClusterStatus {
             ready: up && state == NodeState::Ready,
             owns: f64::from(firsts.get(id).copied().unwrap_or(0)) / f64::from(ring::SLOTS),
             load_bytes: engine.map_or(0, |e| e.table_bytes.iter().sum::<u64>() + e.log_bytes),
-            keys: 0,
+            keys: mine.then(|| keys.live()).flatten().unwrap_or(0),
+            keys_age_ms: keys.age.filter(|_| mine).map(|age| age.as_millis() as u64),
             last_seen_ms: if up { 0 } else { now.since(since).as_millis() as u64 },
             incarnation: seen.map_or(0, |m| m.incarnation.0),
             version: if mine { env!("CARGO_PKG_VERSION").to_owned() } else { String::new() },

@@ -20,9 +20,9 @@ use std::task::Waker;
 use std::time::Duration;
 
 use replication::op::TaskError;
-use replication::{Answer, Effect, Event, Message, Outbox, Peer, Request};
+use replication::{Answer, Effect, Event, Message, Outbox, Peer, Request, RowChange};
 use ring::keyspace::Durability;
-use ring::{Hlc, NodeId, Now};
+use ring::{Hlc, NodeId, Now, Slot};
 use store::Store;
 use tokio::sync::Notify;
 use tracing::{error, warn};
@@ -38,6 +38,7 @@ use crate::native::NativeAsker;
 use crate::peers::Sends;
 use crate::shared::Shared;
 use crate::slab::{Key, Slab};
+use crate::tally::Tally;
 
 /// What one core hands to another.
 #[derive(Debug)]
@@ -134,6 +135,7 @@ pub struct Core {
     pub stopped: bool,
     peer: Peer,
     store: Store,
+    tally: Tally,
     now: Option<Now>,
     begun: bool,
     waker: Waker,
@@ -165,6 +167,12 @@ pub struct Core {
 /// How often a core says how it is.
 pub const LOOK_AROUND: Duration = Duration::from_secs(1);
 
+/// How much is read at a time to count keys: well below a millisecond, so that nobody notices.
+const COUNT_BYTES: u32 = 64 << 10;
+
+/// How often that is done in a second at most: about one per cent of a core while everything changes.
+pub const COUNTS_A_LOOK: usize = 32;
+
 /// The bits of a request's number that name its core.
 const CORE_SHIFT: u32 = 56;
 
@@ -173,7 +181,10 @@ impl Core {
     #[must_use]
     pub fn new(index: usize, shared: Arc<Shared>, peer: Peer, store: Store) -> Self {
         let mail = shared.boxes.iter().map(|_| Vec::new()).collect();
+        let (started, cores) = (shared.started, shared.cores());
+        let mine = Slot::all().filter(|slot| slot.core(cores) == index);
         Self {
+            tally: Tally::new(started, mine),
             index,
             host: NodeHost::new(shared.clone(), index),
             shared,
@@ -229,7 +240,7 @@ impl Core {
 
     /// The core that a slot belongs to.
     #[must_use]
-    pub fn core_of(&self, slot: ring::Slot) -> usize {
+    pub fn core_of(&self, slot: Slot) -> usize {
         slot.core(self.mail.len())
     }
 
@@ -470,6 +481,11 @@ impl Core {
             },
             Effect::Apply { token, changes, durability } => match self.store.apply(&changes) {
                 Ok(()) => {
+                    let now = self.now().mono;
+                    for change in &changes {
+                        let (RowChange::Merge { row, .. } | RowChange::Put { row, .. }) = change;
+                        self.tally.touched(row, now);
+                    }
                     self.uncommitted |= !changes.is_empty();
                     let waiting = match durability {
                         Durability::Os => &mut self.on_commit,
@@ -711,6 +727,7 @@ impl Core {
         let machine = self.peer.stats();
         self.report.read_repairs = machine.repairs;
         self.report.clock_gaps = machine.clock_gaps;
+        self.report.keys = self.tally.counted(clock::mono());
         self.host.follow_reset();
         self.shared.set_report(self.index, self.report.clone());
         let now = clock::mono();
@@ -721,6 +738,27 @@ impl Core {
         let lately = |heard| now.since(heard) < 2 * LOOK_AROUND;
         let heard = self.conns.iter_mut().map(|(_, conn)| (conn.id, conn.last_heard()));
         self.shared.clients.heard(heard.filter(|(_, at)| lately(*at)));
+    }
+
+    /// Counts keys on for a moment; false if there is nothing to count.
+    pub fn count_keys(&mut self) -> bool {
+        if self.disk_failed || self.stopped || !self.tally.has_work() {
+            return false;
+        }
+        let store = &self.store;
+        let read = |slot, from: &[u8], bytes| store.read_rows(slot, from, bytes);
+        match self.tally.step(clock::now(), COUNT_BYTES, read) {
+            Ok(()) => true,
+            Err(error) => {
+                warn!(%error, "the keys of a slot cannot be counted");
+                false
+            }
+        }
+    }
+
+    /// Keys that have expired are to be counted anew.
+    pub fn expire_keys(&mut self) {
+        self.tally.expire(clock::now());
     }
 
     /// True once nobody waits for an answer and every reply has been taken.

@@ -64,6 +64,12 @@ pub(crate) enum Format {
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
     /// Shows the cluster, its nodes, and what to do next.
+    ///
+    /// KEYS is how many keys a node keeps: live ones of all databases, as DBSIZE counts them, each
+    /// once however often it was written. With N copies each key counts on N nodes. Nodes count in the
+    /// background, slot by slot, what was written to or has expired: on a quiet cluster the figure is
+    /// one or two seconds old, under a steady load of writes as old as a walk over all keys takes (`-o
+    /// wide` and keys_age_ms tell). `-` means that the node has not counted yet since it started.
     Status {
         /// Exits with 4 if anything is amiss.
         #[arg(long, conflicts_with = "watch")]

@@ -34,8 +34,8 @@ next: nothing to do
     assert_eq!(ran.code, 0);
     assert_eq!(stage.run("status --check").code, 0);
     let wide = stage.run("status -o wide");
-    assert!(wide.out.contains("KEYS  ID  LIFE  VERSION  READY\n"), "{}", wide.out);
-    assert!(wide.out.contains("  18,442   1     1  0.1.0    yes\n"), "{}", wide.out);
+    assert!(wide.out.contains("KEYS  COUNTED  ID  LIFE  VERSION  READY\n"), "{}", wide.out);
+    assert!(wide.out.contains("  18,442   1s ago   1     1  0.1.0    yes\n"), "{}", wide.out);
 }
 
 #[test]
@@ -153,8 +153,8 @@ fn programs_read_raw_numbers_under_a_schema() {
     let csv = stage.run("status -o csv").out;
     assert_eq!(
         csv.lines().next().unwrap(),
-        "code,id,name,zone,address,state,up,ready,owns,load_bytes,keys,last_seen_ms,incarnation,\
-         version"
+        "code,id,name,zone,address,state,up,ready,owns,load_bytes,keys,keys_age_ms,last_seen_ms,\
+         incarnation,version"
     );
     assert!(csv.contains("DN,3,n3,c,127.0.0.1:N3000,down,false,false,0.333"), "{csv}");
 }

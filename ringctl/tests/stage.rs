@@ -111,6 +111,7 @@ fn speaker(ca: &CaPair, id: u32, status: Arc<Mutex<ClusterStatus>>) -> FakeNode 
         let own = &mut status.nodes[id as usize - 1];
         own.load_bytes = 1_000_000 * u64::from(id);
         own.keys = 18_442 * u64::from(id);
+        own.keys_age_ms = Some(1_200);
         own.version = "0.1.0".into();
         Answer::Say(match request {
             ClientRequest::Status => ClientReply::Status(status),

@@ -55,8 +55,11 @@ pub struct NodeStatus {
     pub owns: f64,
     /// The bytes that it stores.
     pub load_bytes: u64,
-    /// The keys that it stores.
+    /// The keys that it keeps: live ones, as DBSIZE counts them, each once however often it was
+    /// written. Without meaning if `keys_age_ms` is absent.
     pub keys: u64,
+    /// How old that count may be at most, in milliseconds; absent if it has not been counted.
+    pub keys_age_ms: Option<u64>,
     /// How long ago it was last heard of, in milliseconds.
     pub last_seen_ms: u64,
     /// Which of its lives this is.

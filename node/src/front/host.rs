@@ -193,7 +193,7 @@ fn facts(shared: &Shared) -> NodeFacts {
             ("read_repairs".to_owned(), report.read_repairs.to_string()),
             ("slot_clock_gaps".to_owned(), report.clock_gaps.to_string()),
         ],
-        keyspaces: Vec::new(),
+        keyspaces: report.keys.keyspaces.iter().map(|(k, n)| (*k, n.live, n.expiring)).collect(),
     }
 }
 

@@ -134,6 +134,43 @@ fn several_cores_serve_every_slot_from_every_connection() {
 }
 
 #[test]
+fn the_keys_that_a_node_keeps_are_counted_not_the_writes() {
+    let dir = tempfile::tempdir().unwrap();
+    let counted = |node: &Node, keys: u64| {
+        let (all, known) = (format!("\"keys\":{keys},"), "\"keys_age_ms\":null");
+        until("the keys are counted", || {
+            let (_, status) = http(node.http, "/status")?;
+            (status.contains(&all) && !status.contains(known)).then_some(())
+        });
+    };
+    let mut node = Node::start_with(dir.path(), &["--node-cores", "2"]);
+    let mut client = node.client();
+    for i in 0..300 {
+        client.send(&["SET", &format!("k{}", i % 100), "v"]);
+        assert_eq!(text(&client.next().unwrap()), "OK");
+    }
+    assert_eq!(client.ask("SELECT 3"), "OK");
+    assert_eq!(client.ask("INCR hits"), "1");
+    assert_eq!(client.ask("INCR hits"), "2");
+    counted(&node, 101);
+    assert_eq!(client.ask("SELECT 0"), "OK");
+    assert_eq!(client.ask("DEL k0 k1 nothing"), "2");
+    assert_eq!(client.ask("PEXPIRE k2 1"), "1");
+    assert_eq!(client.ask("EXPIRE k3 1000"), "1");
+    counted(&node, 98);
+    assert_eq!(client.ask("DBSIZE"), "97");
+    let keyspace = client.ask("INFO keyspace");
+    assert!(keyspace.contains("db0:keys=97,expires=1,avg_ttl=0\r\ndb3:keys=1,"), "{keyspace}");
+    node.stop();
+    let flags = ["--node-cores", "1", "--redis-allow-flush", "true"];
+    let mut node = Node::start_with(dir.path(), &flags);
+    let mut client = node.client();
+    counted(&node, 98);
+    assert_eq!(client.ask("FLUSHALL"), "OK");
+    counted(&node, 0);
+}
+
+#[test]
 fn health_and_metrics_are_told_over_http() {
     let dir = tempfile::tempdir().unwrap();
     let mut node = Node::start(dir.path());

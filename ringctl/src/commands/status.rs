@@ -86,9 +86,14 @@ impl Picture {
         self.told.get(&node.id).map(|own| own.load_bytes)
     }
 
-    /// How many keys the node stores: 0 is also what one says that does not count them.
+    /// How many keys the node keeps, if it has counted them.
     fn keys(&self, node: &NodeStatus) -> Option<u64> {
-        self.told.get(&node.id).map(|own| own.keys).filter(|keys| *keys > 0)
+        self.told.get(&node.id).filter(|own| own.keys_age_ms.is_some()).map(|own| own.keys)
+    }
+
+    /// How old that figure may be.
+    fn keys_age_ms(&self, node: &NodeStatus) -> Option<u64> {
+        self.told.get(&node.id)?.keys_age_ms
     }
 
     fn version(&self, node: &NodeStatus) -> Option<&str> {
@@ -286,7 +291,7 @@ fn headline(status: &ClusterStatus, problems: &[String], style: Style) -> String
 fn table(picture: &Picture, style: Style) -> Table {
     let mut headings = vec!["", "NODE", "ZONE", "ADDRESS", "STATE", ">OWNS", ">LOAD", ">KEYS"];
     if style.wide {
-        headings.extend([">ID", ">LIFE", "VERSION", "READY"]);
+        headings.extend([">COUNTED", ">ID", ">LIFE", "VERSION", "READY"]);
     }
     let mut table = Table::new(&headings);
     let unknown = || "-".to_owned();
@@ -305,7 +310,10 @@ fn table(picture: &Picture, style: Style) -> Table {
             cells.extend([Cell::number(load), Cell::number(keys)]);
             if style.wide {
                 let version = picture.version(node).map_or_else(unknown, Into::into);
+                let ago = |ms| format!("{} ago", human::duration(Duration::from_millis(ms)));
+                let counted = picture.keys_age_ms(node).map_or_else(unknown, ago);
                 cells.extend([
+                    Cell::number(counted),
                     Cell::number(node.id.to_string()),
                     Cell::number(node.incarnation.to_string()),
                     Cell::text(version),
@@ -335,6 +343,7 @@ fn row(picture: &Picture, node: &NodeStatus) -> Record {
         ("owns", node.owns.into()),
         ("load_bytes", picture.load(node).into()),
         ("keys", picture.keys(node).into()),
+        ("keys_age_ms", picture.keys_age_ms(node).into()),
         ("last_seen_ms", last_seen_ms.into()),
         ("incarnation", node.incarnation.into()),
         ("version", picture.version(node).into()),

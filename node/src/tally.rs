@@ -1,0 +1,377 @@
+//! The tally: how many keys this core keeps, counted slot by slot in the background.
+//!
+//! A write does not read before it writes, so nobody can know as it is applied whether it made a key,
+//! replaced one or removed one. A slot that was written to is therefore counted anew later, a little
+//! at a time: DBSIZE's notion of a key (live by now, whatever was written how often), at the price of
+//! a figure that is as old as the oldest write not yet counted. Promises: a request never waits for a
+//! count; nothing is read while nothing changes; the age that is told is never too small.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use bytes::Bytes;
+use replication::Record;
+use replication::row::{self, Keyspace, Row};
+use ring::{Now, SLOTS, Slot, WallMillis};
+
+/// Live keys, and those of them with an expiry.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Keys {
+    /// Live keys.
+    pub live: u64,
+    /// Those of them that will expire.
+    pub expiring: u64,
+}
+
+/// What a core keeps, by keyspace.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Counted {
+    /// Keyspaces without keys are absent.
+    pub keyspaces: BTreeMap<Keyspace, Keys>,
+    /// How old that may be at most; `None` before everything was counted once.
+    pub age: Option<Duration>,
+}
+
+impl Counted {
+    /// Adds what another core keeps.
+    pub fn add(&mut self, other: &Self) {
+        for (keyspace, keys) in &other.keyspaces {
+            let mine = self.keyspaces.entry(*keyspace).or_default();
+            mine.live += keys.live;
+            mine.expiring += keys.expiring;
+        }
+        self.age = self.age.zip(other.age).map(|(a, b)| a.max(b));
+    }
+
+    /// Live keys of all keyspaces; `None` before everything was counted once.
+    #[must_use]
+    pub fn live(&self) -> Option<u64> {
+        self.age.map(|_| self.keyspaces.values().map(|keys| keys.live).sum())
+    }
+}
+
+/// What a slot held when it was counted last.
+#[derive(Clone, Debug, Default)]
+struct Of {
+    keyspaces: Vec<(Keyspace, Keys)>,
+    /// When the first of its keys expires.
+    next_expiry: Option<WallMillis>,
+}
+
+/// A slot that is being counted.
+struct Walk {
+    slot: Slot,
+    /// How old the count would be already.
+    since: ring::Instant,
+    from: Row,
+    of: Of,
+}
+
+/// The tally of one core.
+pub struct Tally {
+    slots: Vec<Of>,
+    /// Since when a slot has not been counted.
+    stale: Vec<Option<ring::Instant>>,
+    stale_count: usize,
+    walk: Option<Walk>,
+    /// Where to look for the next stale slot.
+    next: usize,
+    /// Slots that were never counted.
+    unknown: usize,
+}
+
+/// What finding a slot costs, in bytes read: so empty slots are not free.
+const SLOT_COST: u32 = 256;
+
+impl Tally {
+    /// Knows nothing yet of `slots`, which are to be counted; the others hold nothing.
+    #[must_use]
+    pub fn new(now: ring::Instant, slots: impl Iterator<Item = Slot>) -> Self {
+        let count = usize::from(SLOTS);
+        let mut stale = vec![None; count];
+        let mut unknown = 0;
+        for slot in slots {
+            stale[usize::from(slot.0)] = Some(now);
+            unknown += 1;
+        }
+        Self {
+            slots: vec![Of::default(); count],
+            stale,
+            stale_count: unknown,
+            walk: None,
+            next: 0,
+            unknown,
+        }
+    }
+
+    /// A row is written to.
+    pub fn touched(&mut self, row: &[u8], now: ring::Instant) {
+        if let Some(slot) = row::slot_of(row)
+            && !row::is_clock(row)
+        {
+            self.mark(usize::from(slot.0), now);
+        }
+    }
+
+    fn mark(&mut self, slot: usize, now: ring::Instant) {
+        if self.stale[slot].is_none() {
+            self.stale[slot] = Some(now);
+            self.stale_count += 1;
+        }
+    }
+
+    /// Keys whose time is over count no more.
+    pub fn expire(&mut self, now: Now) {
+        for slot in 0..self.slots.len() {
+            if self.slots[slot].next_expiry.is_some_and(|at| at <= now.wall) {
+                self.slots[slot].next_expiry = None;
+                self.mark(slot, now.mono);
+            }
+        }
+    }
+
+    /// True if a step would do something.
+    #[must_use]
+    pub fn has_work(&self) -> bool {
+        self.walk.is_some() || self.stale_count > 0
+    }
+
+    /// Counts on, reading about `bytes`. `read` gives rows of a slot from a row on, about so many
+    /// bytes of them, and where to go on, empty if that was all.
+    ///
+    /// # Errors
+    /// What `read` says; the slot stays uncounted.
+    pub fn step<E>(
+        &mut self,
+        now: Now,
+        bytes: u32,
+        mut read: impl FnMut(Slot, &[u8], u32) -> Result<(Vec<(Row, Bytes)>, Row), E>,
+    ) -> Result<(), E> {
+        let mut left = i64::from(bytes);
+        while left > 0 {
+            let Some(mut walk) = self.walk.take().or_else(|| self.begin()) else { return Ok(()) };
+            let (rows, next) = match read(walk.slot, &walk.from, bytes) {
+                Ok(found) => found,
+                Err(error) => {
+                    self.mark(usize::from(walk.slot.0), walk.since);
+                    return Err(error);
+                }
+            };
+            left -= i64::from(SLOT_COST);
+            for (row, record) in &rows {
+                left -= (row.len() + record.len()) as i64;
+                walk.of.count(row, record, now.wall);
+            }
+            if next.is_empty() {
+                let slot = usize::from(walk.slot.0);
+                self.slots[slot] = walk.of;
+                self.unknown = self.unknown.saturating_sub(1);
+            } else {
+                self.walk = Some(Walk { from: next, ..walk });
+            }
+        }
+        Ok(())
+    }
+
+    /// Begins with the next slot that has not been counted.
+    fn begin(&mut self) -> Option<Walk> {
+        if self.stale_count == 0 {
+            return None;
+        }
+        let count = self.stale.len();
+        let at = (0..count).map(|i| (self.next + i) % count).find(|i| self.stale[*i].is_some())?;
+        self.next = (at + 1) % count;
+        // Written to from here on, it is stale again.
+        let since = self.stale[at].take()?;
+        self.stale_count -= 1;
+        Some(Walk { slot: Slot(at as u16), since, from: Row::new(), of: Of::default() })
+    }
+
+    /// What was counted, and how old that is.
+    #[must_use]
+    pub fn counted(&self, now: ring::Instant) -> Counted {
+        let mut counted = Counted::default();
+        for of in &self.slots {
+            for (keyspace, keys) in &of.keyspaces {
+                let sum = counted.keyspaces.entry(*keyspace).or_default();
+                sum.live += keys.live;
+                sum.expiring += keys.expiring;
+            }
+        }
+        let oldest = self.stale.iter().flatten().copied();
+        let oldest = oldest.chain(self.walk.iter().map(|w| w.since)).min();
+        counted.age =
+            (self.unknown == 0).then(|| oldest.map_or(Duration::ZERO, |since| now.since(since)));
+        counted
+    }
+}
+
+impl Of {
+    fn count(&mut self, row: &[u8], record: &[u8], now: WallMillis) {
+        let Some(keyspace) = row::keyspace_of(row).filter(|_| !row::is_clock(row)) else { return };
+        // What cannot be read is no key that DBSIZE counts either.
+        let Some(record) = Record::decode(record) else { return };
+        let view = record.view(now);
+        if !view.exists() {
+            return;
+        }
+        if self.keyspaces.last().is_none_or(|(k, _)| *k != keyspace) {
+            self.keyspaces.push((keyspace, Keys::default()));
+        }
+        let (_, keys) = self.keyspaces.last_mut().expect("it was just put there");
+        keys.live += 1;
+        if let Some(deadline) = view.deadline {
+            keys.expiring += 1;
+            self.next_expiry = Some(self.next_expiry.map_or(deadline, |at| at.min(deadline)));
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use replication::fold::Patch;
+    use replication::record::{Expiry, Value};
+    use replication::{Dot, fold};
+    use ring::{Actor, Hlc, Instant};
+
+    fn now(ms: u64) -> Now {
+        Now { mono: Instant(ms * 1_000_000), wall: WallMillis(ms) }
+    }
+
+    /// Rows as an engine keeps them, and a tally beside them.
+    struct Story {
+        rows: BTreeMap<Row, Bytes>,
+        tally: Tally,
+        reads: usize,
+        seq: u64,
+    }
+
+    impl Story {
+        fn new() -> Self {
+            let tally = Tally::new(Instant(0), Slot::all());
+            Self { rows: BTreeMap::new(), tally, reads: 0, seq: 0 }
+        }
+
+        fn set(&mut self, at: u64, keyspace: Keyspace, key: &[u8], expiry: Option<u64>) {
+            self.seq += 1;
+            let (dot, hlc) = (Dot::new(Actor::new(1, 1), self.seq), Hlc::new(WallMillis(at), 0));
+            let mut record = Record::default();
+            record.values.push(Value { dot, hlc, bytes: b"v" });
+            if let Some(deadline) = expiry {
+                record.expiries.push(Expiry { dot, hlc, deadline: WallMillis(deadline) });
+            }
+            let row = row::of_key(keyspace, key);
+            self.tally.touched(&row, now(at).mono);
+            self.rows.insert(row, record.to_bytes());
+        }
+
+        fn delete(&mut self, at: u64, key: &[u8]) {
+            let row = row::of_key(0, key);
+            self.tally.touched(&row, now(at).mono);
+            self.rows.remove(&row);
+        }
+
+        fn step(&mut self, at: u64, bytes: u32) {
+            let (rows, reads) = (&self.rows, &mut self.reads);
+            let read = |slot: Slot, from: &[u8], bytes: u32| -> Result<_, ()> {
+                *reads += 1;
+                let (first, end) = row::range_of_slot(slot);
+                let start = if from.is_empty() { &first[..] } else { from };
+                let (mut found, mut sum) = (Vec::new(), 0);
+                for (row, record) in rows.range(Row::copy_from_slice(start)..Row::from(end)) {
+                    if sum >= bytes as usize {
+                        return Ok((found, row.clone()));
+                    }
+                    sum += row.len() + record.len();
+                    found.push((row.clone(), record.clone()));
+                }
+                Ok((found, Row::new()))
+            };
+            self.tally.step(now(at), bytes, read).expect("it reads");
+        }
+
+        fn count_all(&mut self, at: u64) -> Counted {
+            self.tally.expire(now(at));
+            while self.tally.has_work() {
+                self.step(at, 1 << 20);
+            }
+            self.tally.counted(now(at).mono)
+        }
+    }
+
+    #[test]
+    fn keys_are_counted_not_writes() {
+        let mut story = Story::new();
+        for _ in 0..5 {
+            story.set(1, 0, b"a", None);
+            story.set(1, 0, b"b", None);
+            story.set(1, 3, b"a", None);
+        }
+        assert_eq!(story.tally.counted(now(2).mono).live(), None, "not known before it is counted");
+        let counted = story.count_all(2);
+        assert_eq!((counted.live(), counted.age), (Some(3), Some(Duration::ZERO)));
+        assert_eq!(counted.keyspaces[&3], Keys { live: 1, expiring: 0 });
+        story.delete(3, b"a");
+        story.set(3, 0, b"b", None);
+        assert_eq!(story.count_all(4).live(), Some(2));
+    }
+
+    #[test]
+    fn what_has_expired_counts_no_more_though_nobody_wrote() {
+        let mut story = Story::new();
+        story.set(1, 0, b"a", Some(100));
+        story.set(1, 0, b"b", None);
+        assert_eq!(story.count_all(2).keyspaces[&0], Keys { live: 2, expiring: 1 });
+        assert_eq!(story.count_all(99).live(), Some(2));
+        assert_eq!(story.count_all(100).keyspaces[&0], Keys { live: 1, expiring: 0 });
+    }
+
+    #[test]
+    fn nothing_is_read_while_nothing_changes_and_only_what_changed_then() {
+        let mut story = Story::new();
+        story.set(1, 0, b"a", None);
+        story.count_all(1);
+        let before = story.reads;
+        story.count_all(50);
+        assert_eq!(story.reads, before);
+        story.set(60, 0, b"a", None);
+        story.count_all(61);
+        assert_eq!(story.reads, before + 1);
+    }
+
+    #[test]
+    fn a_step_reads_no_more_than_it_may_and_the_age_is_that_of_the_oldest_write_not_counted() {
+        let mut story = Story::new();
+        story.count_all(0);
+        for i in 0..1_000 {
+            story.set(10, 0, format!("{{t}}{i}").as_bytes(), None);
+        }
+        let reads = story.reads;
+        story.step(20, 1_000);
+        assert!(story.tally.has_work() && story.reads == reads + 1);
+        // Written to while it is counted: it is stale once more, since then.
+        story.set(30, 0, b"{t}0", None);
+        let counted = story.tally.counted(now(35).mono);
+        assert_eq!((counted.live(), counted.age), (Some(0), Some(Duration::from_millis(25))));
+        while story.tally.has_work() {
+            story.step(36, 1_000);
+        }
+        let counted = story.tally.counted(now(40).mono);
+        assert_eq!((counted.live(), counted.age), (Some(1_000), Some(Duration::ZERO)));
+    }
+
+    #[test]
+    fn a_record_without_anything_live_is_no_key() {
+        let mut story = Story::new();
+        let row = row::of_key(0, b"gone");
+        let mut out = Vec::new();
+        fold::fold(
+            Some(&Record::default().to_bytes()),
+            [&Patch::default().to_operand()[..]],
+            &mut out,
+        );
+        story.rows.insert(row, out.into());
+        assert_eq!(story.count_all(1).live(), Some(0));
+    }
+}
