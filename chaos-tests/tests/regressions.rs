@@ -12,6 +12,7 @@ const ONCE_BROKEN: &[(&str, u64, u64, &str)] = &[
     ("lossy", 103, 20, "parts of two servings of one pull were taken for one"),
     ("lossy", 159, 20, "a flush that was forwarded twice was done twice"),
     ("sync", 27, 20, "a ceiling half a second further than usual was taken for a broken clock"),
+    ("transactions", 0, 10, "a transaction asked for again was stopped by its own writes"),
     ("sessions", 2, 15, "of several slots one was written, and the command said that nothing was"),
 ];
 

@@ -113,7 +113,8 @@ mod tests {
             let node = ring::NodeId(1);
             let actor = ring::Actor { node, incarnation: ring::Incarnation(1) };
             dots.insert(replication::Dot::new(actor, n));
-            let mut encoded = Vec::new();
+            // First whether the slot has counters.
+            let mut encoded = vec![0];
             dots.encode(&mut encoded);
             Bytes::from(encoded)
         };
