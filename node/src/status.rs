@@ -10,6 +10,7 @@ use wire::{ClusterStatus, NodeStatus};
 
 use crate::clock;
 use crate::shared::Shared;
+use crate::turn::LOOK_AROUND;
 
 /// Why the node should get no traffic; empty if it should.
 #[must_use]
@@ -63,7 +64,8 @@ pub fn of(shared: &Shared) -> ClusterStatus {
             owns: f64::from(firsts.get(id).copied().unwrap_or(0)) / f64::from(ring::SLOTS),
             load_bytes: engine.map_or(0, |e| e.table_bytes.iter().sum::<u64>() + e.log_bytes),
             keys: mine.then(|| keys.live()).flatten().unwrap_or(0),
-            keys_age_ms: keys.age.filter(|_| mine).map(|age| age.as_millis() as u64),
+            // Cores tell what they count once in a while.
+            keys_age_ms: keys.age.filter(|_| mine).map(|a| (a + LOOK_AROUND).as_millis() as u64),
             last_seen_ms: if up { 0 } else { now.since(since).as_millis() as u64 },
             incarnation: seen.map_or(0, |m| m.incarnation.0),
             version: if mine { env!("CARGO_PKG_VERSION").to_owned() } else { String::new() },
