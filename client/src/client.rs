@@ -12,7 +12,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use ring::{Hlc, NodeId, Slot};
 use tokio::sync::Mutex;
-use tokio::time::{Instant, sleep};
+use tokio::time::{Instant, timeout};
 use wire::reply::Owner;
 use wire::{ClientReply, ClientRequest, ClusterStatus};
 
@@ -419,12 +419,9 @@ impl Client {
             node.latency.record(began.elapsed());
             return reply;
         };
-        tokio::select! {
-            reply = &mut first => {
-                node.latency.record(began.elapsed());
-                return reply;
-            }
-            () = sleep(after) => {}
+        if let Ok(reply) = timeout(after, &mut first).await {
+            node.latency.record(began.elapsed());
+            return reply;
         }
         if !self.inner.hedges.spend() {
             let reply = first.await;
