@@ -4,6 +4,7 @@
 //! version published, and only then old logs and tables queued for removal.
 
 use crate::batch::LogBatch;
+use crate::blob;
 use crate::compaction::choose::choose;
 use crate::disk::Disk;
 use crate::error::{Damage, Error, OpenError, Place};
@@ -13,9 +14,10 @@ use crate::key::KeyRange;
 use crate::log::{Frames, LogPosition, SegmentInfo, Stream, next_frame, segment_id, segment_name};
 use crate::manifest::{Edit, Manifest};
 use crate::memtable::Memtable;
-use crate::options::Options;
+use crate::options::{Options, PlantedBug};
 use crate::poison::Poison;
 use crate::recovery;
+use crate::scrub;
 use crate::shard::Shard;
 use crate::shelf::Shelf;
 use crate::snapshot::Snapshots;
@@ -47,6 +49,7 @@ pub(crate) struct Shared {
     manifest: Mutex<Manifest>,
     next_table: AtomicU64,
     work: Mutex<Work>,
+    pub(crate) scrub: Mutex<scrub::Place>,
     /// This run's log, by shard.
     streams: Vec<Arc<Stream>>,
     _lock: Box<dyn Send + Sync>,
@@ -59,6 +62,8 @@ struct Work {
     flushing: BTreeSet<usize>,
     compacting: bool,
     obsolete: Vec<String>,
+    /// Those who need that no file is removed meanwhile.
+    keepers: usize,
     /// Segments of earlier runs that are still there.
     old_segments: BTreeMap<(u64, u64), OldSegment>,
 }
@@ -88,6 +93,12 @@ pub struct Stats {
     pub table_bytes: Vec<u64>,
     /// Memtables that wait for their flush.
     pub unflushed_memtables: usize,
+    /// Blob files of large values.
+    pub blob_files: usize,
+    /// Their bytes.
+    pub blob_bytes: u64,
+    /// Those of them that a table points to.
+    pub blob_live_bytes: u64,
     /// Log segments that are still there, of this and earlier runs.
     pub log_segments: usize,
     /// Their bytes.
@@ -147,6 +158,7 @@ impl Engine {
             manifest: Mutex::new(parts.manifest),
             next_table,
             work: Mutex::new(work),
+            scrub: Mutex::default(),
             streams: parts.streams,
             _lock: parts.lock,
         };
@@ -161,19 +173,26 @@ impl Engine {
         if self.shared.poison.is_set() {
             return None;
         }
+        let blobs = self.shared.manifest().story.blobs.clone();
         let mut work = self.shared.work();
         let flush = work.flushes.iter().find(|f| !work.flushing.contains(&f.shard)).cloned();
         let task = if let Some(flush) = flush {
             work.flushing.insert(flush.shard);
             Task::Flush(flush)
-        } else if !work.obsolete.is_empty() {
+        } else if !work.obsolete.is_empty() && work.keepers == 0 {
             Task::Remove(std::mem::take(&mut work.obsolete))
         } else {
             let version = self.shared.version.load_full();
             let free = !work.compacting;
-            let choice = free.then(|| choose(&version, &self.shared.options)).flatten()?;
+            let choice = free.then(|| choose(&version, &self.shared.options)).flatten();
+            let task = match choice {
+                Some(choice) => Task::Compact(choice, version),
+                None => {
+                    Task::Relocate(free.then(|| self.shared.sparse(&version, &blobs)).flatten()?)
+                }
+            };
             work.compacting = true;
-            Task::Compact(choice, version)
+            task
         };
         Some(Job::new(self.shared.clone(), task))
     }
@@ -235,6 +254,9 @@ impl Engine {
                 }
             }
         }
+        if let Place::Blob { number, offset } = damage.place {
+            self.shared.shelf.blobs.forgive(number, offset);
+        }
         self.shared.publish(&edits, &removed, Vec::new(), None)
     }
 
@@ -243,9 +265,13 @@ impl Engine {
     pub fn stats(&self) -> Stats {
         let version = self.shared.version.load_full();
         let segments = self.shared.segments();
+        let blobs = self.shared.manifest().story.blobs.clone();
         Stats {
             tables: version.levels.iter().map(Vec::len).collect(),
             table_bytes: (0..version.levels.len()).map(|l| version.level_bytes(l)).collect(),
+            blob_files: blobs.len(),
+            blob_bytes: blobs.values().sum(),
+            blob_live_bytes: blob::live_bytes(&version).values().sum(),
             unflushed_memtables: self.shared.work().flushes.len(),
             log_segments: segments.len(),
             log_bytes: segments.iter().map(|(_, bytes, _)| bytes).sum(),
@@ -289,8 +315,11 @@ impl Shared {
         let mut work = self.work();
         match task {
             Task::Flush(flush) => drop(work.flushing.remove(&flush.shard)),
-            Task::Compact(..) => work.compacting = false,
+            Task::Compact(..) | Task::Relocate(_) => work.compacting = false,
             Task::Remove(names) => work.obsolete.extend(names.iter().cloned()),
+            Task::Scrub(_) => {
+                self.scrub.lock().unwrap_or_else(PoisonError::into_inner).busy = false;
+            }
         }
     }
 
@@ -300,8 +329,53 @@ impl Shared {
         self.retire_segments();
     }
 
+    /// A number that no table or blob file has.
+    pub(crate) fn next_file(&self) -> u64 {
+        self.next_table.fetch_add(1, Ordering::Relaxed)
+    }
+
+    /// The table to be written again so that a blob file that is mostly dead can go.
+    fn sparse(&self, version: &Version, sizes: &BTreeMap<u64, u64>) -> Option<blob::Relocation> {
+        if sizes.is_empty() {
+            return None;
+        }
+        blob::choose(version, sizes, self.options.blob_live_percent, &self.shelf.blobs.broken())
+    }
+
+    /// No file is removed from here until the same is said with false.
+    pub(crate) fn keep_files(&self, keep: bool) {
+        let mut work = self.work();
+        work.keepers = if keep { work.keepers + 1 } else { work.keepers - 1 };
+    }
+
+    /// What the manifest says now.
+    pub(crate) fn story(&self) -> crate::manifest::Story {
+        self.manifest().story.clone()
+    }
+
+    /// The keys of which a log segment speaks; none when it is not known any more.
+    pub(crate) fn range_of_segment(&self, stream: u64, segment: u64) -> Option<KeyRange> {
+        let old = self.work().old_segments.get(&(stream, segment)).map(|s| s.range.clone());
+        old.or_else(|| self.streams.iter().find(|s| s.id == stream).map(|s| s.range.clone()))
+    }
+
+    /// Runs the flushes of a shard that wait, on this thread.
+    pub(crate) fn flush_shard(self: &Arc<Self>, shard: usize) -> Result<(), Error> {
+        loop {
+            let mut work = self.work();
+            let Some(flush) = work.flushes.iter().find(|f| f.shard == shard).cloned() else {
+                return Ok(());
+            };
+            if !work.flushing.insert(shard) {
+                return Err(Error::Busy);
+            }
+            drop(work);
+            Job::new(self.clone(), Task::Flush(flush)).run()?;
+        }
+    }
+
     pub(crate) fn open_table_writer(&self) -> Result<(u64, TableWriter), Error> {
-        let number = self.next_table.fetch_add(1, Ordering::Relaxed);
+        let number = self.next_file();
         let file = self.disk.create(&table_name(number));
         let file = file.map_err(|e| Error::io("creating a table", &e))?;
         let writer = TableWriter::new(file, self.options.block_bytes, self.options.bloom_bits);
@@ -324,7 +398,17 @@ impl Shared {
     ) -> Result<(), Error> {
         // Held until the version is published: versions succeed each other as edits do.
         let mut manifest = self.manifest();
-        manifest.commit(edits)?;
+        let mut edits = edits.to_vec();
+        let dead = manifest.story.dead_blobs(&edits);
+        edits.extend(dead.iter().map(|number| Edit::RemoveBlob { number: *number }));
+        if self.options.planted(PlantedBug::BlobRemovedEarly) {
+            for name in dead.iter().map(|number| blob::blob_name(*number)) {
+                self.disk.remove(&name).map_err(|e| Error::io("removing a blob file", &e))?;
+            }
+        }
+        manifest.commit(&edits)?;
+        // Whoever reads an older version holds these files open.
+        self.queue_removal(dead.into_iter().map(blob::blob_name));
         let next = self.version.load().edited(removed, added, flushed);
         self.version.store(Arc::new(next));
         self.version_number.fetch_add(1, Ordering::Release);
@@ -332,7 +416,7 @@ impl Shared {
     }
 
     /// All segments with readable bytes and last sequence (unknown in the newest: the maximum).
-    fn segments(&self) -> Vec<((u64, u64), u64, u64)> {
+    pub(crate) fn segments(&self) -> Vec<((u64, u64), u64, u64)> {
         let work = self.work();
         let old = work.old_segments.iter().map(|(id, s)| (*id, s.bytes, s.last_sequence));
         let mut all: Vec<_> = old.collect();

@@ -1,14 +1,19 @@
 //! Jobs: background work handed out whole. Whoever takes one decides which thread runs it.
 
+use crate::blob::{LoadingMerge, Relocation, Separator, blob_name};
 use crate::compaction::choose::Choice;
-use crate::compaction::run::{ReachesBelow, Rewrite};
+use crate::compaction::run::{ReachesBelow, Rewrite, unknown_kind};
 use crate::engine::{Flush, Shared};
 use crate::error::Error;
+use crate::key::Kind;
 use crate::manifest::Edit;
 use crate::merge::{Direction, MemtableCursor, Source, TablesCursor};
-use crate::table::{TableBounds, table_name};
+use crate::scrub;
+use crate::table::{Table, TableBounds, TableWriter, table_name};
 use crate::tombstones::RangeTombstones;
 use crate::version::Version;
+use std::borrow::Cow;
+use std::collections::BTreeSet;
 use std::io::ErrorKind;
 use std::sync::Arc;
 
@@ -22,6 +27,8 @@ pub(crate) enum Task {
     Flush(Flush),
     Compact(Choice, Arc<Version>),
     Remove(Vec<String>),
+    Relocate(Relocation),
+    Scrub(u64),
 }
 
 /// What a job does.
@@ -33,6 +40,10 @@ pub enum JobKind {
     Compact,
     /// Deletes files that nobody needs.
     Remove,
+    /// Moves live large values out of a blob file that is mostly dead.
+    Relocate,
+    /// Reads what is at rest and verifies it.
+    Scrub,
 }
 
 impl Job {
@@ -46,6 +57,8 @@ impl Job {
         match self.task {
             Some(Task::Flush(_)) => JobKind::Flush,
             Some(Task::Compact(..)) => JobKind::Compact,
+            Some(Task::Relocate(..)) => JobKind::Relocate,
+            Some(Task::Scrub(_)) => JobKind::Scrub,
             Some(Task::Remove(_)) | None => JobKind::Remove,
         }
     }
@@ -62,6 +75,8 @@ impl Job {
             Task::Flush(flush) => run_flush(&shared, flush),
             Task::Compact(choice, version) => run_compaction(&shared, choice, version),
             Task::Remove(names) => remove_files(&shared, names),
+            Task::Relocate(relocation) => run_relocation(&shared, relocation),
+            Task::Scrub(bytes) => scrub::run_step(&shared, *bytes),
         };
         if done.is_ok() && matches!(self.task, Some(Task::Remove(_))) {
             self.task = None;
@@ -117,13 +132,76 @@ fn run_compaction(shared: &Shared, choice: &Choice, version: &Version) -> Result
     Ok(())
 }
 
+/// Tables and blob files just written, not yet part of the store.
+#[derive(Default)]
+pub(crate) struct Written {
+    pub(crate) tables: Vec<(u64, TableBounds)>,
+    pub(crate) blobs: Vec<(u64, u64)>,
+}
+
+impl Written {
+    fn names(&self) -> Vec<String> {
+        let tables = self.tables.iter().map(|(number, _)| table_name(*number));
+        tables.chain(self.blobs.iter().map(|(number, _)| blob_name(*number))).collect()
+    }
+}
+
+/// Writes a table again at its level, as it is, but for large values that move.
+fn run_relocation(shared: &Shared, relocation: &Relocation) -> Result<(), Error> {
+    let Relocation { level, table, leave } = relocation;
+    let tables = std::slice::from_ref(table);
+    let mut cursor = TablesCursor::new(tables, &[], None, Direction::Forward)?;
+    let mut separator = Separator::new(shared, leave.clone());
+    let (number, writer) = shared.open_table_writer()?;
+    let copied = copy_rows(&mut cursor, &mut separator, writer, table);
+    let written = copied.and_then(|bounds| {
+        Ok(Written { tables: vec![(number, bounds)], blobs: separator.finish()? })
+    });
+    match written {
+        Ok(written) => {
+            install(shared, written, *level, &[table.number], Vec::new(), None)?;
+            shared.queue_removal([table_name(table.number)]);
+            Ok(())
+        }
+        Err(e) => {
+            separator.discard();
+            discard(shared, [table_name(number)]);
+            Err(e)
+        }
+    }
+}
+
+fn copy_rows(
+    cursor: &mut TablesCursor<'_>,
+    separator: &mut Separator<'_>,
+    mut writer: TableWriter,
+    table: &Table,
+) -> Result<TableBounds, Error> {
+    let io = |e| Error::io("writing a table", &e);
+    let mut found = Vec::new();
+    while let Some(key) = cursor.key().map(<[u8]>::to_vec) {
+        found.clear();
+        cursor.take(&mut found)?;
+        for (tag, value) in &found {
+            let kind = tag.kind().ok_or_else(unknown_kind)?;
+            let value = match kind {
+                Kind::Put => separator.place(&key, value.bytes())?,
+                Kind::Delete | Kind::Merge => Cow::Borrowed(value.bytes()),
+            };
+            writer.add(&key, tag.sequence(), kind, &value).map_err(io)?;
+        }
+    }
+    writer.add_ranges(table.tombstones()?.iter());
+    writer.finish().map_err(io)
+}
+
 fn rewrite(
     shared: &Shared,
     sources: Vec<Source<'_>>,
     tombstones: RangeTombstones,
     reaches_below: &ReachesBelow<'_>,
     table_bytes: u64,
-) -> Result<Vec<(u64, TableBounds)>, Error> {
+) -> Result<Written, Error> {
     let mut opened = Vec::new();
     let mut open = || {
         let (number, writer) = shared.open_table_writer()?;
@@ -132,7 +210,8 @@ fn rewrite(
     };
     // Snapshots taken from now on see everything in these sources alike.
     let snapshots = shared.live_snapshots();
-    let merge = shared.merge.as_ref();
+    let merge = &LoadingMerge { merge: shared.merge.as_ref(), shelf: &shared.shelf };
+    let mut separator = Separator::new(shared, BTreeSet::new());
     let rewrite = Rewrite {
         sources,
         tombstones,
@@ -140,40 +219,44 @@ fn rewrite(
         snapshots,
         reaches_below,
         table_bytes,
+        separator: &mut separator,
         open: &mut open,
     };
-    let written = rewrite.run();
+    let tables = rewrite.run();
+    let written = tables.and_then(|tables| Ok(Written { tables, blobs: separator.finish()? }));
     if written.is_err() {
-        discard(shared, opened);
+        separator.discard();
+        discard(shared, opened.into_iter().map(table_name));
     }
     written
 }
 
-/// Tables whose making failed: their space may be what is missing.
-fn discard(shared: &Shared, numbers: impl IntoIterator<Item = u64>) {
-    for name in numbers.into_iter().map(table_name) {
+/// Files whose making failed: their space may be what is missing.
+fn discard(shared: &Shared, names: impl IntoIterator<Item = String>) {
+    for name in names {
         if let Err(e) = shared.disk.remove(&name) {
-            tracing::debug!(%name, error = %e, "an unfinished table stays until the next start");
+            tracing::debug!(%name, error = %e, "an unfinished file stays until the next start");
         }
     }
 }
 
-/// Makes written tables part of the store.
-fn install(
+/// Makes written files part of the store.
+pub(crate) fn install(
     shared: &Shared,
-    written: Vec<(u64, TableBounds)>,
+    written: Written,
     level: usize,
     removed: &[u64],
     mut edits: Vec<Edit>,
     flushed: Option<(usize, u64)>,
 ) -> Result<(), Error> {
-    let numbers: Vec<u64> = written.iter().map(|(number, _)| *number).collect();
+    let names = written.names();
     let install = || {
-        if !written.is_empty() {
+        if !names.is_empty() {
             shared.disk.sync_dir().map_err(|e| Error::io("syncing the directory", &e))?;
         }
         let mut added = Vec::new();
-        for (number, bounds) in written {
+        edits.extend(written.blobs.iter().map(|&(number, bytes)| Edit::AddBlob { number, bytes }));
+        for (number, bounds) in written.tables {
             let table = shared.open_table(number, bounds.clone())?;
             added.push((level, table));
             edits.push(Edit::AddTable { level, number, bounds });
@@ -184,7 +267,7 @@ fn install(
     let done = install();
     // After a poisoned manifest write the edit may be there: its tables have to stay.
     if done.is_err() && !shared.poison.is_set() {
-        discard(shared, numbers);
+        discard(shared, names);
     }
     done
 }

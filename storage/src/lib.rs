@@ -30,11 +30,16 @@
 //! Reading order: [`Batch`], [`Shard`], [`Engine`], then `log`, `memtable`, `table`, `recovery`.
 
 mod batch;
+mod blob;
+mod checkpoint;
 mod engine;
+mod export;
 mod fold;
+mod ingest;
 mod job;
 mod options;
 mod scan;
+mod scrub;
 mod shard;
 mod snapshot;
 mod value;
@@ -63,15 +68,19 @@ pub mod limits;
 mod poison;
 
 pub use batch::{Batch, LogBatch, Op, Ops};
+pub use checkpoint::Checkpoint;
 pub use disk::{Crash, Disk, DiskFile, FileDisk, MemoryDisk, Survival};
 pub use engine::{Engine, Stats};
 pub use error::{Damage, Error, OpenError, Place};
+pub use export::{Export, Exported};
 pub use fold::{Folded, Merge, NoMerge};
+pub use ingest::Ingested;
 pub use job::{Job, JobKind};
 pub use log::{LogPosition, SyncHandle};
 pub use merge::Direction;
 pub use options::{Options, PlantedBug};
 pub use scan::Scan;
+pub use scrub::Scrub;
 pub use shard::{Durability, Shard};
 pub use snapshot::Snapshot;
 pub use value::Value;

@@ -185,7 +185,7 @@ impl<'a> TablesCursor<'a> {
         Ok(cursor)
     }
 
-    fn key(&self) -> Option<&[u8]> {
+    pub(crate) fn key(&self) -> Option<&[u8]> {
         match self.direction {
             _ if self.done => None,
             Direction::Forward => Some(self.decoded.key(self.entry)),
@@ -195,7 +195,7 @@ impl<'a> TablesCursor<'a> {
 
     /// Hands out the changes of the head's key and goes on to the next key. The versions of one
     /// key stand in one block.
-    fn take(&mut self, found: &mut Vec<Found<'a>>) -> Result<(), Error> {
+    pub(crate) fn take(&mut self, found: &mut Vec<Found<'a>>) -> Result<(), Error> {
         let (from, to) = match self.direction {
             Direction::Forward => {
                 let from = self.entry;

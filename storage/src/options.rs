@@ -27,6 +27,13 @@ pub struct Options {
     pub level1_bytes: u64,
     /// Bloom filter bits per key.
     pub bloom_bits: usize,
+    /// Values of at least this many bytes are kept in blob files beside the tables; `usize::MAX`:
+    /// none, though what is there stays readable. May differ from run to run.
+    pub large_value_bytes: usize,
+    /// Size at which a blob file is closed.
+    pub blob_file_bytes: u64,
+    /// A blob file of which less than this share is live is written anew, in percent.
+    pub blob_live_percent: u64,
     /// Open although acknowledged data is lost, and report it in [`crate::Engine::damage`].
     pub tolerate_damage: bool,
     /// Faults that a test plants to prove that it would notice them. Empty in production.
@@ -40,6 +47,12 @@ pub enum PlantedBug {
     MissingFsync,
     /// A hole in acknowledged log data is cut off as if it were a torn tail.
     DamageReadAsTornTail,
+    /// A blob file goes before the edit is durable that makes it unneeded.
+    BlobRemovedEarly,
+    /// What a blob's checksum says is not looked at.
+    BlobUnchecked,
+    /// An ingested table counts as older than what was there.
+    IngestBelow,
 }
 
 impl Default for Options {
@@ -55,6 +68,9 @@ impl Default for Options {
             level0_tables: 4,
             level1_bytes: 256 << 20,
             bloom_bits: 10,
+            large_value_bytes: usize::MAX,
+            blob_file_bytes: 64 << 20,
+            blob_live_percent: 50,
             tolerate_damage: false,
             planted_bugs: Vec::new(),
         }
@@ -73,6 +89,7 @@ impl Options {
             block_cache_bytes: 64 << 10,
             table_bytes: 16 << 10,
             level1_bytes: 64 << 10,
+            blob_file_bytes: 16 << 10,
             ..Self::default()
         }
     }
@@ -109,6 +126,11 @@ impl Options {
         }
         if self.level0_tables < 2 || self.table_bytes == 0 || self.level1_bytes == 0 {
             return refuse("level0_tables must be at least 2, table and level sizes above 0");
+        }
+        if self.large_value_bytes == 0 || self.blob_file_bytes == 0 || self.blob_live_percent > 90 {
+            return refuse(
+                "large_value_bytes and blob_file_bytes must be above 0, blob_live_percent at most 90",
+            );
         }
         if !(1..=18).contains(&self.bloom_bits) {
             return refuse("bloom_bits must be between 1 and 18");

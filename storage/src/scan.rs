@@ -3,6 +3,7 @@
 use crate::error::Error;
 use crate::fold::Merge;
 use crate::merge::{Found, Merged};
+use crate::shelf::Shelf;
 use crate::tombstones::RangeTombstones;
 use crate::value::{Resolver, Value};
 
@@ -12,6 +13,7 @@ pub struct Scan<'a> {
     pub(crate) rows: Merged<'a>,
     pub(crate) tombstones: Vec<&'a RangeTombstones>,
     pub(crate) merge: &'a dyn Merge,
+    pub(crate) shelf: &'a Shelf,
     pub(crate) bound: u64,
     pub(crate) key: Vec<u8>,
     pub(crate) found: Vec<Found<'a>>,
@@ -53,7 +55,7 @@ impl<'a> Scan<'a> {
                 break;
             }
         }
-        resolver.finish(&self.key, self.merge).map(Some)
+        resolver.finish(&self.key, self.merge, self.shelf).map(Some)
     }
 }
 

@@ -1,15 +1,17 @@
 //! Shard: one core's part of the key space; the only writer of its keys.
 
 use crate::batch::Batch;
+use crate::disk::DiskFile;
 use crate::engine::Shared;
 use crate::error::Error;
+use crate::fold::Merge;
 use crate::key::KeyRange;
 use crate::log::{LogPosition, LogWriter, SyncHandle};
 use crate::memtable::Memtable;
 use crate::merge::{Direction, MemtableCursor, Merged, Source, TablesCursor};
 use crate::scan::Scan;
 use crate::snapshot::{Snapshot, Snapshots};
-use crate::table::{self, Table};
+use crate::table::{self, Table, TableWriter};
 use crate::value::{Bytes, Resolver, Value};
 use crate::version::Version;
 use std::sync::Arc;
@@ -181,7 +183,7 @@ impl Shard {
     pub fn get(&self, key: &[u8], snapshot: Option<&Snapshot>) -> Result<Option<Value<'_>>, Error> {
         let mut resolver = Resolver::new(self.bound(snapshot));
         self.resolve(key, &mut resolver)?;
-        resolver.finish(key, self.shared.merge.as_ref())
+        resolver.finish(key, self.shared.merge.as_ref(), &self.shared.shelf)
     }
 
     /// Calls `f` with the value of `key`, without copying it.
@@ -254,6 +256,7 @@ impl Shard {
             rows: Merged::new(sources, direction),
             tombstones,
             merge: self.shared.merge.as_ref(),
+            shelf: &self.shared.shelf,
             bound: self.bound(snapshot),
             key: Vec::new(),
             found: Vec::new(),
@@ -308,6 +311,39 @@ impl Shard {
         if self.shared.version_number() != self.view_number {
             self.take_view();
         }
+    }
+
+    pub(crate) fn range(&self) -> &KeyRange {
+        &self.range
+    }
+
+    pub(crate) fn merge(&self) -> &dyn Merge {
+        self.shared.merge.as_ref()
+    }
+
+    pub(crate) fn next_sequence(&self) -> u64 {
+        self.log.next_sequence()
+    }
+
+    /// A writer of tables with this store's options, on any file.
+    pub(crate) fn table_writer(&self, file: Arc<dyn DiskFile>) -> TableWriter {
+        let options = &self.shared.options;
+        TableWriter::new(file, options.block_bytes, options.bloom_bits)
+    }
+
+    /// Brings everything applied into the log and into tables, on this thread.
+    pub(crate) fn flush_all(&mut self) -> Result<(), Error> {
+        self.commit()?;
+        self.rotate();
+        self.shared.flush_shard(self.number)?;
+        self.refresh();
+        Ok(())
+    }
+
+    /// The next change gets at least this sequence: what is below is in tables.
+    pub(crate) fn skip_to(&mut self, sequence: u64) {
+        self.log.skip_to(sequence);
+        self.refresh();
     }
 
     fn take_view(&mut self) {

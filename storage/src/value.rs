@@ -1,8 +1,10 @@
 //! Values handed out, and how a reader finds out what a key's value is.
 
+use crate::blob::escape;
 use crate::error::Error;
 use crate::fold::{Folded, Merge};
 use crate::key::{Kind, Tag};
+use crate::shelf::{Resolved, Shelf};
 use crate::table::Slice;
 use std::fmt;
 use std::io::ErrorKind;
@@ -31,6 +33,15 @@ impl Value<'_> {
 }
 
 impl Bytes<'_> {
+    /// The value of a change of this kind as a table holds it.
+    pub(crate) fn to_stored(&self, kind: Kind) -> Vec<u8> {
+        match self {
+            Self::Borrowed(bytes) if kind == Kind::Put => escape(bytes).into_owned(),
+            Self::Owned(bytes) if kind == Kind::Put => escape(bytes).into_owned(),
+            other => other.bytes().to_vec(),
+        }
+    }
+
     pub(crate) fn bytes(&self) -> &[u8] {
         match self {
             Self::Borrowed(bytes) => bytes,
@@ -136,10 +147,23 @@ impl<'a> Resolver<'a> {
     }
 
     /// The value that `key` has.
-    pub(crate) fn finish(self, key: &[u8], merge: &dyn Merge) -> Result<Option<Value<'a>>, Error> {
+    pub(crate) fn finish(
+        mut self,
+        key: &[u8],
+        merge: &dyn Merge,
+        shelf: &Shelf,
+    ) -> Result<Option<Value<'a>>, Error> {
         if self.unknown_kind {
             let what = "a table holds a kind of change that this version does not know".to_owned();
             return Err(Error::Io { what, kind: ErrorKind::InvalidData });
+        }
+        // Only what comes from a table may stand elsewhere.
+        if let Some(Bytes::Block(slice)) = &self.base {
+            match shelf.resolve(slice.bytes(), key)? {
+                Resolved::AsItIs => {}
+                Resolved::Value(value) => self.base = Some(Bytes::Owned(value)),
+                Resolved::Absent => self.base = None,
+            }
         }
         if self.operands.is_empty() {
             return Ok(self.base.map(Value));

@@ -2,8 +2,11 @@
 
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
 
+mod blobs;
+mod checkpoint;
 mod crash;
 mod damage;
+mod export;
 mod faults;
 mod fixture;
 mod foreign;

@@ -1,16 +1,19 @@
 //! Writing the rows of some sources into new tables, without what no reader can see.
 
+use crate::blob::Separator;
 use crate::error::Error;
 use crate::fold::{Change, Merge, compact};
+use crate::key::Kind;
 use crate::merge::{Direction, Merged, Source};
 use crate::table::{TableBounds, TableWriter};
 use crate::tombstones::RangeTombstones;
+use std::borrow::Cow;
 
 /// Whether older changes of a key from here (inclusive) to there (exclusive) may exist below.
 pub(crate) type ReachesBelow<'a> = dyn Fn(&[u8], Option<&[u8]>) -> bool + 'a;
 
 /// What a rewrite reads and keeps.
-pub(crate) struct Rewrite<'a> {
+pub(crate) struct Rewrite<'a, 'b> {
     pub(crate) sources: Vec<Source<'a>>,
     pub(crate) tombstones: RangeTombstones,
     pub(crate) merge: &'a dyn Merge,
@@ -20,11 +23,13 @@ pub(crate) struct Rewrite<'a> {
     pub(crate) reaches_below: &'a ReachesBelow<'a>,
     /// Size at which a table is cut.
     pub(crate) table_bytes: u64,
+    /// Puts large values elsewhere.
+    pub(crate) separator: &'a mut Separator<'b>,
     /// Opens the next table to write.
     pub(crate) open: &'a mut dyn FnMut() -> Result<(u64, TableWriter), Error>,
 }
 
-impl Rewrite<'_> {
+impl Rewrite<'_, '_> {
     /// Writes the tables; their numbers and bounds, by key.
     pub(crate) fn run(mut self) -> Result<Vec<(u64, TableBounds)>, Error> {
         let kept_ranges = self.kept_ranges();
@@ -39,7 +44,7 @@ impl Rewrite<'_> {
             let mut changes = Vec::with_capacity(found.len());
             for (tag, value) in &found {
                 let kind = tag.kind().ok_or_else(unknown_kind)?;
-                let value = value.bytes().to_vec();
+                let value = value.to_stored(kind);
                 changes.push(Change { sequence: tag.sequence(), kind, value });
             }
             let covered = |limit| self.tombstones.covering(&key, limit);
@@ -60,7 +65,11 @@ impl Rewrite<'_> {
                 None => output.insert((self.open)()?),
             };
             for Change { sequence, kind, value } in &kept {
-                writer.add(&key, *sequence, *kind, value).map_err(io)?;
+                let value = match kind {
+                    Kind::Put => self.separator.place(&key, value)?,
+                    Kind::Delete | Kind::Merge => Cow::Borrowed(value.as_slice()),
+                };
+                writer.add(&key, *sequence, *kind, &value).map_err(io)?;
             }
         }
         let ranges_left = kept_ranges.iter().any(|(_, end, _)| end > cut.as_slice());
@@ -86,7 +95,7 @@ impl Rewrite<'_> {
     }
 }
 
-fn unknown_kind() -> Error {
+pub(crate) fn unknown_kind() -> Error {
     let what = "a table holds a kind of change that this version does not know".to_owned();
     Error::Io { what, kind: std::io::ErrorKind::InvalidData }
 }

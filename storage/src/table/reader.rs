@@ -1,9 +1,10 @@
 //! Reading a table: index, filter and range deletions in memory, data blocks through the cache.
 
-use super::block::Block;
+use super::block::{Block, Decoded};
 use super::filter;
 use super::footer::{FOOTER_BYTES, Handle, TRAILER_BYTES, decode_footer, unseal};
 use super::writer::TableBounds;
+use crate::blob::BlobFile;
 use crate::codec::{take, u64_at, varint, varint32};
 use crate::disk::DiskFile;
 use crate::error::{Damage, Error, Place};
@@ -28,6 +29,8 @@ pub(crate) struct Table {
     broken: AtomicBool,
     /// Offsets of damaged blocks whose rows were repaired elsewhere: they read as empty.
     forgiven: Mutex<BTreeSet<u64>>,
+    /// The blob files that it points into stay readable with it.
+    blobs: Vec<Arc<BlobFile>>,
 }
 
 struct Body {
@@ -72,7 +75,9 @@ impl Table {
             shelf,
             broken: AtomicBool::new(true),
             forgiven: Mutex::default(),
+            blobs: Vec::new(),
         };
+        table.hold_blobs()?;
         table.body = Some(table.read_body(file)?);
         table.broken.store(false, Ordering::Relaxed);
         Ok(table)
@@ -87,6 +92,25 @@ impl Table {
             shelf,
             broken: AtomicBool::new(true),
             forgiven: Mutex::default(),
+            blobs: Vec::new(),
+        }
+    }
+
+    fn hold_blobs(&mut self) -> Result<(), Error> {
+        let held = self.bounds.blobs.iter().map(|(number, _)| self.shelf.blobs.hold(*number));
+        self.blobs =
+            held.collect::<Result<_, _>>().map_err(|e| Error::io("opening a blob file", &e))?;
+        Ok(())
+    }
+
+    /// Reports the blob files that it points into and that are not there.
+    pub(crate) fn report_missing_blobs(&self) {
+        for blob in self.blobs.iter().filter(|blob| blob.is_missing()) {
+            if !self.shelf.blobs.is_forgiven(blob.number, None) {
+                let place = Place::Blob { number: blob.number, offset: None };
+                let (lower, upper) = (self.bounds.smallest.clone(), Some(self.upper()));
+                self.shelf.report(&Damage { place, lower, upper });
+            }
         }
     }
 
@@ -230,6 +254,44 @@ impl Table {
         let block = Arc::new(block);
         self.shelf.cache.insert(self.number, handle.offset, &block);
         Ok(block)
+    }
+
+    /// Reads again what stands around the blocks and verifies it; the bytes read.
+    pub(crate) fn check_frame(&self) -> Result<u64, Error> {
+        let body = self.body()?;
+        self.read_body(body.file.clone())?;
+        Ok(body.blocks.last().map_or(self.bounds.bytes, |last| {
+            self.bounds.bytes.saturating_sub(last.handle.offset + last.handle.size)
+        }))
+    }
+
+    /// Reads block `i` past the cache and checks it and the order of its keys; what it holds, and
+    /// the bytes read.
+    pub(crate) fn check_block(
+        &self,
+        i: usize,
+        decoded: &mut Decoded,
+    ) -> Result<(Block, u64), Error> {
+        let body = self.body()?;
+        let handle = body.blocks[i].handle;
+        let read = handle.size + TRAILER_BYTES as u64;
+        let forgiven = self.forgiven.lock().unwrap_or_else(PoisonError::into_inner);
+        if forgiven.contains(&handle.offset) {
+            decoded.fill(&Block::empty());
+            return Ok((Block::empty(), 0));
+        }
+        drop(forgiven);
+        let block = Block::new(self.read(body.file.as_ref(), handle)?);
+        let broken = || self.damage(Some(handle.offset));
+        let block = block.filter(|block| decoded.fill(block)).ok_or_else(broken)?;
+        let sorted = (1..decoded.len()).all(|j| {
+            let (a, b) = (decoded.key(j - 1), decoded.key(j));
+            a < b || (a == b && decoded.tag(j - 1) >= decoded.tag(j))
+        });
+        let fits = decoded.len() == 0
+            || ((i == 0 || body.separator(i - 1) < decoded.key(0))
+                && decoded.key(decoded.len() - 1) <= body.separator(i));
+        if sorted && fits { Ok((block, read)) } else { Err(broken()) }
     }
 
     pub(crate) fn broken_block(&self, i: usize) -> Error {
