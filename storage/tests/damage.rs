@@ -6,7 +6,7 @@ use ringdb_storage::{
 };
 
 /// A small store with tables, range deletions, merges, and acknowledged rows in the log alone.
-fn build(seed: u64, large_value_bytes: usize) -> (MemoryDisk, Rows) {
+pub(crate) fn build(seed: u64, large_value_bytes: usize) -> (MemoryDisk, Rows) {
     let disk = MemoryDisk::new(seed);
     let options = Options { large_value_bytes, ..options(1) };
     let mut store = Store::open(&disk, options).unwrap();

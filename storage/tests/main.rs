@@ -11,4 +11,5 @@ mod faults;
 mod fixture;
 mod foreign;
 mod model;
+mod repair;
 mod stories;

@@ -1,13 +1,15 @@
 //! Disk: the few verbs through which the store reaches files.
 //!
 //! One flat directory of named files. [`FileDisk`] is the real one; [`MemoryDisk`] can crash, tear,
-//! fill up and rot, all from one seed.
+//! fill up and rot, all from one seed; [`Overlay`] shows another one and changes nothing of it.
 
 mod file;
 mod memory;
+mod overlay;
 
 pub use file::FileDisk;
 pub use memory::{Crash, MemoryDisk, Survival};
+pub use overlay::Overlay;
 
 use std::io;
 use std::path::Path;

@@ -7,6 +7,7 @@
 //! Every block is verified when it is read from the disk. RocksDB's own tools read these files.
 
 mod block;
+mod facts;
 mod filter;
 mod footer;
 mod reader;

@@ -1,6 +1,7 @@
 //! Reading a table: index, filter and range deletions in memory, data blocks through the cache.
 
 use super::block::{Block, Decoded};
+use super::facts::Facts;
 use super::filter;
 use super::footer::{FOOTER_BYTES, Handle, TRAILER_BYTES, decode_footer, unseal};
 use super::writer::TableBounds;
@@ -40,6 +41,7 @@ struct Body {
     blocks: Vec<IndexEntry>,
     filter: Vec<u8>,
     tombstones: RangeTombstones,
+    facts: Facts,
 }
 
 struct IndexEntry {
@@ -227,6 +229,11 @@ impl Table {
         if block.ends_at(at) { Ok(()) } else { Err(broken()) }
     }
 
+    /// What it says of itself; none when it cannot be read.
+    pub(crate) fn facts(&self) -> Option<Facts> {
+        self.body.as_ref().map(|body| body.facts)
+    }
+
     /// Number of data blocks.
     pub(crate) fn blocks(&self) -> Result<usize, Error> {
         Ok(self.body()?.blocks.len())
@@ -337,11 +344,11 @@ impl Table {
         if let Some(handle) = meta("rocksdb.range_del") {
             read_tombstones(&block(handle)?, &mut tombstones).ok_or_else(broken)?;
         }
-        // Reading the properties verifies them; nothing in them changes how we read.
-        block(meta("rocksdb.properties").ok_or_else(broken)?)?;
+        // Nothing in the properties changes how we read.
+        let facts = Facts::of(&block(meta("rocksdb.properties").ok_or_else(broken)?)?);
         let (separators, blocks) =
             parse_index(&self.read(file.as_ref(), index)?).ok_or_else(broken)?;
-        Ok(Body { file, separators, blocks, filter, tombstones })
+        Ok(Body { file, separators, blocks, filter, tombstones, facts })
     }
 }
 
