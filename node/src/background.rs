@@ -1,6 +1,7 @@
-//! Background threads: making the log durable, flushing and compacting, searching the log.
+//! Background threads: making the log durable, flushing and compacting, searching the log, and
+//! reading again what is at rest.
 //!
-//! Three threads a node, whatever the number of cores; each sleeps until it is told that there is
+//! Four threads a node, whatever the number of cores; each sleeps until it is told that there is
 //! work, gathers all that waits, and posts what came of it to the cores' mailboxes.
 
 use std::ops::ControlFlow;
@@ -25,6 +26,9 @@ const JOB_RETRY: Duration = Duration::from_millis(500);
 
 /// How often jobs are looked for without being told.
 const JOB_LOOK: Duration = Duration::from_secs(5);
+
+/// How long the scrub rests between two steps.
+const SCRUB_REST: Duration = Duration::from_secs(1);
 
 /// A queue with a sleeper.
 struct Queue<T> {
@@ -98,6 +102,8 @@ pub struct Background {
     sync: Queue<SyncWork>,
     jobs: Queue<()>,
     searches: Queue<Search>,
+    /// Nothing but its end ever comes.
+    scrub: Queue<()>,
     /// By core: something was committed since the last sync.
     unsynced: Vec<AtomicBool>,
 }
@@ -147,6 +153,7 @@ impl Threads {
     pub fn end(self) -> Option<StateFile> {
         self.background.jobs.close();
         self.background.searches.close();
+        self.background.scrub.close();
         self.background.sync.close();
         for thread in self.others {
             if thread.join().is_err() {
@@ -166,11 +173,13 @@ pub fn start(
     handles: Vec<SyncHandle>,
     state: StateFile,
     boxes: &Arc<Vec<Mailbox<Letter>>>,
+    scrub_bytes_per_second: u64,
 ) -> std::io::Result<(Arc<Background>, Threads)> {
     let background = Arc::new(Background {
         sync: Queue::new(),
         jobs: Queue::new(),
         searches: Queue::new(),
+        scrub: Queue::new(),
         unsynced: handles.iter().map(|_| AtomicBool::new(true)).collect(),
     });
     let spawn = |name: &str| thread::Builder::new().name(name.to_owned());
@@ -186,7 +195,13 @@ pub fn start(
         let (background, engine, boxes) = (background.clone(), engine.clone(), boxes.clone());
         spawn("log-search").spawn(move || search_all(&background, &engine, &boxes))?
     };
-    let threads = Threads { background: background.clone(), sync, others: vec![jobs, searches] };
+    let mut others = vec![jobs, searches];
+    if scrub_bytes_per_second > 0 {
+        let (background, engine) = (background.clone(), engine.clone());
+        let scrub = move || scrub(&background, &engine, scrub_bytes_per_second);
+        others.push(spawn("scrub").spawn(scrub)?);
+    }
+    let threads = Threads { background: background.clone(), sync, others };
     Ok((background, threads))
 }
 
@@ -253,6 +268,18 @@ fn run_jobs(background: &Background, engine: &Engine) {
                     return;
                 }
             }
+        }
+    }
+}
+
+/// Reads what is at rest, so much a second, and begins anew when all was read. What it finds damaged
+/// the engine says.
+fn scrub(background: &Background, engine: &Engine, bytes_per_second: u64) {
+    while background.scrub.take(SCRUB_REST).is_some() {
+        if let Some(step) = engine.scrub_step(bytes_per_second)
+            && let Err(e) = step.run()
+        {
+            warn!(error = %e, "a step of the scrub failed; it will be tried again");
         }
     }
 }

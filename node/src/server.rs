@@ -60,9 +60,10 @@ impl Server {
         }
         let boxes: Arc<Vec<Mailbox<Letter>>> =
             Arc::new((0..config.cores).map(|_| Mailbox::default()).collect());
+        let scrub = config.engine.scrub_bytes_per_second;
         let handles = stores.iter().map(Store::sync_handle).collect();
-        let (background, threads) =
-            background::start(&engine, handles, state, &boxes).map_err(|e| {
+        let (background, threads) = background::start(&engine, handles, state, &boxes, scrub)
+            .map_err(|e| {
                 Fault::new("cannot start a thread", e.to_string(), "raise this user's limits")
             })?;
         if start.state.amnesia {
@@ -195,6 +196,7 @@ fn open(config: &Config) -> Result<Opened, Fault> {
         log_segment_bytes: config.engine.log_segment_bytes,
         log_retain_bytes: config.engine.log_retain_bytes,
         block_cache_bytes: config.engine.block_cache_bytes,
+        large_value_bytes: config.engine.large_value_bytes,
         // Clocks and rows must not contradict each other: a damaged store is not served from.
         tolerate_damage: false,
         ..Options::default()

@@ -11,3 +11,5 @@ mod clients;
 mod refusals;
 
 mod demo;
+
+mod storage;

@@ -77,6 +77,18 @@ pub const KEYS: &[Key] = &[
     key("engine.log_segment_bytes", Shape::Number, "67108864", "Size of one file of the log"),
     key("engine.log_retain_bytes", Shape::Number, "268435456", "Log kept for peers that were away"),
     key("engine.block_cache_bytes", Shape::Number, "134217728", "Memory for blocks of tables"),
+    key(
+        "engine.large_value_bytes",
+        Shape::Number,
+        "0",
+        "Values from this size on stand beside the tables; 0: none",
+    ),
+    key(
+        "engine.scrub_bytes_per_second",
+        Shape::Number,
+        "1048576",
+        "How fast what is at rest is read again and verified; 0: not at all",
+    ),
     key("log.level", Shape::Text, "info", "error, warn, info, debug, or per-module directives"),
 ];
 
