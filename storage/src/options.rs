@@ -68,7 +68,7 @@ impl Default for Options {
             level0_tables: 4,
             level1_bytes: 256 << 20,
             bloom_bits: 10,
-            large_value_bytes: usize::MAX,
+            large_value_bytes: 4 << 10,
             blob_file_bytes: 64 << 20,
             blob_live_percent: 50,
             tolerate_damage: false,

@@ -3,8 +3,8 @@
 use crate::damage::build;
 use crate::fixture::{Append, Rows, Store, options};
 use ringdb_storage::{
-    Crash, Direction, Disk, MemoryDisk, OpenError, Options, Overlay, Place, Repair, TableChange,
-    read_table, repair,
+    Crash, Direction, Disk, MemoryDisk, OpenError, Options, Overlay, Place, Repair, Survival,
+    TableChange, read_table, repair,
 };
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -159,4 +159,32 @@ fn a_table_file_is_read_by_itself() {
     };
     read_table(&disk, &table, &mut note).unwrap();
     assert!(counts[1] > 0 && counts[4] == 1, "{counts:?}");
+}
+
+#[test]
+fn a_repair_that_is_cut_short_is_begun_again_and_loses_no_more() {
+    let (disk, rows_before) = build(3, 8);
+    let table = disk.list().unwrap().into_iter().rfind(|n| n.ends_with(".sst")).unwrap();
+    assert!(disk.rot(&table, 30, 1));
+    let expected = mend(&disk.fork(1)).unwrap();
+    for number in 0.. {
+        let cut_short = disk.fork(number);
+        cut_short.power_fails_at_sync(cut_short.syncs() + number);
+        let over = mend(&cut_short).is_ok();
+        for fate in [Survival::None, Survival::All, Survival::Subset, Survival::Torn] {
+            let fork = cut_short.fork(number);
+            fork.crash(Crash::PowerLoss(fate));
+            mend(&fork).unwrap();
+            fork.crash(Crash::ProcessKill);
+            let found = rows(&Store::open(&fork, options(1)).unwrap());
+            for row in &rows_before {
+                let there = found.contains(row) || is_lost(&expected, &row.0);
+                assert!(there, "{row:?} is gone after a power loss at sync {number}, {fate:?}");
+            }
+        }
+        if over {
+            assert!(number > 5, "only {number} sync points");
+            return;
+        }
+    }
 }

@@ -80,7 +80,7 @@ pub const KEYS: &[Key] = &[
     key(
         "engine.large_value_bytes",
         Shape::Number,
-        "0",
+        "4096",
         "Values from this size on stand beside the tables; 0: none",
     ),
     key(

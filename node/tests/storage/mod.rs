@@ -75,7 +75,8 @@ fn a_whole_store_is_shown_and_not_changed() {
     let (json, _, _) = tool(&["stats", "--json"], &dir);
     let json: serde_json::Value = serde_json::from_str(&json).unwrap();
     assert!(
-        !json["tables"].as_array().unwrap().is_empty() && json["leftovers"] == serde_json::json!([])
+        !json["tables"].as_array().unwrap().is_empty()
+            && json["leftovers"] == serde_json::json!([])
     );
     assert!(json["blobs"][0]["live_bytes"].as_u64().unwrap() > 0, "{json}");
 
