@@ -233,3 +233,24 @@ fn a_scrub_reads_everything_and_says_which_keys_are_lost() {
         assert_eq!(store.get(&key).is_err(), inside, "k{i:03}");
     }
 }
+
+#[test]
+fn a_full_disk_leaves_no_half_blob_file_and_the_flush_is_repeated() {
+    let disk = MemoryDisk::new(1);
+    let mut store = Store::open(&disk, large()).unwrap();
+    for i in 0..30 {
+        let key = format!("k{i:03}").into_bytes();
+        store.shards[0].apply(&put(&key, &value(i)), Durability::Os).unwrap();
+    }
+    store.shards[0].rotate();
+    for room in [0, 1_000, 3_000] {
+        disk.set_capacity(Some(disk.used() + room));
+        assert_eq!(store.engine.next_job().unwrap().run(), Err(Error::NoSpace));
+        assert!(blobs(&disk).is_empty(), "{room} bytes of room");
+    }
+    disk.set_capacity(None);
+    store.run_jobs().unwrap();
+    store.shards[0].refresh();
+    assert_eq!(blobs(&disk).len(), 2);
+    assert_eq!(store.get(b"k029").unwrap(), Some(value(29)));
+}

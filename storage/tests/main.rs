@@ -13,3 +13,4 @@ mod foreign;
 mod model;
 mod repair;
 mod stories;
+mod storm;

@@ -95,10 +95,10 @@ fn a_whole_store_is_not_changed_by_a_repair() {
 fn a_damaged_table_is_kept_aside_and_what_is_lost_of_it_is_said_once() {
     let (disk, _) = build(3, usize::MAX);
     let tables = || disk.list().unwrap().into_iter().filter(|n| n.ends_with(".sst"));
-    let table = tables().last().unwrap();
+    let table = tables().next_back().unwrap();
     assert!(disk.rot(&table, 30, 1));
     let mended = mend(&disk).unwrap();
-    assert_eq!(mended.aside, [table.clone()]);
+    assert_eq!(mended.aside, std::slice::from_ref(&table));
     assert!(matches!(mended.lost[..], [ref d] if matches!(d.place, Place::Table { .. })));
     assert!(disk.list().unwrap().contains(&format!("{table}.bad")));
     disk.crash(Crash::ProcessKill);
