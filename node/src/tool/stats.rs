@@ -140,9 +140,12 @@ fn write_text(
     let leftovers = if leftovers.is_empty() { "none".to_owned() } else { leftovers.join(", ") };
     writeln!(out, "leftovers      {leftovers}")?;
     match opened.engine.damage().len() as u64 {
-        0 => writeln!(out, "damage         none known; `ringd storage verify` reads everything")?,
+        0 => {
+            writeln!(out, "damage         none known; `ringd storage verify` reads everything")?;
+        }
         n => {
-            writeln!(out, "damage         {}: see `ringd storage verify`", text::count(n, "place"))?
+            let places = text::count(n, "place");
+            writeln!(out, "damage         {places}: see `ringd storage verify`")?;
         }
     }
     Ok(())
