@@ -44,6 +44,8 @@ pub mod status;
 
 pub mod shutdown;
 
+pub mod tool;
+
 pub mod cli;
 pub mod demo;
 

@@ -60,7 +60,8 @@ pub fn of(shared: &Shared) -> ClusterStatus {
             up,
             ready: up && state == NodeState::Ready,
             owns: f64::from(firsts.get(id).copied().unwrap_or(0)) / f64::from(ring::SLOTS),
-            load_bytes: engine.map_or(0, |e| e.table_bytes.iter().sum::<u64>() + e.log_bytes),
+            load_bytes: engine
+                .map_or(0, |e| e.table_bytes.iter().sum::<u64>() + e.blob_bytes + e.log_bytes),
             keys: 0,
             last_seen_ms: if up { 0 } else { now.since(since).as_millis() as u64 },
             incarnation: seen.map_or(0, |m| m.incarnation.0),

@@ -79,11 +79,9 @@ fn storm(file: File, rounds: u64) {
         );
     }
     if let (Some(before), Some(after)) = (before, peak_kib()) {
-        assert!(
-            after - before < GROWTH_KIB_MAX,
-            "{} KiB more for a few hundred bytes",
-            after - before
-        );
+        // The kernel counts pages by processor: the peak may seem to fall by a few.
+        let grown = after.saturating_sub(before);
+        assert!(grown < GROWTH_KIB_MAX, "{grown} KiB more for a few hundred bytes");
     }
 }
 
