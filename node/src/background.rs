@@ -1,4 +1,5 @@
-//! Background threads: making the log durable, flushing and compacting, searching the log.
+//! Background threads: making the log durable, flushing and compacting, searching the log, and
+//! reading again what is at rest.
 //!
 //! Each thread sleeps until it is told that there is work, gathers all that waits, and posts what came
 //! of it to the cores' mailboxes. One thread only flushes, so that writers never wait for a long
@@ -28,6 +29,9 @@ const JOB_RETRY: Duration = Duration::from_millis(500);
 
 /// How often jobs are looked for without being told.
 const JOB_LOOK: Duration = Duration::from_secs(5);
+
+/// How long the scrub rests between two steps.
+const SCRUB_REST: Duration = Duration::from_secs(1);
 
 /// A queue with a sleeper.
 struct Queue<T> {
@@ -115,6 +119,8 @@ pub struct Background {
     /// What all merging threads keep to together.
     pace: Mutex<Pace>,
     searches: Queue<Search>,
+    /// Nothing but its end ever comes.
+    scrub: Queue<()>,
     /// By core: something was committed since the last sync.
     unsynced: Vec<AtomicBool>,
 }
@@ -165,6 +171,7 @@ impl Threads {
         self.background.flushes.close();
         self.background.merges.iter().for_each(Queue::close);
         self.background.searches.close();
+        self.background.scrub.close();
         self.background.sync.close();
         for thread in self.others {
             if thread.join().is_err() {
@@ -175,8 +182,16 @@ impl Threads {
     }
 }
 
-/// Starts the threads over an engine. `merge_rate`: bytes a second that merging may read while it is
-/// not behind; 0: no limit.
+/// Bytes a second.
+#[derive(Clone, Copy, Debug)]
+pub struct Rates {
+    /// That merging may read while it is not behind; 0: no limit.
+    pub merge: u64,
+    /// That the scrub reads; 0: there is none.
+    pub scrub: u64,
+}
+
+/// Starts the threads over an engine.
 ///
 /// # Errors
 /// What the system says about new threads.
@@ -185,15 +200,16 @@ pub fn start(
     handles: Vec<SyncHandle>,
     state: StateFile,
     boxes: &Arc<Vec<Mailbox<Letter>>>,
-    merge_rate: u64,
+    rates: Rates,
 ) -> std::io::Result<(Arc<Background>, Threads)> {
     let merging = (handles.len() / 2).clamp(1, COMPACTION_THREADS_MAX);
     let background = Arc::new(Background {
         sync: Queue::new(),
         flushes: Queue::new(),
         merges: (0..merging).map(|_| Queue::new()).collect(),
-        pace: Mutex::new(Pace::new(merge_rate)),
+        pace: Mutex::new(Pace::new(rates.merge)),
         searches: Queue::new(),
+        scrub: Queue::new(),
         unsynced: handles.iter().map(|_| AtomicBool::new(true)).collect(),
     });
     let spawn = |name: &str| thread::Builder::new().name(name.to_owned());
@@ -214,6 +230,11 @@ pub fn start(
         let (background, engine, boxes) = (background.clone(), engine.clone(), boxes.clone());
         spawn("log-search").spawn(move || search_all(&background, &engine, &boxes))?
     });
+    if rates.scrub > 0 {
+        let (background, engine) = (background.clone(), engine.clone());
+        let scrub = move || scrub(&background, &engine, rates.scrub);
+        others.push(spawn("scrub").spawn(scrub)?);
+    }
     let threads = Threads { background: background.clone(), sync, others };
     Ok((background, threads))
 }
@@ -276,7 +297,7 @@ fn sync_all(
 fn flush_all(background: &Background, engine: &Engine) {
     while background.flushes.take(JOB_LOOK).is_some() {
         while let Some(job) = engine.next_flush() {
-            if !ended_well(job.run()) && background.flushes.rest(JOB_RETRY).is_break() {
+            if !ended_well(&job.run()) && background.flushes.rest(JOB_RETRY).is_break() {
                 return;
             }
             background.merges.iter().for_each(Queue::ring);
@@ -298,21 +319,33 @@ fn merge_all(background: &Background, engine: &Engine, thread: usize) {
     };
     while queue.take(JOB_LOOK).is_some() {
         while let Some(job) = engine.next_job() {
-            let merges = job.kind() == JobKind::Compact;
+            let merges = matches!(job.kind(), JobKind::Compact | JobKind::Relocate);
             let done = if merges { job.run_paced(&mut pace) } else { Job::run(job) };
             let closed = queue.rest(Duration::ZERO).is_break();
-            if closed || (!ended_well(done) && queue.rest(JOB_RETRY).is_break()) {
+            if closed || (!ended_well(&done) && queue.rest(JOB_RETRY).is_break()) {
                 return;
             }
         }
     }
 }
 
-fn ended_well(done: Result<(), storage::Error>) -> bool {
-    if let Err(e) = &done {
+fn ended_well(done: &Result<(), storage::Error>) -> bool {
+    if let Err(e) = done {
         warn!(error = %e, "a flush or compaction failed; it will be tried again");
     }
     done.is_ok()
+}
+
+/// Reads what is at rest, so much a second, and begins anew when all was read. What it finds damaged
+/// the engine says.
+fn scrub(background: &Background, engine: &Engine, bytes_per_second: u64) {
+    while background.scrub.take(SCRUB_REST).is_some() {
+        if let Some(step) = engine.scrub_step(bytes_per_second)
+            && let Err(e) = step.run()
+        {
+            warn!(error = %e, "a step of the scrub failed; it will be tried again");
+        }
+    }
 }
 
 /// One pass over the log serves everybody who waits.

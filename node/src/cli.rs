@@ -1,4 +1,5 @@
-//! The command line: `ringd start`, `ringd demo`, `ringd config check|print`.
+//! The command line: `ringd start`, `ringd demo`, `ringd config check|print`,
+//! `ringd storage dump|verify|repair|stats`.
 //!
 //! Every setting is also a flag of `start` and `config`; the flags come from the table of settings,
 //! so that none can be forgotten.
@@ -11,6 +12,7 @@ use clap::{Arg, ArgAction, ArgMatches, Command, value_parser};
 use crate::config::keys::KEYS;
 use crate::demo::Demo;
 use crate::error::Fault;
+use crate::tool::{Dump, Tool, What};
 
 /// What to do.
 #[derive(Clone, Debug)]
@@ -42,6 +44,8 @@ pub enum Action {
         /// With where each value comes from.
         with_source: bool,
     },
+    /// Look at a data directory that no node has open, or mend it.
+    Storage(Tool),
 }
 
 /// The whole command line.
@@ -89,7 +93,48 @@ pub fn command() -> Command {
         .about("RingDB: an active-active, durable store on a Dynamo ring")
         .version(env!("CARGO_PKG_VERSION"))
         .subcommand_required(true)
-        .subcommands([start, demo, config])
+        .subcommands([start, demo, config, storage()])
+}
+
+/// Looking at what is on disk.
+fn storage() -> Command {
+    let with_dir = |name: &'static str, about: &'static str| {
+        let dir = Arg::new("dir").value_name("DIR").required(true);
+        let json = Arg::new("json").long("json").action(ArgAction::SetTrue);
+        Command::new(name)
+            .about(about)
+            .arg(
+                dir.value_parser(value_parser!(PathBuf))
+                    .help("A node's data directory, or the directory engine in it"),
+            )
+            .arg(json.help("For programs; one object, or one a line"))
+    };
+    let optional = |name: &'static str, value: &'static str, help: &'static str| {
+        Arg::new(name).long(name).value_name(value).help(help)
+    };
+    let flag = |name: &'static str, help: &'static str| {
+        Arg::new(name).long(name).action(ArgAction::SetTrue).help(help)
+    };
+    let dump = with_dir("dump", "Print rows: keys and values")
+        .arg(optional("table", "N", "The changes in this table, instead of the rows of the store"))
+        .arg(optional("key", "KEY", "Only this key"))
+        .arg(
+            optional("slot", "N", "Only this slot")
+                .value_parser(value_parser!(u16).range(..16_384)),
+        )
+        .arg(optional("db", "N", "Only this database").value_parser(value_parser!(u16)))
+        .arg(optional("limit", "N", "At most so many").value_parser(value_parser!(u64)))
+        .arg(flag("clocks", "The slots' own rows, too"))
+        .arg(flag("full", "Long values in full"));
+    Command::new("storage")
+        .about("Look at a data directory that no node has open, or mend it")
+        .subcommand_required(true)
+        .subcommands([
+            dump,
+            with_dir("stats", "Say what the store is made of"),
+            with_dir("verify", "Read everything; exit code 1 and the keys if some is damaged"),
+            with_dir("repair", "Keep what can be read, move the rest aside, say what is lost"),
+        ])
 }
 
 fn number(
@@ -164,6 +209,25 @@ fn action(matches: &ArgMatches) -> Result<Action, Fault> {
             }
             let drain_on_stdin_end = m.get_flag("drain-on-stdin-end");
             Ok(Action::Start { file: file(m), flags: flags(m), drain_on_stdin_end })
+        }
+        Some(("storage", m)) => {
+            let Some((name, m)) = m.subcommand() else { unreachable!("a subcommand is required") };
+            let what = match name {
+                "dump" => What::Dump(Dump {
+                    table: m.get_one("table").cloned(),
+                    key: m.get_one("key").cloned(),
+                    slot: m.get_one("slot").copied(),
+                    db: m.get_one("db").copied(),
+                    clocks: m.get_flag("clocks"),
+                    limit: m.get_one("limit").copied(),
+                    full: m.get_flag("full"),
+                }),
+                "verify" => What::Verify,
+                "repair" => What::Repair,
+                _ => What::Stats,
+            };
+            let dir = m.get_one::<PathBuf>("dir").expect("it is required").clone();
+            Ok(Action::Storage(Tool { dir, json: m.get_flag("json"), what }))
         }
         Some(("config", m)) => match m.subcommand() {
             Some(("print", m)) => {

@@ -47,6 +47,8 @@ pub mod status;
 
 pub mod shutdown;
 
+pub mod tool;
+
 pub mod cli;
 pub mod demo;
 

@@ -1,11 +1,11 @@
 //! ringd: a node of RingDB, or a cluster of them to try.
 
-use std::io::IsTerminal;
+use std::io::{BufWriter, IsTerminal};
 use std::process::exit;
 
 use ringdb_node::cli::{self, Action};
 use ringdb_node::error::{EXIT_REFUSED, Fault};
-use ringdb_node::{allocator, config, demo, shutdown};
+use ringdb_node::{allocator, config, demo, shutdown, tool};
 use tokio::runtime::Builder;
 use tracing_subscriber::EnvFilter;
 
@@ -30,6 +30,11 @@ fn act(action: Action) -> Result<i32, Fault> {
             end_on_panic();
             let config = config::Config { drain_on_stdin_end, ..config };
             block_on(shutdown::run(config))
+        }
+        Action::Storage(tool) => {
+            // What the engine finds is said by the tool itself.
+            log_as("off")?;
+            tool::run(&tool, &mut BufWriter::new(std::io::stdout().lock()))
         }
         Action::Demo(demo) => block_on(demo::run(&demo)).map(|()| 0),
         Action::Check { file, flags } => {

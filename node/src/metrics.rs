@@ -271,6 +271,7 @@ fn engine(out: &mut String, shared: &Shared, memtable_bytes: u64) {
     head(out, "engine_bytes", "gauge", "Bytes that the engine holds, by place.");
     for (place, bytes) in [
         ("tables", stats.table_bytes.iter().sum()),
+        ("blobs", stats.blob_bytes),
         ("log", stats.log_bytes),
         ("memtable", memtable_bytes),
         ("cache", stats.cache_bytes as u64),
@@ -295,6 +296,14 @@ fn engine(out: &mut String, shared: &Shared, memtable_bytes: u64) {
         "How far flush and compaction are behind.",
         debt,
     );
+    let damaged = shared.engine.damage().len() as u64;
+    single(out, "engine_damaged_places", "gauge", "Places whose rows are lost here.", damaged);
+    let scrub = shared.engine.scrub();
+    single(out, "scrub_rounds_total", "counter", "Times that all at rest was read.", scrub.rounds);
+    single(out, "scrub_bytes", "gauge", "Bytes read in this round.", scrub.bytes);
+    single(out, "scrub_round_bytes", "gauge", "Bytes that this round reads.", scrub.bytes_total);
+    let bad = scrub.bad_blocks;
+    single(out, "scrub_bad_blocks_total", "counter", "Damaged blocks that were read.", bad);
     single(out, "engine_poisoned", "gauge", "1 if writes are refused.", u64::from(stats.poisoned));
 }
 

@@ -57,10 +57,14 @@ impl Server {
         let boxes: Arc<Vec<Mailbox<Letter>>> =
             Arc::new((0..config.cores).map(|_| Mailbox::default()).collect());
         let handles = stores.iter().map(Store::sync_handle).collect();
-        let (background, threads) =
-            background::start(&engine, handles, state, &boxes, config.engine.merge_rate).map_err(
-                |e| Fault::new("cannot start a thread", e.to_string(), "raise this user's limits"),
-            )?;
+        let rates = background::Rates {
+            merge: config.engine.merge_rate,
+            scrub: config.engine.scrub_bytes_per_second,
+        };
+        let (background, threads) = background::start(&engine, handles, state, &boxes, rates)
+            .map_err(|e| {
+                Fault::new("cannot start a thread", e.to_string(), "raise this user's limits")
+            })?;
         if start.state.amnesia {
             warn!("acknowledged writes may be lost here; pulling from every other replica first");
         }
@@ -162,6 +166,7 @@ fn open(config: &Config) -> Result<Opened, Fault> {
         log_segment_bytes: config.engine.log_segment_bytes,
         log_retain_bytes: config.engine.log_retain_bytes,
         block_cache_bytes: config.engine.block_cache_bytes,
+        large_value_bytes: config.engine.large_value_bytes,
         // Clocks and rows must not contradict each other: a damaged store is not served from.
         tolerate_damage: false,
         ..Options::default()

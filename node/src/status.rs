@@ -62,7 +62,8 @@ pub fn of(shared: &Shared) -> ClusterStatus {
             up,
             ready: up && state == NodeState::Ready,
             owns: f64::from(firsts.get(id).copied().unwrap_or(0)) / f64::from(ring::SLOTS),
-            load_bytes: engine.map_or(0, |e| e.table_bytes.iter().sum::<u64>() + e.log_bytes),
+            load_bytes: engine
+                .map_or(0, |e| e.table_bytes.iter().sum::<u64>() + e.blob_bytes + e.log_bytes),
             keys: mine.then(|| keys.live()).flatten().unwrap_or(0),
             // Cores tell what they count once in a while.
             keys_age_ms: keys.age.filter(|_| mine).map(|a| (a + LOOK_AROUND).as_millis() as u64),

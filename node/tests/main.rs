@@ -13,3 +13,4 @@ mod refusals;
 mod demo;
 
 mod native;
+mod storage;

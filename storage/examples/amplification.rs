@@ -122,8 +122,8 @@ fn run_jobs(engine: &Engine, spent: &mut Spent) -> Result<(), ringdb_storage::Er
         job.run()?;
         let place = match kind {
             JobKind::Flush => &mut spent.flush,
-            JobKind::Compact => &mut spent.compact,
-            JobKind::Remove | JobKind::Fill => continue,
+            JobKind::Compact | JobKind::Relocate => &mut spent.compact,
+            JobKind::Remove | JobKind::Fill | JobKind::Scrub => continue,
         };
         place.0 += cpu_ns() - before;
         place.1 += 1;

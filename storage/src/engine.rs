@@ -6,6 +6,7 @@
 mod background;
 
 use crate::batch::LogBatch;
+use crate::blob;
 use crate::compaction::filter::Filter;
 use crate::compaction::merging::Merging;
 use crate::compaction::pace::Debt;
@@ -22,6 +23,7 @@ use crate::memtable::Memtable;
 use crate::options::{Options, PlantedBug};
 use crate::poison::Poison;
 use crate::recovery;
+use crate::scrub;
 use crate::shard::Shard;
 use crate::shelf::Shelf;
 use crate::snapshot::Snapshots;
@@ -54,6 +56,7 @@ pub(crate) struct Shared {
     manifest: Mutex<Manifest>,
     next_table: AtomicU64,
     work: Mutex<Work>,
+    pub(crate) scrub: Mutex<scrub::Place>,
     /// How far each shard's background work is behind.
     behind: Vec<Behind>,
     /// Bytes that compactions have to move.
@@ -74,7 +77,12 @@ struct Work {
     /// Compactions that are being carried out, by number.
     merging: BTreeMap<u64, Merging>,
     next_merging: u64,
+    /// Oldest first. One job at a time removes them: a log segment that outlived a later one would
+    /// pass for the damaged end of its stream.
     obsolete: Vec<String>,
+    removing: bool,
+    /// Those who need that no file is removed meanwhile.
+    keepers: usize,
     /// Segments of earlier runs that are still there.
     old_segments: BTreeMap<(u64, u64), OldSegment>,
 }
@@ -128,6 +136,12 @@ pub struct Stats {
     pub pending_bytes: u64,
     /// Compactions that are being carried out.
     pub compactions: usize,
+    /// Blob files of large values.
+    pub blob_files: usize,
+    /// Their bytes.
+    pub blob_bytes: u64,
+    /// Those of them that a table points to.
+    pub blob_live_bytes: u64,
     /// Log segments that are still there, of this and earlier runs.
     pub log_segments: usize,
     /// Their bytes.
@@ -194,6 +208,7 @@ impl Engine {
             manifest: Mutex::new(parts.manifest),
             next_table,
             work: Mutex::new(work),
+            scrub: Mutex::default(),
             streams: parts.streams,
             spares: parts.spares,
             _lock: parts.lock,
@@ -229,10 +244,12 @@ impl Engine {
         if self.shared.poison.is_set() {
             return None;
         }
+        // Before what is to be done: whoever publishes takes them in this order.
+        let blobs = self.shared.manifest().story.blobs.clone();
         let mut work = self.shared.work();
-        let task = if work.obsolete.is_empty() {
+        let task = if work.obsolete.is_empty() || work.removing || work.keepers > 0 {
             let part = work.take_part().or_else(|| {
-                self.shared.begin_merging(&mut work)?;
+                self.shared.begin_merging(&mut work, &blobs)?;
                 work.take_part()
             });
             match part {
@@ -241,6 +258,7 @@ impl Engine {
                 None => return None,
             }
         } else {
+            work.removing = true;
             Task::Remove(std::mem::take(&mut work.obsolete))
         };
         Some(Job::new(self.shared.clone(), task))
@@ -323,6 +341,9 @@ impl Engine {
                 }
             }
         }
+        if let Place::Blob { number, offset } = damage.place {
+            self.shared.shelf.blobs.forgive(number, offset);
+        }
         self.shared.publish(&edits, &removed, Vec::new(), None)
     }
 
@@ -331,6 +352,7 @@ impl Engine {
     pub fn stats(&self) -> Stats {
         let version = self.shared.version.load_full();
         let segments = self.shared.segments();
+        let blobs = self.shared.manifest().story.blobs.clone();
         let (unflushed_memtables, compactions) = {
             let work = self.shared.work();
             (work.flushes.len(), work.merging.len())
@@ -343,6 +365,9 @@ impl Engine {
             unflushed_memtables,
             tables: version.levels.iter().map(Vec::len).collect(),
             table_bytes: (0..version.levels.len()).map(|l| version.level_bytes(l)).collect(),
+            blob_files: blobs.len(),
+            blob_bytes: blobs.values().sum(),
+            blob_live_bytes: blob::live_bytes(&version).values().sum(),
             log_segments: segments.len(),
             log_bytes: segments.iter().map(|(_, bytes, _)| bytes).sum(),
             log_spares: self.shared.spares.ready(),
@@ -393,8 +418,13 @@ impl Shared {
         all
     }
 
+    /// A number that no table or blob file has.
+    pub(crate) fn next_file(&self) -> u64 {
+        self.next_table.fetch_add(1, Ordering::Relaxed)
+    }
+
     pub(crate) fn open_table_writer(&self) -> Result<(u64, TableWriter), Error> {
-        let number = self.next_table.fetch_add(1, Ordering::Relaxed);
+        let number = self.next_file();
         let file = self.disk.create(&table_name(number));
         let file = file.map_err(|e| Error::io("creating a table", &e))?;
         let writer = TableWriter::new(file, self.options.block_bytes, self.options.bloom_bits);
@@ -417,7 +447,17 @@ impl Shared {
     ) -> Result<(), Error> {
         // Held until the version is published: versions succeed each other as edits do.
         let mut manifest = self.manifest();
-        manifest.commit(edits)?;
+        let mut edits = edits.to_vec();
+        let dead = manifest.story.dead_blobs(&edits);
+        edits.extend(dead.iter().map(|number| Edit::RemoveBlob { number: *number }));
+        if self.options.planted(PlantedBug::BlobRemovedEarly) {
+            for name in dead.iter().map(|number| blob::blob_name(*number)) {
+                self.disk.remove(&name).map_err(|e| Error::io("removing a blob file", &e))?;
+            }
+        }
+        manifest.commit(&edits)?;
+        // Whoever reads an older version holds these files open.
+        self.queue_removal(dead.into_iter().map(blob::blob_name));
         manifest.renew(self.disk.as_ref(), self.options.manifest_bytes);
         let next = self.version.load().edited(removed, added, flushed);
         self.take_stock(&next);
@@ -427,7 +467,7 @@ impl Shared {
     }
 
     /// All segments with readable bytes and last sequence (unknown in the newest: the maximum).
-    fn segments(&self) -> Vec<((u64, u64), u64, u64)> {
+    pub(crate) fn segments(&self) -> Vec<((u64, u64), u64, u64)> {
         let work = self.work();
         let old = work.old_segments.iter().map(|(id, s)| (*id, s.bytes, s.last_sequence));
         let mut all: Vec<_> = old.collect();

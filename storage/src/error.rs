@@ -27,6 +27,13 @@ pub enum Error {
         /// What is allowed, in bytes.
         bytes_max: usize,
     },
+    /// What was asked for cannot be done, and asking again would not help. Nothing changed.
+    Refused {
+        /// What, why, and what could be done instead.
+        reason: String,
+    },
+    /// Somebody is just doing something that this would have to wait for; try again.
+    Busy,
     /// The disk refused a read, or a write that threatens no acknowledged data.
     Io {
         /// What was being done.
@@ -95,6 +102,13 @@ pub enum Place {
         /// Byte offset of the block.
         offset: Option<u64>,
     },
+    /// A blob file, whole (`offset` is none) or one block of it.
+    Blob {
+        /// The file's number.
+        number: u64,
+        /// Byte offset of the block.
+        offset: Option<u64>,
+    },
     /// The manifest or CURRENT: nothing can be said about what the store held.
     Manifest,
 }
@@ -136,6 +150,8 @@ impl fmt::Display for Error {
             Self::TooLarge { bytes, bytes_max } => {
                 write!(f, "{bytes} bytes where at most {bytes_max} are allowed")
             }
+            Self::Refused { reason } => write!(f, "{reason}"),
+            Self::Busy => write!(f, "a job of the store is in the way; try again when it is done"),
             Self::Io { what, .. } => write!(f, "{what}"),
         }
     }
@@ -172,6 +188,10 @@ impl fmt::Display for Damage {
                 write!(f, "table {number} damaged at offset {offset}")
             }
             Place::Table { number, offset: None } => write!(f, "table {number} damaged"),
+            Place::Blob { number, offset: Some(offset) } => {
+                write!(f, "blob file {number} damaged at offset {offset}")
+            }
+            Place::Blob { number, offset: None } => write!(f, "blob file {number} damaged"),
             Place::Manifest => write!(f, "manifest damaged"),
         }
     }

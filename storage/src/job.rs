@@ -1,5 +1,6 @@
 //! Jobs: background work handed out whole. Whoever takes one decides which thread runs it.
 
+use crate::blob::{LoadingMerge, Separator, relocate};
 use crate::compaction::choose::{Reason, Work};
 use crate::compaction::merging::{Plan, Written};
 use crate::compaction::run::Rewrite;
@@ -9,7 +10,8 @@ use crate::log::parse_segment_name;
 use crate::manifest::Edit;
 use crate::merge::{Direction, MemtableCursor, Source};
 use crate::options::PlantedBug;
-use crate::table::{self, Table, TableBounds, TablesCursor, table_name};
+use crate::scrub;
+use crate::table::{self, Table, TablesCursor, table_name};
 use crate::tombstones::RangeTombstones;
 use std::collections::BTreeSet;
 use std::io::ErrorKind;
@@ -29,6 +31,8 @@ pub(crate) enum Task {
     Compact(Arc<Plan>, usize),
     Remove(Vec<String>),
     Fill,
+    /// Reads about so many bytes.
+    Scrub(u64),
 }
 
 /// What a job does.
@@ -42,6 +46,10 @@ pub enum JobKind {
     Remove,
     /// Makes a file ready for the log.
     Fill,
+    /// Moves live large values out of a blob file that is mostly dead.
+    Relocate,
+    /// Reads what is at rest and verifies it.
+    Scrub,
 }
 
 /// Told of bytes as they are worked on; see [`Job::run_paced`].
@@ -55,9 +63,11 @@ impl Job {
     /// What it does.
     #[must_use]
     pub fn kind(&self) -> JobKind {
-        match self.task {
+        match &self.task {
             Some(Task::Flush(_)) => JobKind::Flush,
+            Some(Task::Compact(plan, _)) if plan.choice.work == Work::Relocate => JobKind::Relocate,
             Some(Task::Compact(..)) => JobKind::Compact,
+            Some(Task::Scrub(_)) => JobKind::Scrub,
             Some(Task::Fill) => JobKind::Fill,
             Some(Task::Remove(_)) | None => JobKind::Remove,
         }
@@ -93,18 +103,24 @@ impl Job {
             Task::Compact(plan, part) => {
                 let done = match plan.choice.work {
                     Work::Merge => run_part(&shared, plan, *part, progress),
-                    Work::Move | Work::Drop => Ok(Vec::new()),
+                    Work::Relocate => relocate(&shared, plan, progress),
+                    Work::Move | Work::Drop => Ok(Written::default()),
                 };
                 shared.part_ended(plan, *part, done)
             }
             Task::Remove(names) => {
                 let done = remove_files(&shared, names);
-                shared.queue_removal(std::mem::take(names));
+                shared.removal_ended(std::mem::take(names));
                 done
             }
             Task::Fill => {
                 let done = shared.spares.fill();
                 shared.spares.leave();
+                done
+            }
+            Task::Scrub(bytes) => {
+                let done = scrub::run_step(&shared, *bytes);
+                shared.scrub_ended();
                 done
             }
         };
@@ -118,8 +134,9 @@ impl Drop for Job {
         match self.task.take() {
             Some(Task::Flush(flush)) => self.shared.flush_ended(&flush, false),
             Some(Task::Compact(plan, part)) => self.shared.put_back(&plan, part),
-            Some(Task::Remove(names)) => self.shared.queue_removal(names),
+            Some(Task::Remove(names)) => self.shared.removal_ended(names),
             Some(Task::Fill) => self.shared.spares.leave(),
+            Some(Task::Scrub(_)) => self.shared.scrub_ended(),
             None => {}
         }
     }
@@ -134,13 +151,14 @@ fn run_flush(shared: &Shared, flush: &Flush, progress: &mut Progress<'_>) -> Res
     let cuts = shared.flush_cuts(flush.shard, &version);
     let filter = shared.filter();
     let range = shared.ranges[flush.shard].clone();
+    let merge = LoadingMerge { merge: shared.merge.as_ref(), shelf: &shared.shelf };
     let written = rewrite(
         shared,
         Rewrite {
             sources: vec![Source::Memtable(cursor)],
             range: &range,
             tombstones: flush.memtable.all_tombstones(),
-            merge: shared.merge.as_ref(),
+            merge: &merge,
             filter: filter.as_deref(),
             newer: &|_| false,
             // Snapshots taken from now on see everything in these sources alike.
@@ -148,6 +166,7 @@ fn run_flush(shared: &Shared, flush: &Flush, progress: &mut Progress<'_>) -> Res
             reaches_below: &below,
             table_bytes: u64::MAX,
             cuts: &cuts,
+            separator: Separator::new(shared, BTreeSet::new()),
             open: &mut || shared.open_table_writer(),
             progress,
         },
@@ -197,6 +216,7 @@ fn run_part(
         above.any(|(_, t)| !inputs.contains(&t.number) && t.may_hold(key, hash))
     };
     let filter = shared.filter();
+    let merge = LoadingMerge { merge: shared.merge.as_ref(), shelf: &shared.shelf };
     let forgotten = shared.options.planted(PlantedBug::DeletionsForgotten);
     let below = |lower: &[u8], upper: Option<&[u8]>| {
         !forgotten && plan.version.reaches_below(choice.level + 1, lower, upper)
@@ -207,13 +227,14 @@ fn run_part(
             sources,
             range,
             tombstones,
-            merge: shared.merge.as_ref(),
+            merge: &merge,
             filter: filter.as_deref(),
             newer: &newer,
             snapshots,
             reaches_below: &below,
             table_bytes: shared.options.table_bytes,
             cuts: &plan.cuts,
+            separator: Separator::new(shared, BTreeSet::new()),
             open: &mut || shared.open_table_writer(),
             progress,
         },
@@ -225,16 +246,16 @@ fn rewrite(shared: &Shared, rewrite: Rewrite<'_>) -> Result<Written, Error> {
     let mut opened = Vec::new();
     let written = rewrite.run(&mut opened);
     if written.is_err() {
-        discard(shared, opened);
+        discard(shared, opened.into_iter().map(table_name));
     }
     written
 }
 
-/// Tables whose making failed: their space may be what is missing.
-pub(crate) fn discard(shared: &Shared, numbers: impl IntoIterator<Item = u64>) {
-    for name in numbers.into_iter().map(table_name) {
+/// Files whose making failed: their space may be what is missing.
+pub(crate) fn discard(shared: &Shared, names: impl IntoIterator<Item = String>) {
+    for name in names {
         if let Err(e) = shared.disk.remove(&name) {
-            tracing::debug!(%name, error = %e, "an unfinished table stays until the next start");
+            tracing::debug!(%name, error = %e, "an unfinished file stays until the next start");
         }
     }
 }
@@ -258,22 +279,23 @@ pub(crate) fn install_merged(shared: &Shared, plan: &Plan, written: Written) -> 
     Ok(())
 }
 
-/// Makes written tables part of the store; when it fails they are removed.
-fn install(
+/// Makes written files part of the store; when it fails they are removed.
+pub(crate) fn install(
     shared: &Shared,
-    written: Vec<(u64, TableBounds)>,
+    written: Written,
     level: usize,
     removed: &[u64],
     mut edits: Vec<Edit>,
     flushed: Option<(usize, u64)>,
 ) -> Result<(), Error> {
-    let numbers: Vec<u64> = written.iter().map(|(number, _)| *number).collect();
+    let names = written.names();
     let install = || {
-        if !written.is_empty() {
+        if !names.is_empty() {
             shared.disk.sync_dir().map_err(|e| Error::io("syncing the directory", &e))?;
         }
         let mut added = Vec::new();
-        for (number, bounds) in written {
+        edits.extend(written.blobs.iter().map(|&(number, bytes)| Edit::AddBlob { number, bytes }));
+        for (number, bounds) in written.tables {
             let table = shared.open_table(number, bounds.clone())?;
             added.push((level, table));
             edits.push(Edit::AddTable { level, number, bounds });
@@ -284,7 +306,7 @@ fn install(
     let done = install();
     // After a poisoned manifest write the edit may be there: its tables have to stay.
     if done.is_err() && !shared.poison.is_set() {
-        discard(shared, numbers);
+        discard(shared, names);
     }
     done
 }

@@ -50,14 +50,20 @@
 //! Reading order: [`Batch`], [`Shard`], [`Engine`], then `log`, `memtable`, `table`, `recovery`.
 
 mod batch;
+mod blob;
+mod checkpoint;
 mod engine;
+mod export;
 mod fold;
 mod front;
+mod ingest;
+mod inspect;
 mod job;
 mod lookup;
 mod options;
 mod reader;
 mod scan;
+mod scrub;
 mod shard;
 mod snapshot;
 mod sources;
@@ -77,6 +83,7 @@ mod flushed;
 mod manifest;
 mod merge;
 mod recovery;
+mod repair;
 mod version;
 
 mod codec;
@@ -90,19 +97,25 @@ mod poison;
 mod sync;
 
 pub use batch::{Batch, LogBatch, Op, Ops};
+pub use checkpoint::Checkpoint;
 pub use compaction::filter::{Filter, FilterRow, Verdict};
 pub use compaction::pace::{Brake, Debt, Pace};
-pub use disk::{Crash, Disk, DiskFile, FileDisk, MemoryDisk, Survival};
+pub use disk::{Crash, Disk, DiskFile, FileDisk, MemoryDisk, Overlay, Survival};
 pub use engine::{Engine, Stats};
 pub use error::{Damage, Error, OpenError, Place};
+pub use export::{Export, Exported};
 pub use fold::{Folded, Merge, NoMerge};
 pub use front::Store;
+pub use ingest::Ingested;
+pub use inspect::{BlobInfo, TableChange, TableInfo, TableRow, read_table};
 pub use job::{Job, JobKind};
 pub use log::{LogPosition, SyncHandle};
 pub use merge::Direction;
 pub use options::{Options, PlantedBug};
 pub use reader::{Reader, View};
+pub use repair::{Repair, repair};
 pub use scan::Scan;
+pub use scrub::Scrub;
 pub use shard::{Durability, Shard};
 pub use snapshot::Snapshot;
 pub use value::Value;

@@ -34,6 +34,8 @@ pub(crate) struct Story {
     /// Where the streams of earlier runs end: up to there they were written anew and synced, so what
     /// is missing before is damage and no torn tail.
     pub(crate) ends: BTreeMap<u64, Mark>,
+    /// Blob files and their sizes. What of them is live, the tables say.
+    pub(crate) blobs: BTreeMap<u64, u64>,
 }
 
 /// A change of the story.
@@ -46,6 +48,8 @@ pub(crate) enum Edit {
     Damaged { damage: Damage },
     Repaired { damage: Damage },
     StreamEnds { stream: u64, end: Mark },
+    AddBlob { number: u64, bytes: u64 },
+    RemoveBlob { number: u64 },
 }
 
 impl Story {
@@ -67,6 +71,11 @@ impl Story {
                 self.repaired.insert(damage.clone());
             }
             Edit::StreamEnds { stream, end } => drop(self.ends.insert(*stream, *end)),
+            Edit::AddBlob { number, bytes } => {
+                self.blobs.insert(*number, *bytes);
+                self.next_table = self.next_table.max(number + 1);
+            }
+            Edit::RemoveBlob { number } => drop(self.blobs.remove(number)),
         }
     }
 
@@ -84,7 +93,28 @@ impl Story {
         edits.extend(self.repaired.iter().cloned().map(|damage| Edit::Repaired { damage }));
         let ends = self.ends.iter();
         edits.extend(ends.map(|(stream, end)| Edit::StreamEnds { stream: *stream, end: *end }));
+        let blobs = self.blobs.iter();
+        edits.extend(blobs.map(|(number, bytes)| Edit::AddBlob { number: *number, bytes: *bytes }));
         edits
+    }
+
+    /// The blob files into which no table points once `edits` are made.
+    pub(crate) fn dead_blobs(&self, edits: &[Edit]) -> Vec<u64> {
+        let mut numbers: BTreeSet<u64> = self.blobs.keys().copied().collect();
+        let mut tables: BTreeMap<u64, &TableBounds> = BTreeMap::new();
+        tables.extend(self.tables.iter().map(|(number, (_, bounds))| (*number, bounds)));
+        for edit in edits {
+            match edit {
+                Edit::AddTable { number, bounds, .. } => drop(tables.insert(*number, bounds)),
+                Edit::RemoveTable { number } => drop(tables.remove(number)),
+                Edit::AddBlob { number, .. } => drop(numbers.insert(*number)),
+                _ => {}
+            }
+        }
+        for (number, _) in tables.values().flat_map(|bounds| &bounds.blobs) {
+            numbers.remove(number);
+        }
+        numbers.into_iter().collect()
     }
 
     /// True when every change in `range` up to `sequence` is in a table.
@@ -302,13 +332,20 @@ fn manifest_id(number: u64) -> u64 {
 fn encode_edit(edit: &Edit, out: &mut Vec<u8>) {
     match edit {
         Edit::AddTable { level, number, bounds } => {
-            out.push(1);
+            out.push(if bounds.blobs.is_empty() { 1 } else { 20 });
             for v in [*level as u64, *number, bounds.bytes, bounds.last_sequence] {
                 put_varint(out, v);
             }
             put_bytes(out, &bounds.smallest);
             put_bytes(out, &bounds.largest);
             out.push(u8::from(bounds.largest_excluded));
+            if !bounds.blobs.is_empty() {
+                put_varint(out, bounds.blobs.len() as u64);
+                for (number, bytes) in &bounds.blobs {
+                    put_varint(out, *number);
+                    put_varint(out, *bytes);
+                }
+            }
         }
         Edit::RemoveTable { number } => {
             out.push(2);
@@ -337,20 +374,33 @@ fn encode_edit(edit: &Edit, out: &mut Vec<u8>) {
             out.push(7);
             [*stream, end.segment, end.offset].iter().for_each(|v| put_varint(out, *v));
         }
+        Edit::AddBlob { number, bytes } => {
+            out.push(21);
+            [*number, *bytes].iter().for_each(|v| put_varint(out, *v));
+        }
+        Edit::RemoveBlob { number } => {
+            out.push(22);
+            put_varint(out, *number);
+        }
     }
 }
 
 fn decode_edit(rest: &mut &[u8]) -> Option<Edit> {
     Some(match take(rest, 1)?[0] {
-        1 => {
+        kind @ (1 | 20) => {
             let level = usize::try_from(varint(rest)?).ok().filter(|level| *level < LEVELS)?;
             let number = count(rest)?;
             let (bytes_, last_sequence) = (count(rest)?, count(rest)?);
             let (smallest, largest) = (bytes(rest)?.to_vec(), bytes(rest)?.to_vec());
             (smallest <= largest).then_some(())?;
             let largest_excluded = take(rest, 1)? == [1];
+            let mut blobs = Vec::new();
+            for _ in 0..if kind == 20 { varint(rest)? } else { 0 } {
+                blobs.push((varint(rest)?, varint(rest)?));
+            }
+            let bytes = bytes_;
             let bounds =
-                TableBounds { bytes: bytes_, smallest, largest, largest_excluded, last_sequence };
+                TableBounds { bytes, smallest, largest, largest_excluded, last_sequence, blobs };
             Edit::AddTable { level, number, bounds }
         }
         2 => Edit::RemoveTable { number: count(rest)? },
@@ -367,6 +417,8 @@ fn decode_edit(rest: &mut &[u8]) -> Option<Edit> {
             let end = Mark { segment: count(rest)?, offset: count(rest)? };
             Edit::StreamEnds { stream, end }
         }
+        21 => Edit::AddBlob { number: varint(rest)?, bytes: varint(rest)? },
+        22 => Edit::RemoveBlob { number: varint(rest)? },
         _ => return None,
     })
 }
@@ -401,6 +453,11 @@ fn encode_damage(damage: &Damage, out: &mut Vec<u8>) {
             put_varint(out, offset.map_or(0, |offset| offset + 1));
         }
         Place::Manifest => out.push(3),
+        Place::Blob { number, offset } => {
+            out.push(4);
+            put_varint(out, *number);
+            put_varint(out, offset.map_or(0, |offset| offset + 1));
+        }
     }
     put_bytes(out, &damage.lower);
     put_upper(out, damage.upper.as_deref());
@@ -417,6 +474,7 @@ fn decode_damage(rest: &mut &[u8]) -> Option<Damage> {
         },
         2 => Place::Table { number: varint(rest)?, offset: varint(rest)?.checked_sub(1) },
         3 => Place::Manifest,
+        4 => Place::Blob { number: varint(rest)?, offset: varint(rest)?.checked_sub(1) },
         _ => return None,
     };
     Some(Damage { place, lower: bytes(rest)?.to_vec(), upper: upper(rest)? })
@@ -515,6 +573,7 @@ mod tests {
             bytes: 9,
             smallest: b"a".into(),
             largest: b"z".into(),
+            blobs: vec![(9, 1_000), (11, 20)],
             ..TableBounds::default()
         };
         let range = KeyRange { lower: b"".into(), upper: Some(b"m".into()) };
@@ -526,6 +585,11 @@ mod tests {
             .unwrap();
         let end = Mark { segment: 4, offset: 77 };
         manifest.commit(&[Edit::StreamEnds { stream: 3, end }]).unwrap();
+        let blobs = [9, 11, 12].map(|number| Edit::AddBlob { number, bytes: number * 1_000 });
+        assert_eq!(manifest.story.dead_blobs(&blobs), [12], "the others are pointed into");
+        manifest.commit(&blobs).unwrap();
+        manifest.commit(&[Edit::RemoveBlob { number: 12 }]).unwrap();
+        assert_eq!(manifest.story.dead_blobs(&[Edit::RemoveTable { number: 7 }]), [9, 11]);
         manifest
             .commit(&[
                 Edit::AddTable { level: 0, number: 8, bounds },

@@ -41,6 +41,13 @@ pub struct Options {
     pub manifest_bytes: u64,
     /// Bloom filter bits per key.
     pub bloom_bits: usize,
+    /// Values of at least this many bytes are kept in blob files beside the tables; `usize::MAX`:
+    /// none, though what is there stays readable. May differ from run to run.
+    pub large_value_bytes: usize,
+    /// Size at which a blob file is closed.
+    pub blob_file_bytes: u64,
+    /// A blob file of which less than this share is live is written anew, in percent.
+    pub blob_live_percent: u64,
     /// Open although acknowledged data is lost, and report it in [`crate::Engine::damage`].
     pub tolerate_damage: bool,
     /// Faults that a test plants to prove that it would notice them. Empty in production.
@@ -59,6 +66,12 @@ pub enum PlantedBug {
     /// All segments of the log have one id, so that what stands in a file from its former life
     /// proves itself.
     OneSegmentId,
+    /// A blob file goes before the edit is durable that makes it unneeded.
+    BlobRemovedEarly,
+    /// What a blob's checksum says is not looked at.
+    BlobUnchecked,
+    /// An ingested table counts as older than what was there.
+    IngestBelow,
 }
 
 impl Default for Options {
@@ -78,6 +91,9 @@ impl Default for Options {
             parts_max: 4,
             manifest_bytes: 4 << 20,
             bloom_bits: 10,
+            large_value_bytes: 4 << 10,
+            blob_file_bytes: 64 << 20,
+            blob_live_percent: 50,
             tolerate_damage: false,
             planted_bugs: Vec::new(),
         }
@@ -98,6 +114,7 @@ impl Options {
             level1_bytes: 16 << 10,
             deletions_many: 32,
             manifest_bytes: 2 << 10,
+            blob_file_bytes: 16 << 10,
             ..Self::default()
         }
     }
@@ -137,6 +154,11 @@ impl Options {
         }
         if !(1..=64).contains(&self.parts_max) {
             return refuse("parts_max must be between 1 and 64");
+        }
+        if self.large_value_bytes == 0 || self.blob_file_bytes == 0 || self.blob_live_percent > 90 {
+            return refuse(
+                "large_value_bytes and blob_file_bytes must be above 0, blob_live_percent at most 90",
+            );
         }
         if !(1..=18).contains(&self.bloom_bits) {
             return refuse("bloom_bits must be between 1 and 18");

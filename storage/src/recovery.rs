@@ -5,6 +5,7 @@
 //! store opens only if it may, and says what is lost.
 
 use crate::batch::{LogBatch, Op};
+use crate::blob::{Blobs, parse_blob_name};
 use crate::disk::{Disk, read_all, swap_file};
 use crate::engine::{Engine, OldSegment, Parts};
 use crate::error::{Damage, Error, OpenError, Place};
@@ -43,7 +44,8 @@ pub(crate) fn open(
     let names = disk.list().map_err(|e| Error::io("listing the directory", &e))?;
     check_format(disk.as_ref(), &names)?;
     let (mut story, manifest_number) = load_story(disk.as_ref(), &names)?;
-    let shelf = Arc::new(Shelf::new(options.block_cache_bytes));
+    let blobs = Blobs::new(disk.clone(), options.planted(PlantedBug::BlobUnchecked));
+    let shelf = Arc::new(Shelf::new(options.block_cache_bytes, blobs));
     let tables = open_tables(disk.as_ref(), &story, &shelf)?;
     let mut damage: Vec<Damage> = shelf.damage_found().iter().cloned().collect();
     damage.retain(|d| !story.repaired.contains(d));
@@ -167,6 +169,7 @@ fn is_ours(name: &str) -> bool {
     parse_table_name(name).is_some()
         || parse_segment_name(name).is_some()
         || parse_manifest_name(name).is_some()
+        || parse_blob_name(name).is_some()
         || name == "CURRENT"
 }
 
@@ -180,7 +183,9 @@ fn load_story(disk: &dyn Disk, names: &[String]) -> Result<(Story, u64), OpenErr
         Ok(None) => {
             // The first start may have died before CURRENT; then there is nothing else.
             let data = |name: &String| {
-                parse_table_name(name).is_some() || parse_segment_name(name).is_some()
+                parse_table_name(name).is_some()
+                    || parse_segment_name(name).is_some()
+                    || parse_blob_name(name).is_some()
             };
             if names.iter().any(data) {
                 return Err(lost());
@@ -198,6 +203,11 @@ fn open_tables(
     story: &Story,
     shelf: &Arc<Shelf>,
 ) -> Result<Vec<(usize, Arc<Table>)>, OpenError> {
+    for damage in &story.repaired {
+        if let Place::Blob { number, offset } = damage.place {
+            shelf.blobs.forgive(number, offset);
+        }
+    }
     let mut tables = Vec::new();
     for (number, (level, bounds)) in &story.tables {
         let table = match disk.open(&table_name(*number)) {
@@ -220,6 +230,7 @@ fn open_tables(
                 table.forgive(offset);
             }
         }
+        table.report_missing_blobs();
         tables.push((*level, Arc::new(table)));
     }
     Ok(tables)
@@ -236,7 +247,8 @@ fn streams(names: &[String]) -> BTreeMap<u64, Vec<u64>> {
 }
 
 fn next_table(story: &Story, names: &[String]) -> u64 {
-    let used = names.iter().filter_map(|name| parse_table_name(name)).max().unwrap_or(0);
+    let number = |name: &String| parse_table_name(name).or_else(|| parse_blob_name(name));
+    let used = names.iter().filter_map(number).max().unwrap_or(0);
     story.next_table.max(used + 1)
 }
 
@@ -244,6 +256,7 @@ fn next_table(story: &Story, names: &[String]) -> u64 {
 fn remove_leftovers(disk: &dyn Disk, story: &Story, manifest: u64, names: &[String]) {
     for name in names {
         let orphan = parse_table_name(name).is_some_and(|n| !story.tables.contains_key(&n))
+            || parse_blob_name(name).is_some_and(|n| !story.blobs.contains_key(&n))
             || parse_manifest_name(name).is_some_and(|n| n != manifest)
             || name.ends_with(".tmp");
         if orphan && let Err(e) = disk.remove(name) {

@@ -1,12 +1,13 @@
 //! Scan: the rows of a shard in order, as one reader sees them.
 //!
-//! Most rows are one change in one table: those are lent as they stand, without a copy. The others
-//! are resolved as a point read would. Rows under a range deletion are not walked one by one.
+//! Most rows are one change in one table: those are lent as they stand, without a copy, unless they
+//! stand elsewhere. The others are resolved as a point read would. Rows under a range deletion are not walked one by one.
 
 use crate::error::Error;
 use crate::fold::Merge;
 use crate::key::Kind;
 use crate::merge::{Direction, Found, Merged};
+use crate::shelf::{Resolved, Shelf};
 use crate::tombstones::{RangeTombstones, Stretch};
 use crate::value::{Bytes, Outcome, Resolver, Value};
 
@@ -18,7 +19,8 @@ const HIDDEN_BEFORE_SKIP: u32 = 4;
 pub struct Scan<'a> {
     rows: Merged<'a>,
     covers: Covers<'a>,
-    merge: &'a dyn Merge,
+    pub(crate) merge: &'a dyn Merge,
+    shelf: &'a Shelf,
     bound: u64,
     /// The row lent last stands at the head of `rows`: go past it first.
     lent: bool,
@@ -45,12 +47,14 @@ impl<'a> Scan<'a> {
         tombstones: Vec<&'a RangeTombstones>,
         direction: Direction,
         merge: &'a dyn Merge,
+        shelf: &'a Shelf,
         bound: u64,
     ) -> Self {
         Self {
             rows,
             covers: Covers::new(tombstones, direction, bound),
             merge,
+            shelf,
             bound,
             lent: false,
             hidden: 0,
@@ -89,7 +93,7 @@ impl<'a> Scan<'a> {
         }
         while let Some(key) = self.rows.head() {
             let cover = self.covers.over(key);
-            if let Some((tag, _)) = self.rows.only() {
+            if let Some((tag, value)) = self.rows.only() {
                 let past = tag.sequence() <= self.bound;
                 let covered = tag.sequence() < cover;
                 match tag.kind() {
@@ -99,9 +103,24 @@ impl<'a> Scan<'a> {
                         continue;
                     }
                     Some(Kind::Put) => {
-                        self.lent = true;
+                        let resolved = self.shelf.resolve(value, key)?;
                         self.hidden = 0;
-                        return Ok(Some(Shown::Head));
+                        let value = match resolved {
+                            Resolved::AsItIs => {
+                                self.lent = true;
+                                return Ok(Some(Shown::Head));
+                            }
+                            Resolved::Value(value) => Some(value),
+                            Resolved::Absent => None,
+                        };
+                        self.key.clear();
+                        self.key.extend_from_slice(key);
+                        self.rows.advance()?;
+                        if let Some(value) = value {
+                            self.stored = Some(Bytes::Owned(value));
+                            return Ok(Some(Shown::Stored));
+                        }
+                        continue;
                     }
                     Some(Kind::Delete) => {
                         self.rows.advance()?;
@@ -119,7 +138,7 @@ impl<'a> Scan<'a> {
                     break;
                 }
             }
-            match resolver.outcome(&self.key, self.merge, &mut self.folded)? {
+            match resolver.outcome(&self.key, self.merge, self.shelf, &mut self.folded)? {
                 Outcome::Nothing => self.pass_covered(covered)?,
                 Outcome::Stored(bytes) => {
                     self.stored = Some(bytes);

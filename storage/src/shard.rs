@@ -2,8 +2,10 @@
 
 use crate::batch::Batch;
 use crate::compaction::pace::Debt;
+use crate::disk::DiskFile;
 use crate::engine::Shared;
 use crate::error::Error;
+use crate::fold::Merge;
 use crate::key::KeyRange;
 use crate::log::{LogPosition, LogWriter, SyncHandle};
 use crate::memtable::{Active, Retired};
@@ -12,7 +14,7 @@ use crate::reader::{Published, Reader};
 use crate::scan::Scan;
 use crate::snapshot::{Snapshot, Snapshots};
 use crate::sources::Sources;
-use crate::table;
+use crate::table::{self, TableWriter};
 use crate::value::Value;
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -308,6 +310,41 @@ impl Shard {
         }
         let published = self.published.as_ref().expect("set above");
         Reader::new(published.clone(), self.range.clone())
+    }
+
+    pub(crate) fn range(&self) -> &KeyRange {
+        &self.range
+    }
+
+    pub(crate) fn merge(&self) -> &dyn Merge {
+        self.shared.merge.as_ref()
+    }
+
+    pub(crate) fn next_sequence(&self) -> u64 {
+        self.log.next_sequence()
+    }
+
+    /// A writer of tables with this store's options, on any file.
+    pub(crate) fn table_writer(&self, file: Arc<dyn DiskFile>) -> TableWriter {
+        let options = &self.shared.options;
+        TableWriter::new(file, options.block_bytes, options.bloom_bits)
+    }
+
+    /// Brings everything applied into the log and into tables, on this thread.
+    pub(crate) fn flush_all(&mut self) -> Result<(), Error> {
+        self.commit()?;
+        self.rotate();
+        self.shared.flush_shard(self.number)?;
+        self.refresh();
+        Ok(())
+    }
+
+    /// The next change gets at least this sequence: what is below is in tables.
+    pub(crate) fn skip_to(&mut self, sequence: u64) {
+        // The tables first: readers see what came with them once the sequence is raised, all at once.
+        self.refresh();
+        self.log.skip_to(sequence);
+        self.publish();
     }
 
     fn take_view(&mut self) {

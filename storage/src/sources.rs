@@ -41,7 +41,7 @@ impl Sources {
     pub(crate) fn get(&self, key: &[u8], bound: u64) -> Result<Option<Value<'_>>, Error> {
         let mut resolver = Resolver::new(bound);
         self.resolve(key, &mut resolver)?;
-        resolver.finish(key, self.shared.merge.as_ref())
+        resolver.finish(key, self.shared.merge.as_ref(), &self.shared.shelf)
     }
 
     pub(crate) fn get_many<K: AsRef<[u8]>>(
@@ -61,7 +61,8 @@ impl Sources {
         open.sort_unstable_by_key(|(key, _)| *key);
         self.tables().resolve_many(&mut open)?;
         for (i, (key, resolver)) in keys.iter().zip(resolvers).enumerate() {
-            f(i, resolver.finish(key.as_ref(), self.shared.merge.as_ref())?.as_deref());
+            let (merge, shelf) = (self.shared.merge.as_ref(), &self.shared.shelf);
+            f(i, resolver.finish(key.as_ref(), merge, shelf)?.as_deref());
         }
         Ok(())
     }
@@ -92,7 +93,8 @@ impl Sources {
         tombstones.retain(|t| !t.is_empty());
         let rows = Merged::new(sources, direction);
         let merge = self.shared.merge.as_ref();
-        Ok(Scan::new(rows, tombstones, direction, merge, bound))
+        let shelf = &self.shared.shelf;
+        Ok(Scan::new(rows, tombstones, direction, merge, shelf, bound))
     }
 
     fn tables(&self) -> Tables<'_> {

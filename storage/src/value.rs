@@ -1,9 +1,12 @@
 //! Values handed out, and how a reader finds out what a key's value is.
 
+use crate::blob::escape;
 use crate::error::Error;
 use crate::fold::{Folded, Merge};
 use crate::key::{Kind, Tag};
+use crate::shelf::{Resolved, Shelf};
 use crate::table::Slice;
+use std::borrow::Cow;
 use std::fmt;
 use std::io::ErrorKind;
 use std::ops::Deref;
@@ -31,6 +34,15 @@ impl Value<'_> {
 }
 
 impl Bytes<'_> {
+    /// The value of a change of this kind as a table holds it.
+    pub(crate) fn held(&self, kind: Kind) -> Cow<'_, [u8]> {
+        match self {
+            Self::Borrowed(bytes) if kind == Kind::Put => escape(bytes),
+            Self::Owned(bytes) if kind == Kind::Put => escape(bytes),
+            other => Cow::Borrowed(other.bytes()),
+        }
+    }
+
     pub(crate) fn bytes(&self) -> &[u8] {
         match self {
             Self::Borrowed(bytes) => bytes,
@@ -136,9 +148,14 @@ impl<'a> Resolver<'a> {
     }
 
     /// The value that `key` has.
-    pub(crate) fn finish(self, key: &[u8], merge: &dyn Merge) -> Result<Option<Value<'a>>, Error> {
+    pub(crate) fn finish(
+        self,
+        key: &[u8],
+        merge: &dyn Merge,
+        shelf: &Shelf,
+    ) -> Result<Option<Value<'a>>, Error> {
         let mut folded = Vec::new();
-        Ok(match self.outcome(key, merge, &mut folded)? {
+        Ok(match self.outcome(key, merge, shelf, &mut folded)? {
             Outcome::Nothing => None,
             Outcome::Stored(bytes) => Some(Value(bytes)),
             Outcome::Folded => Some(Value(Bytes::Owned(folded))),
@@ -147,14 +164,23 @@ impl<'a> Resolver<'a> {
 
     /// The value that `key` has; where it had to be computed it is put into `folded`.
     pub(crate) fn outcome(
-        self,
+        mut self,
         key: &[u8],
         merge: &dyn Merge,
+        shelf: &Shelf,
         folded: &mut Vec<u8>,
     ) -> Result<Outcome<'a>, Error> {
         if self.unknown_kind {
             let what = "a table holds a kind of change that this version does not know".to_owned();
             return Err(Error::Io { what, kind: ErrorKind::InvalidData });
+        }
+        // Only what comes from a table may stand elsewhere.
+        if let Some(Bytes::Block(slice)) = &self.base {
+            match shelf.resolve(slice.bytes(), key)? {
+                Resolved::AsItIs => {}
+                Resolved::Value(value) => self.base = Some(Bytes::Owned(value)),
+                Resolved::Absent => self.base = None,
+            }
         }
         let stored = |base: Option<Bytes<'a>>| base.map_or(Outcome::Nothing, Outcome::Stored);
         if self.operands.is_empty() {

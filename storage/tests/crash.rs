@@ -2,7 +2,7 @@
 //!
 //! Promise: what was acknowledged as durable is there afterwards, what was never written is not.
 
-use crate::fixture::{Chance, Rows, Store, options};
+use crate::fixture::{Chance, Rows, Store, external, options};
 use ringdb_storage::{Batch, Crash, Durability, MemoryDisk, Options, PlantedBug, Survival};
 use std::collections::BTreeMap;
 
@@ -31,6 +31,8 @@ impl Ledger {
 /// Works on the store until the power fails or the work is done; the ledger says what was promised.
 fn work(disk: &MemoryDisk, options: Options, seed: u64, ledger: &mut Ledger) {
     let mut chance = Chance(seed);
+    let mut other_chance = Chance(seed ^ 0xf11e5);
+    let ingests = options.large_value_bytes < usize::MAX;
     let Ok(mut store) = Store::open(disk, options) else { return };
     for step in 0..120u32 {
         let key = chance.key(20);
@@ -76,6 +78,22 @@ fn work(disk: &MemoryDisk, options: Options, seed: u64, ledger: &mut Ledger) {
         };
         if worked.is_err() {
             return;
+        }
+        if ingests && other_chance.below(15) == 0 {
+            let rows: BTreeMap<Vec<u8>, Vec<u8>> = (0..3)
+                .map(|_| {
+                    let value = format!("{step} ingested {}", "i".repeat(30));
+                    (other_chance.key(20), value.into_bytes())
+                })
+                .collect();
+            rows.iter().for_each(|(key, value)| ledger.note(key, Some(value.clone())));
+            let (files, names) = external(rows.iter());
+            if store.engine.ingest(&mut store.shards, &files, &names).is_err() {
+                return;
+            }
+            // It brings everything before it into tables.
+            ledger.written = ledger.latest();
+            ledger.synced = ledger.latest();
         }
     }
 }
@@ -156,17 +174,27 @@ const FATES: [Crash; 5] = [
 
 /// Crashes at sync `number` in every way; the violations found, and whether the work ended before.
 fn crash_at(number: u64, seed: u64, bugs: &[PlantedBug]) -> (Vec<String>, bool) {
+    crash_with(&small(bugs.to_vec()), number, seed)
+}
+
+/// With large values beside the tables, and files that are ingested.
+fn crash_with_files_at(number: u64, seed: u64, bugs: &[PlantedBug]) -> (Vec<String>, bool) {
+    let options = Options { large_value_bytes: 40, blob_file_bytes: 400, ..small(bugs.to_vec()) };
+    crash_with(&options, number, seed)
+}
+
+fn crash_with(options: &Options, number: u64, seed: u64) -> (Vec<String>, bool) {
     let disk = MemoryDisk::new(seed);
     disk.power_fails_at_sync(number);
     let mut ledger = Ledger::default();
-    work(&disk, small(bugs.to_vec()), seed, &mut ledger);
+    work(&disk, options.clone(), seed, &mut ledger);
     let over = !disk.power_is_off();
     let mut violations = Vec::new();
     for (i, fate) in FATES.into_iter().enumerate() {
         let fork = disk.fork(seed * 1000 + number * 10 + i as u64);
         fork.crash(fate);
         let shards = 1 + (number as usize + i) % 2;
-        if let Some(v) = violation(&fork, &ledger, fate, shards, bugs) {
+        if let Some(v) = violation(&fork, &ledger, fate, shards, &options.planted_bugs) {
             violations.push(format!("seed {seed}, sync {number}, {fate:?}: {v}"));
         }
     }
@@ -202,5 +230,29 @@ fn frames_of_a_file_s_former_life_are_caught_when_they_are_believed() {
     let caught = (0..10).any(|seed| {
         (0..60).any(|number| !crash_at(number, seed, &[PlantedBug::OneSegmentId]).0.is_empty())
     });
+    assert!(caught);
+}
+
+#[test]
+fn large_values_and_ingested_files_survive_a_crash_at_every_sync_point() {
+    let mut points = 0;
+    for seed in 100..116 {
+        for number in 0.. {
+            let (violations, over) = crash_with_files_at(number, seed, &[]);
+            assert!(violations.is_empty(), "{violations:#?}");
+            points += 1;
+            if over {
+                break;
+            }
+        }
+    }
+    assert!(points > 800, "only {points} crash points");
+}
+
+#[test]
+fn a_blob_file_that_goes_too_early_is_caught() {
+    let bug = [PlantedBug::BlobRemovedEarly];
+    let caught = (100..104)
+        .any(|seed| (0..120).any(|number| !crash_with_files_at(number, seed, &bug).0.is_empty()));
     assert!(caught);
 }

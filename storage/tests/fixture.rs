@@ -1,7 +1,8 @@
 //! What the stories share: a merge that appends, a seeded chance, a store on a memory disk.
 
 use ringdb_storage::{
-    Batch, Disk, Engine, Error, Folded, Job, MemoryDisk, Merge, OpenError, Options, Shard,
+    Batch, Disk, Durability, Engine, Error, Export, Folded, Job, MemoryDisk, Merge, OpenError,
+    Options, Shard,
 };
 use std::sync::Arc;
 
@@ -116,4 +117,18 @@ pub(crate) fn put(key: &[u8], value: &[u8]) -> Batch {
     let mut batch = Batch::new();
     batch.put(key, value);
     batch
+}
+
+/// Table files that hold these rows, as another store would export them.
+pub(crate) fn external<'a>(
+    rows: impl Iterator<Item = (&'a Vec<u8>, &'a Vec<u8>)>,
+) -> (MemoryDisk, Vec<String>) {
+    let mut other = Store::open(&MemoryDisk::new(1), options(1)).unwrap();
+    let mut batch = Batch::new();
+    rows.for_each(|(key, value)| batch.put(key, value));
+    other.shards[0].apply(&batch, Durability::Buffered).unwrap();
+    let files = MemoryDisk::new(2);
+    let how = Export { first_number: 1, file_bytes: 1 << 10, whole_prefix_bytes: 0 };
+    let exported = other.shards[0].export(b"", None, None, &files, &how).unwrap();
+    (files, exported.into_iter().map(|file| file.name).collect())
 }

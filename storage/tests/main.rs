@@ -2,9 +2,12 @@
 
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
 
+mod blobs;
+mod checkpoint;
 mod compaction;
 mod crash;
 mod damage;
+mod export;
 mod faults;
 mod filtered;
 mod fixture;
@@ -12,5 +15,7 @@ mod foreign;
 mod front;
 mod fuzz;
 mod model;
+mod repair;
 mod spares;
 mod stories;
+mod storm;

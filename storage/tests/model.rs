@@ -1,8 +1,9 @@
 //! The store against a BTreeMap: random changes, reads both ways, snapshots, reopens.
 
-use crate::fixture::{Append, Chance, Store, options};
+use crate::fixture::{Append, Chance, Store, external, options};
 use ringdb_storage::{
-    Batch, Crash, Direction, Durability, Folded, Job, MemoryDisk, Merge, Op, Snapshot,
+    Batch, Crash, Direction, Durability, Folded, Job, JobKind, MemoryDisk, Merge, Op, Options,
+    PlantedBug, Snapshot,
 };
 use std::collections::BTreeMap;
 
@@ -83,6 +84,7 @@ fn random_batch(chance: &mut Chance, lower: &[u8], upper: &[u8]) -> Batch {
 }
 
 struct Run {
+    seed: u64,
     chance: Chance,
     disk: MemoryDisk,
     store: Store,
@@ -93,6 +95,19 @@ struct Run {
     open: Vec<Job>,
 }
 
+/// From this seed on large values stand beside the tables, files are ingested, and so on.
+const FILES_FROM: u64 = 10_000;
+
+/// Options that differ from run to run.
+fn some_options(seed: u64, chance: &mut Chance) -> Options {
+    let options = options(1 + chance.below(4) as usize);
+    if seed < FILES_FROM {
+        return options;
+    }
+    let large_value_bytes = [1, 20, 40, usize::MAX][chance.below(4) as usize];
+    Options { large_value_bytes, blob_file_bytes: 700, ..options }
+}
+
 fn bounds(store: &Store, shard: usize) -> (Vec<u8>, Vec<u8>) {
     let splits = &store.options.splits;
     let lower = if shard == 0 { Vec::new() } else { splits[shard - 1].clone() };
@@ -100,11 +115,54 @@ fn bounds(store: &Store, shard: usize) -> (Vec<u8>, Vec<u8>) {
 }
 
 impl Run {
-    fn new(seed: u64) -> Self {
+    fn new(seed: u64, planted_bugs: Vec<PlantedBug>) -> Self {
         let mut chance = Chance(seed);
         let disk = MemoryDisk::new(seed);
-        let store = Store::open(&disk, options(1 + chance.below(4) as usize)).unwrap();
-        Self { chance, disk, store, model: Model::new(), past: Vec::new(), open: Vec::new() }
+        let options = Options { planted_bugs, ..some_options(seed, &mut chance) };
+        let store = Store::open(&disk, options).unwrap();
+        let (model, past, open) = (Model::new(), Vec::new(), Vec::new());
+        Self { seed, chance, disk, store, model, past, open }
+    }
+
+    /// Files of another store become part of this one: as if all their rows were put now.
+    fn ingest(&mut self) {
+        let mut rows = BTreeMap::new();
+        for i in 0..=self.chance.below(20) {
+            let value = vec![b'0' + (i % 10) as u8; self.chance.below(80) as usize];
+            rows.insert(self.chance.key(100), value);
+        }
+        let (files, names) = external(rows.iter());
+        // A flush that somebody has would be in the way.
+        for job in self.open.extract_if(.., |job| job.kind() == JobKind::Flush) {
+            job.run().unwrap();
+        }
+        self.store.engine.ingest(&mut self.store.shards, &files, &names).unwrap();
+        for (key, value) in rows {
+            self.model.insert(key, Cell { base: Some(value), operands: Vec::new() });
+        }
+    }
+
+    /// A checkpoint opens as a store that holds what was committed.
+    fn checkpoint(&mut self) {
+        for shard in &mut self.store.shards {
+            shard.commit().unwrap();
+        }
+        let target = MemoryDisk::new(self.seed);
+        self.store.engine.checkpoint(&target).unwrap();
+        let shards = 1 + self.chance.below(4) as usize;
+        let copy = Store::open(&target, options(shards)).unwrap();
+        let rows = copy.shards.iter().flat_map(|shard| {
+            shard.scan(b"", None, Direction::Forward, None).unwrap().map(Result::unwrap)
+        });
+        assert_eq!(rows.collect::<Vec<_>>(), visible(&self.model), "checkpoint");
+    }
+
+    fn scrub(&mut self) {
+        if let Some(job) = self.store.engine.scrub_step(1 + self.chance.below(5_000)) {
+            job.run().unwrap();
+        }
+        assert_eq!(self.store.engine.damage(), []);
+        assert_eq!(self.store.engine.scrub().bad_blocks, 0);
     }
 
     fn step(&mut self) {
@@ -142,6 +200,11 @@ impl Run {
                 self.past.swap_remove(i);
             }
             96 => self.reopen(),
+            97 if self.seed >= FILES_FROM => match self.chance.below(3) {
+                0 => self.ingest(),
+                1 => self.checkpoint(),
+                _ => self.scrub(),
+            },
             _ => self.check(),
         }
         for shard in &mut self.store.shards {
@@ -158,8 +221,8 @@ impl Run {
             shard.commit().unwrap();
         }
         self.disk.crash(Crash::ProcessKill);
-        let shards = 1 + self.chance.below(4) as usize;
-        self.store = Store::open(&self.disk, options(shards)).unwrap();
+        let options = some_options(self.seed, &mut self.chance);
+        self.store = Store::open(&self.disk, options).unwrap();
         self.check();
     }
 
@@ -240,13 +303,31 @@ impl Run {
 #[test]
 fn the_store_behaves_like_a_sorted_map_whatever_happens_inside() {
     for seed in (0..150).chain([1333]) {
-        let mut run = Run::new(seed);
-        let outcome = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
-            for _ in 0..600 {
-                run.step();
-            }
-            run.check();
-        }));
-        assert!(outcome.is_ok(), "seed {seed}");
+        assert!(holds(seed, Vec::new()), "seed {seed}");
     }
+}
+
+#[test]
+fn with_large_values_ingests_checkpoints_and_scrubs_it_still_does() {
+    for seed in FILES_FROM..FILES_FROM + 150 {
+        assert!(holds(seed, Vec::new()), "seed {seed}");
+    }
+}
+
+#[test]
+fn an_ingested_file_that_counts_as_older_than_what_was_there_is_caught() {
+    let bug = vec![PlantedBug::IngestBelow];
+    assert!((FILES_FROM..FILES_FROM + 20).any(|seed| !holds(seed, bug.clone())));
+}
+
+/// Whether a run from `seed` finds nothing wrong.
+fn holds(seed: u64, planted_bugs: Vec<PlantedBug>) -> bool {
+    let outcome = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
+        let mut run = Run::new(seed, planted_bugs);
+        for _ in 0..600 {
+            run.step();
+        }
+        run.check();
+    }));
+    outcome.is_ok()
 }

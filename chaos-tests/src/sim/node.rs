@@ -136,6 +136,8 @@ pub fn options(profile: &Profile) -> Options {
         log_segment_bytes: profile.memtable_bytes as u64,
         log_retain_bytes: profile.log_retain_bytes,
         tolerate_damage: false,
+        // Every second seed keeps nearly all values beside the tables.
+        large_value_bytes: if profile.seed % 2 == 1 { 20 } else { usize::MAX },
         planted_bugs: profile.storage_bugs.clone(),
         ..Options::small()
     }

@@ -83,6 +83,18 @@ pub const KEYS: &[Key] = &[
         "0",
         "Read by compactions that are not behind; 0: no limit",
     ),
+    key(
+        "engine.large_value_bytes",
+        Shape::Number,
+        "4096",
+        "Values from this size on stand beside the tables; 0: none",
+    ),
+    key(
+        "engine.scrub_bytes_per_second",
+        Shape::Number,
+        "1048576",
+        "How fast what is at rest is read again and verified; 0: not at all",
+    ),
     key("log.level", Shape::Text, "info", "error, warn, info, debug, or per-module directives"),
 ];
 

@@ -90,6 +90,10 @@ pub struct Engine {
     pub block_cache_bytes: usize,
     /// Bytes a second that compactions may read while they are not behind; 0: no limit.
     pub merge_rate: u64,
+    /// Values from this size on stand beside the tables; `usize::MAX`: none.
+    pub large_value_bytes: usize,
+    /// How fast what is at rest is verified; 0: not at all.
+    pub scrub_bytes_per_second: u64,
 }
 
 impl Config {
@@ -153,6 +157,11 @@ impl Config {
                 log_retain_bytes: read.number("engine.log_retain_bytes", 0, 1 << 50)?,
                 block_cache_bytes: read.number("engine.block_cache_bytes", 0, 1 << 40)? as usize,
                 merge_rate: read.number("engine.compaction_bytes_per_second", 0, 1 << 40)?,
+                large_value_bytes: match read.number("engine.large_value_bytes", 0, 1 << 30)? {
+                    0 => usize::MAX,
+                    bytes => bytes as usize,
+                },
+                scrub_bytes_per_second: read.number("engine.scrub_bytes_per_second", 0, 1 << 40)?,
             },
             log_level: read.text("log.level")?,
             file: None,

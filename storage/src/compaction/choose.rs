@@ -31,6 +31,8 @@ pub(crate) enum Reason {
     Size,
     /// They are full of deletions.
     Deletions,
+    /// They point into a blob file that is mostly dead.
+    Sparse,
 }
 
 /// Tables to be merged into `level`.
@@ -56,6 +58,8 @@ pub(crate) enum Work {
     Move,
     /// Read them all and write them anew.
     Merge,
+    /// Write the only one anew as it is, but for large values that move.
+    Relocate,
 }
 
 /// What a choice that somebody works on has taken.
@@ -91,7 +95,10 @@ impl Choice {
 
     pub(crate) fn claim(&self) -> Claim {
         let tables = self.inputs().map(|t| t.number).collect();
-        let bytes = if self.work == Work::Merge { self.bytes() } else { 0 };
+        let bytes = match self.work {
+            Work::Merge | Work::Relocate => self.bytes(),
+            Work::Drop | Work::Move => 0,
+        };
         Claim { tables, level: self.level, hull: hull(self.inputs()), bytes }
     }
 }
@@ -366,6 +373,12 @@ impl Situation<'_> {
         });
         let free = choice.inputs().all(|t| self.is_free(t));
         (free && passes && alone && self.has_room(&choice)).then_some(choice)
+    }
+
+    /// `table` of `level`, to be written anew so that its large values move, if that can be done now.
+    pub(crate) fn relocated(&self, level: usize, table: &Arc<Table>) -> Option<Choice> {
+        let choice = self.merged_into(Reason::Sparse, level, level, vec![table.clone()])?;
+        Some(Choice { work: Work::Relocate, ..choice })
     }
 
     /// The tables of `level`, not 0, that speak of keys in `lower..upper`.

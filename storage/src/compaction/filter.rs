@@ -9,7 +9,8 @@
 pub struct FilterRow<'a> {
     /// The key.
     pub key: &'a [u8],
-    /// Its value, with all merges folded that are known here.
+    /// Its value, with all merges folded that are known here. A large one is read for this from
+    /// where it stands.
     pub value: &'a [u8],
     /// Sequence of the newest change in it.
     pub sequence: u64,

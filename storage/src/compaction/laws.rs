@@ -66,9 +66,11 @@ impl Toy {
             largest: key(*last),
             largest_excluded: false,
             last_sequence: rows.values().map(|(s, _)| *s).max().unwrap_or(0),
+            blobs: Vec::new(),
         };
         let deletions = rows.values().filter(|(_, deleted)| *deleted).count() as u64;
-        let counts = TableCounts { entries: rows.len() as u64, deletions, ranges: 0 };
+        let counts =
+            TableCounts { entries: rows.len() as u64, deletions, ..TableCounts::default() };
         self.rows.insert(number, rows);
         Arc::new(Table::hollow(number, bounds, counts))
     }
@@ -95,7 +97,8 @@ impl Toy {
         self.version = self.version.edited(&[], vec![(0, table)], None);
     }
 
-    fn begin(&mut self, free_bytes: Option<u64>) -> bool {
+    /// `moved`: the place of a table of which large values are to be moved.
+    fn begin(&mut self, free_bytes: Option<u64>, moved: Option<usize>) -> bool {
         let claims: Vec<Claim> = self.running.iter().map(|(_, claim)| claim.clone()).collect();
         let situation = Situation {
             version: &self.version,
@@ -104,7 +107,11 @@ impl Toy {
             oldest_snapshot: None,
             free_bytes,
         };
-        let Some(choice) = choose(&situation) else { return false };
+        let chosen = match moved.and_then(|moved| self.version.tables().nth(moved)) {
+            Some((level, table)) => situation.relocated(level, table),
+            None => choose(&situation),
+        };
+        let Some(choice) = chosen else { return false };
         let claim = choice.claim();
         for (_, other) in &self.running {
             let shared: Vec<_> = claim.tables.intersection(&other.tables).collect();
@@ -125,6 +132,10 @@ impl Toy {
         let mut added = Vec::new();
         match choice.work {
             Work::Drop => unreachable!("there are no range deletions here"),
+            Work::Relocate => {
+                let rows = self.rows[&choice.upper[0].number].clone();
+                added.push((choice.level, self.table(rows)));
+            }
             Work::Move => added.extend(choice.upper.iter().map(|t| (choice.level, t.clone()))),
             Work::Merge => {
                 let mut merged: BTreeMap<u64, (u64, bool)> = BTreeMap::new();
@@ -192,7 +203,8 @@ fn any_number_of_choices_at_once_in_any_order_keeps_the_store_in_order() {
                 0..4 => toy.flush(chance),
                 4..8 => {
                     let free = (chance.below(4) == 0).then(|| chance.below(3000));
-                    if toy.begin(free) {
+                    let moved = (chance.below(4) == 0).then(|| chance.below(20) as usize);
+                    if toy.begin(free, moved) {
                         let (choice, _) = toy.running.last().expect("just begun");
                         bottoms.push(toy.bottoms(choice));
                         together = together.max(toy.running.len());
@@ -209,7 +221,7 @@ fn any_number_of_choices_at_once_in_any_order_keeps_the_store_in_order() {
         // Nothing is written any more: it comes to rest, with every level as large as it may be.
         let mut steps = 0;
         loop {
-            while toy.begin(None) {
+            while toy.begin(None, None) {
                 let (choice, _) = toy.running.last().expect("just begun");
                 bottoms.push(toy.bottoms(choice));
             }

@@ -2,14 +2,39 @@
 //!
 //! Promise: all parts become part of the store at once, or none of them does.
 
+use crate::blob::blob_name;
 use crate::compaction::choose::{Choice, Claim};
 use crate::key::KeyRange;
-use crate::table::TableBounds;
+use crate::table::{TableBounds, table_name};
 use crate::version::Version;
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
-/// Tables that were written, by key: their numbers and bounds.
-pub(crate) type Written = Vec<(u64, TableBounds)>;
+/// What was written and is not yet part of the store.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(crate) struct Written {
+    /// By key: their numbers and bounds.
+    pub(crate) tables: Vec<(u64, TableBounds)>,
+    /// Blob files: their numbers and bytes.
+    pub(crate) blobs: Vec<(u64, u64)>,
+}
+
+impl Written {
+    /// The names of its files.
+    pub(crate) fn names(&self) -> Vec<String> {
+        let tables = self.tables.iter().map(|(number, _)| table_name(*number));
+        tables.chain(self.blobs.iter().map(|(number, _)| blob_name(*number))).collect()
+    }
+
+    /// What all of `parts` wrote, in their order.
+    fn of_parts(parts: impl Iterator<Item = Self>) -> Self {
+        parts.fold(Self::default(), |mut all, part| {
+            all.tables.extend(part.tables);
+            all.blobs.extend(part.blobs);
+            all
+        })
+    }
+}
 
 /// What all parts of a merging look at.
 pub(crate) struct Plan {
@@ -20,6 +45,8 @@ pub(crate) struct Plan {
     pub(crate) parts: Vec<KeyRange>,
     /// Keys at which its tables are cut.
     pub(crate) cuts: Vec<Vec<u8>>,
+    /// Blob files that its tables shall not point into any more.
+    pub(crate) leave: BTreeSet<u64>,
 }
 
 /// How far it is.
@@ -86,7 +113,7 @@ impl Merging {
         if self.out > 0 || !self.waiting.is_empty() {
             return Next::Nothing;
         }
-        Next::Install(self.done.iter_mut().filter_map(Option::take).flatten().collect())
+        Next::Install(Written::of_parts(self.done.iter_mut().filter_map(Option::take)))
     }
 
     /// A part could not be written: the others are finished for nothing, and nobody starts more.
@@ -97,7 +124,7 @@ impl Merging {
         if self.out > 0 {
             return Next::Nothing;
         }
-        Next::Discard(self.done.iter_mut().filter_map(Option::take).flatten().collect())
+        Next::Discard(Written::of_parts(self.done.iter_mut().filter_map(Option::take)))
     }
 
     /// True when nobody has begun, so that it may as well be chosen anew.
@@ -122,11 +149,14 @@ mod tests {
         };
         let version = Arc::new(Version::new(Vec::new(), Vec::new()));
         let parts = vec![KeyRange { lower: Vec::new(), upper: None }; parts];
-        Merging::new(Plan { number: 1, choice, version, parts, cuts: Vec::new() })
+        let (cuts, leave) = (Vec::new(), BTreeSet::new());
+        Merging::new(Plan { number: 1, choice, version, parts, cuts, leave })
     }
 
     fn written(numbers: &[u64]) -> Written {
-        numbers.iter().map(|n| (*n, TableBounds::default())).collect()
+        let tables = numbers.iter().map(|n| (*n, TableBounds::default())).collect();
+        // A blob file for each table, so that these are seen to go with them.
+        Written { tables, blobs: numbers.iter().map(|n| (n + 100, 1)).collect() }
     }
 
     #[test]

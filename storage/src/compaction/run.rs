@@ -1,12 +1,16 @@
 //! Writing the rows of some sources into new tables, without what no reader can see.
 
+use crate::blob::{Separator, escape};
 use crate::compaction::filter::{Filter, FilterRow, Verdict};
+use crate::compaction::merging::Written;
 use crate::error::Error;
 use crate::fold::{Change, Merge, compact};
 use crate::key::{KeyRange, Kind};
 use crate::merge::{Direction, Found, Merged, Source};
+use crate::shelf::Resolved;
 use crate::table::{TableBounds, TableWriter};
 use crate::tombstones::RangeTombstones;
+use std::borrow::Cow;
 use std::ops::ControlFlow;
 
 /// Whether older changes of a key from here (inclusive) to there (exclusive) may exist below.
@@ -24,6 +28,7 @@ pub(crate) struct Rewrite<'a> {
     /// The keys that the sources are cut to.
     pub(crate) range: &'a KeyRange,
     pub(crate) tombstones: RangeTombstones,
+    /// Folds values as tables hold them.
     pub(crate) merge: &'a dyn Merge,
     pub(crate) filter: Option<&'a dyn Filter>,
     /// True when newer changes of a key may be in a table that is not among the sources.
@@ -36,6 +41,8 @@ pub(crate) struct Rewrite<'a> {
     pub(crate) table_bytes: u64,
     /// Keys at which a table is cut whatever its size, ascending.
     pub(crate) cuts: &'a [Vec<u8>],
+    /// Puts large values elsewhere.
+    pub(crate) separator: Separator<'a>,
     /// Opens the next table to write.
     pub(crate) open: &'a mut dyn FnMut() -> Result<(u64, TableWriter), Error>,
     pub(crate) progress: &'a mut OnProgress<'a>,
@@ -54,9 +61,19 @@ struct Output<'a> {
 }
 
 impl Rewrite<'_> {
-    /// Writes the tables; their numbers and bounds, by key. `opened`: every table that was begun,
-    /// also when this fails.
-    pub(crate) fn run(mut self, opened: &mut Vec<u64>) -> Result<Vec<(u64, TableBounds)>, Error> {
+    /// Writes the tables, and blob files beside them. `opened`: every table that was begun, also when
+    /// this fails; blob files are removed then.
+    pub(crate) fn run(mut self, opened: &mut Vec<u64>) -> Result<Written, Error> {
+        let tables = self.rewrite(opened);
+        let written =
+            tables.and_then(|tables| Ok(Written { tables, blobs: self.separator.finish()? }));
+        if written.is_err() {
+            self.separator.discard();
+        }
+        written
+    }
+
+    fn rewrite(&mut self, opened: &mut Vec<u64>) -> Result<Vec<(u64, TableBounds)>, Error> {
         let mut output = Output {
             ranges: self.kept_ranges(),
             done: Vec::new(),
@@ -78,9 +95,10 @@ impl Rewrite<'_> {
                 if kind == Kind::Delete && !self.reaches(&key) {
                     continue;
                 }
+                let held = value.held(kind);
                 let (kind, value) =
-                    match self.verdict(&key, tag.sequence(), kind, value.bytes(), &mut changed) {
-                        Verdict::Keep => (kind, value.bytes()),
+                    match self.verdict(&key, tag.sequence(), kind, &held, &mut changed)? {
+                        Verdict::Keep => (kind, &*held),
                         Verdict::Change => (kind, changed.as_slice()),
                         Verdict::Drop if !self.reaches(&key) => continue,
                         Verdict::Drop => (Kind::Delete, &[][..]),
@@ -122,21 +140,37 @@ impl Rewrite<'_> {
         (self.reaches_below)(key, Some(&just_after))
     }
 
+    /// What the filter says about the value that a table holds as `held`; `out`: what it shall hold
+    /// instead.
     fn verdict(
         &self,
         key: &[u8],
         sequence: u64,
         kind: Kind,
-        value: &[u8],
+        held: &[u8],
         out: &mut Vec<u8>,
-    ) -> Verdict {
+    ) -> Result<Verdict, Error> {
         let read_by_snapshot = self.snapshots.last().is_some_and(|s| *s >= sequence);
         match self.filter {
             Some(filter) if kind == Kind::Put && !read_by_snapshot => {
                 out.clear();
-                filter.decide(&FilterRow { key, value, sequence, newer: self.newer }, out)
+                let value = match self.separator.shelf().resolve(held, key) {
+                    Ok(Resolved::AsItIs) => Cow::Borrowed(held),
+                    Ok(Resolved::Value(value)) => Cow::Owned(value),
+                    // Nobody can say what it was, so nothing can be decided.
+                    Ok(Resolved::Absent) | Err(Error::Damaged(_)) => return Ok(Verdict::Keep),
+                    Err(e) => return Err(e),
+                };
+                let row = FilterRow { key, value: &value, sequence, newer: self.newer };
+                let verdict = filter.decide(&row, out);
+                if verdict == Verdict::Change
+                    && let Cow::Owned(escaped) = escape(out)
+                {
+                    *out = escaped;
+                }
+                Ok(verdict)
             }
-            _ => Verdict::Keep,
+            _ => Ok(Verdict::Keep),
         }
     }
 
@@ -150,14 +184,15 @@ impl Rewrite<'_> {
         let mut changes = Vec::with_capacity(found.len());
         for (tag, value) in found {
             let kind = tag.kind().ok_or_else(unknown_kind)?;
-            changes.push(Change { sequence: tag.sequence(), kind, value: value.bytes().to_vec() });
+            let value = value.held(kind).into_owned();
+            changes.push(Change { sequence: tag.sequence(), kind, value });
         }
         let covered = |limit| self.tombstones.covering(key, limit);
         let bottom = !self.reaches(key);
         let mut kept = compact(self.merge, key, changes, &self.snapshots, &covered, bottom);
         let alone = kept.len() == 1;
         if let Some(newest) = kept.first_mut() {
-            match self.verdict(key, newest.sequence, newest.kind, &newest.value, changed) {
+            match self.verdict(key, newest.sequence, newest.kind, &newest.value, changed)? {
                 Verdict::Keep => {}
                 Verdict::Change => newest.value.clone_from(changed),
                 Verdict::Drop if bottom && alone => kept.clear(),
@@ -199,7 +234,11 @@ impl Rewrite<'_> {
         }
         let Some((_, writer)) = &mut output.table else { return Ok(()) };
         for (sequence, kind, value) in kept {
-            writer.add(key, *sequence, *kind, value).map_err(io)?;
+            let value = match kind {
+                Kind::Put => self.separator.place(key, value)?,
+                Kind::Delete | Kind::Merge => Cow::Borrowed(*value),
+            };
+            writer.add(key, *sequence, *kind, &value).map_err(io)?;
         }
         Ok(())
     }
@@ -262,7 +301,7 @@ impl Output<'_> {
     }
 }
 
-fn unknown_kind() -> Error {
+pub(crate) fn unknown_kind() -> Error {
     let what = "a table holds a kind of change that this version does not know".to_owned();
     Error::Io { what, kind: std::io::ErrorKind::InvalidData }
 }

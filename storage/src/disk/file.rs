@@ -67,6 +67,21 @@ impl Disk for FileDisk {
         Ok(Some(stat.f_bavail.saturating_mul(stat.f_frsize)))
     }
 
+    fn link_to(&self, name: &str, target: &dyn Disk) -> io::Result<()> {
+        let here = self.directory.join(name);
+        if let Some(there) = target.directory()
+            && fs::hard_link(&here, there.join(name)).is_ok()
+        {
+            // Whoever wrote it may not have synced it.
+            return File::open(here)?.sync_data();
+        }
+        super::copy_to(self.open(name)?.as_ref(), name, target)
+    }
+
+    fn directory(&self) -> Option<&Path> {
+        Some(&self.directory)
+    }
+
     fn lock(&self) -> io::Result<Box<dyn Send + Sync>> {
         let mut options = OpenOptions::new();
         let file = options.write(true).create(true).truncate(false);

@@ -1,15 +1,18 @@
 //! Disk: the few verbs through which the store reaches files.
 //!
 //! One flat directory of named files. [`FileDisk`] is the real one; [`MemoryDisk`] can crash, tear,
-//! fill up and rot, all from one seed.
+//! fill up and rot, all from one seed; [`Overlay`] shows another one and changes nothing of it.
 
 mod file;
 mod memory;
+mod overlay;
 
 pub use file::FileDisk;
 pub use memory::{Crash, MemoryDisk, Survival};
+pub use overlay::Overlay;
 
 use std::io;
+use std::path::Path;
 use std::sync::Arc;
 
 /// A directory of files. Names hold no slash.
@@ -30,6 +33,16 @@ pub trait Disk: Send + Sync {
     /// Bytes that may still be written; none where the disk cannot tell.
     fn free(&self) -> io::Result<Option<u64>> {
         Ok(None)
+    }
+    /// Gives the file `name` the same name on `target`, too: as a second name for the same bytes
+    /// where that can be, else by copying them. Its content is durable there when it returns, its
+    /// name after `target`'s [`Disk::sync_dir`]. For files that do not change any more.
+    fn link_to(&self, name: &str, target: &dyn Disk) -> io::Result<()> {
+        copy_to(self.open(name)?.as_ref(), name, target)
+    }
+    /// The directory of the operating system that this is, if it is one.
+    fn directory(&self) -> Option<&Path> {
+        None
     }
     /// Keeps others out until what it returns is dropped; `WouldBlock` when somebody is in.
     fn lock(&self) -> io::Result<Box<dyn Send + Sync>>;
@@ -53,6 +66,21 @@ pub trait DiskFile: Send + Sync {
     }
     /// Cuts the file to `len` bytes.
     fn truncate(&self, len: u64) -> io::Result<()>;
+}
+
+/// Copies a file to another disk, durable but for its name.
+fn copy_to(file: &dyn DiskFile, name: &str, target: &dyn Disk) -> io::Result<()> {
+    let copy = target.create(name)?;
+    let len = file.len()?;
+    let mut piece = vec![0; usize::try_from(len.min(1 << 20)).expect("at most a mebibyte")];
+    let mut at = 0;
+    while at < len {
+        let n = piece.len().min(usize::try_from(len - at).unwrap_or(usize::MAX));
+        file.read_at(&mut piece[..n], at)?;
+        copy.write_at(&piece[..n], at)?;
+        at += n as u64;
+    }
+    copy.sync()
 }
 
 /// The whole content of a file.

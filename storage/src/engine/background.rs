@@ -3,16 +3,20 @@
 //! Promise: what a running compaction has taken stays claimed until its tables are installed or removed.
 
 use super::{Cuts, Flush, Shared, Work};
-use crate::compaction::choose::{Choice, Claim, Situation, Work as Doing, choose};
+use crate::blob;
+use crate::compaction::choose::{Choice, Claim, Reason, Situation, Work as Doing, choose};
 use crate::compaction::levels::{groups, pending_bytes};
 use crate::compaction::merging::{Merging, Next, Plan, Written};
 use crate::compaction::pace::{Debt, share};
 use crate::compaction::split;
 use crate::error::Error;
-use crate::job;
+use crate::job::{self, Job, Task};
+use crate::key::KeyRange;
 use crate::limits::LEVELS;
+use crate::manifest::Story;
 use crate::table::Table;
 use crate::version::Version;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, PoisonError};
 
@@ -73,8 +77,9 @@ impl Shared {
         }
     }
 
-    /// Chooses what to merge next, if anything is due and there is room for it.
-    pub(super) fn begin_merging(&self, work: &mut Work) -> Option<()> {
+    /// Chooses what to merge next, if anything is due and there is room for it; and if nothing is,
+    /// which large values to move. `blobs`: bytes of each blob file.
+    pub(super) fn begin_merging(&self, work: &mut Work, blobs: &BTreeMap<u64, u64>) -> Option<()> {
         let version = self.version.load_full();
         let claims: Vec<Claim> = work.merging.values().map(|m| m.claim.clone()).collect();
         let situation = Situation {
@@ -87,11 +92,36 @@ impl Shared {
                 None
             }),
         };
-        let choice = choose(&situation)?;
-        work.next_merging += 1;
-        let plan = self.plan(work.next_merging, choice, version);
-        work.merging.insert(work.next_merging, Merging::new(plan));
+        let (choice, leave) = match choose(&situation) {
+            Some(choice) => (choice, BTreeSet::new()),
+            None => blob::choose(&situation, blobs, &self.shelf.blobs.broken())?,
+        };
+        self.begin(work, choice, leave, version);
         Some(())
+    }
+
+    fn begin(&self, work: &mut Work, choice: Choice, leave: BTreeSet<u64>, version: Arc<Version>) {
+        work.next_merging += 1;
+        let plan = Plan { leave, ..self.plan(work.next_merging, choice, version) };
+        work.merging.insert(work.next_merging, Merging::new(plan));
+    }
+
+    /// Merges all of level 0 into the last level, on this thread, whatever stands where. Nothing else
+    /// may be under way, and there may be no tables between.
+    pub(crate) fn merge_level0(self: &Arc<Self>) -> Result<(), Error> {
+        let version = self.version.load_full();
+        let upper = version.levels[0].clone();
+        if upper.is_empty() {
+            return Ok(());
+        }
+        let (reason, work, level) = (Reason::Level0, Doing::Merge, LEVELS - 1);
+        let choice = Choice { reason, work, upper_level: 0, level, upper, lower: Vec::new() };
+        self.begin(&mut self.work(), choice, BTreeSet::new(), version);
+        loop {
+            let part = self.work().take_part();
+            let Some((plan, part)) = part else { return Ok(()) };
+            Job::new(self.clone(), Task::Compact(plan, part)).run()?;
+        }
     }
 
     fn plan(&self, number: u64, choice: Choice, version: Arc<Version>) -> Plan {
@@ -112,7 +142,7 @@ impl Shared {
             cuts.sort();
             cuts.dedup();
         }
-        Plan { number, choice, version, parts, cuts }
+        Plan { number, choice, version, parts, cuts, leave: BTreeSet::new() }
     }
 
     /// The keys at which a flush of `shard` is cut.
@@ -136,6 +166,50 @@ impl Shared {
         cuts.keys.clone()
     }
 
+    /// No file is removed from here until the same is said with false.
+    pub(crate) fn keep_files(&self, keep: bool) {
+        let mut work = self.work();
+        work.keepers = if keep { work.keepers + 1 } else { work.keepers - 1 };
+    }
+
+    /// What the manifest says now.
+    pub(crate) fn story(&self) -> Story {
+        self.manifest().story.clone()
+    }
+
+    /// The keys of which a log segment speaks; none when it is not known any more.
+    pub(crate) fn range_of_segment(&self, stream: u64, segment: u64) -> Option<KeyRange> {
+        let old = self.work().old_segments.get(&(stream, segment)).map(|s| s.range.clone());
+        old.or_else(|| self.streams.iter().find(|s| s.id == stream).map(|s| s.range.clone()))
+    }
+
+    /// Runs the flushes of a shard that wait, on this thread.
+    pub(crate) fn flush_shard(self: &Arc<Self>, shard: usize) -> Result<(), Error> {
+        loop {
+            let mut work = self.work();
+            let Some(flush) = work.flushes.iter().find(|f| f.shard == shard).cloned() else {
+                return Ok(());
+            };
+            if !work.flushing.insert(shard) {
+                return Err(Error::Busy);
+            }
+            drop(work);
+            Job::new(self.clone(), Task::Flush(flush)).run()?;
+        }
+    }
+
+    /// A removal is over, but for the files `left`.
+    pub(crate) fn removal_ended(&self, left: Vec<String>) {
+        let mut work = self.work();
+        work.removing = false;
+        work.obsolete.splice(0..0, left);
+    }
+
+    /// A step of the scrub is over.
+    pub(crate) fn scrub_ended(&self) {
+        self.scrub.lock().unwrap_or_else(PoisonError::into_inner).busy = false;
+    }
+
     /// A part of a compaction was not begun.
     pub(crate) fn put_back(&self, plan: &Plan, part: usize) {
         let mut work = self.work();
@@ -147,7 +221,7 @@ impl Shared {
         }
         drop(work);
         if let Next::Discard(written) = next {
-            job::discard(self, written.into_iter().map(|(number, _)| number));
+            job::discard(self, written.names());
         }
     }
 
@@ -169,7 +243,7 @@ impl Shared {
             Next::Nothing => return done,
             Next::Install(written) => job::install_merged(self, plan, written),
             Next::Discard(written) => {
-                job::discard(self, written.into_iter().map(|(number, _)| number));
+                job::discard(self, written.names());
                 done
             }
         };

@@ -199,6 +199,17 @@ impl LogWriter {
         self.next_sequence
     }
 
+    /// The next change gets at least this sequence. What is left out must count as flushed, or the
+    /// gap passes for a hole. The buffer must be empty.
+    pub(crate) fn skip_to(&mut self, sequence: u64) {
+        assert!(
+            self.batches == 0 && !self.sealed,
+            "the buffer is written before sequences are skipped"
+        );
+        self.next_sequence = self.next_sequence.max(sequence);
+        self.first_sequence = self.next_sequence;
+    }
+
     pub(crate) fn buffered_bytes(&self) -> usize {
         self.buffer.len() - FRAME_HEADER_BYTES
     }

@@ -76,7 +76,7 @@ fn it_is_a_sorted_map_for_keys_of_every_kind() {
         assert_eq!(rows(memtable, b"", None, Direction::Forward), all);
         for (key, value) in &model {
             let versions: Vec<_> = memtable.get(key).map(|(_, value)| value.to_vec()).collect();
-            assert_eq!(versions, [value.clone()]);
+            assert_eq!(versions, std::slice::from_ref(value));
             assert!(memtable.get(&[key, &b"\0"[..]].concat()).next().is_none());
         }
         for _ in 0..if cfg!(miri) { 5 } else { 200 } {

@@ -263,6 +263,11 @@ impl Block {
         &self.bytes()[at + self.ends(i).0 + TAG..at + self.ends(i + 1).0]
     }
 
+    /// The user key of row `i`.
+    pub(crate) fn key(&self, i: usize) -> Vec<u8> {
+        [self.prefix(), self.suffix(i)].concat()
+    }
+
     #[inline]
     pub(crate) fn tag(&self, i: usize) -> Tag {
         Tag(u64_at(self.bytes(), self.at().keys_at as usize + self.ends(i).0).unwrap_or(0))

@@ -1,4 +1,5 @@
-//! What a table's properties say that it holds: enough to see whether a compaction would pay.
+//! What a table's properties say that it holds: enough to see whether a compaction would pay, and to
+//! tell people.
 
 use super::raw::RawBlock;
 use crate::codec::varint;
@@ -12,6 +13,9 @@ pub(crate) struct TableCounts {
     pub(crate) deletions: u64,
     /// Range deletions.
     pub(crate) ranges: u64,
+    pub(crate) merges: u64,
+    /// Bytes of keys and values before compression.
+    pub(crate) raw_bytes: u64,
 }
 
 impl TableCounts {
@@ -21,6 +25,11 @@ impl TableCounts {
         // What is malformed is found out by whoever has to understand it.
         let _ = block.each(|name, mut value| {
             let wanted = match name {
+                b"rocksdb.raw.key.size" | b"rocksdb.raw.value.size" => {
+                    counts.raw_bytes += varint(&mut value).unwrap_or(0);
+                    return Some(());
+                }
+                b"rocksdb.merge.operands" => &mut counts.merges,
                 b"rocksdb.num.entries" => &mut counts.entries,
                 b"rocksdb.deleted.keys" => &mut counts.deletions,
                 b"rocksdb.num.range-deletions" => &mut counts.ranges,

@@ -8,6 +8,7 @@ use super::index::{Index, split_internal};
 use super::properties::Properties;
 use super::raw::RawBlock;
 use super::writer::TableBounds;
+use crate::blob::BlobFile;
 use crate::cache::Slots;
 use crate::checksum::Checksum;
 use crate::disk::DiskFile;
@@ -36,6 +37,8 @@ pub(crate) struct Table {
     broken: AtomicBool,
     /// Offsets of damaged blocks whose rows were repaired elsewhere: they read as empty.
     forgiven: Mutex<BTreeSet<u64>>,
+    /// The blob files that it points into stay readable with it.
+    blobs: Vec<Arc<BlobFile>>,
 }
 
 struct Body {
@@ -93,7 +96,9 @@ impl Table {
             shelf,
             broken: AtomicBool::new(true),
             forgiven: Mutex::default(),
+            blobs: Vec::new(),
         };
+        table.hold_blobs()?;
         let (body, counts) = table.read_body(file)?;
         (table.body, table.counts) = (Some(body), counts);
         table.broken.store(false, Ordering::Relaxed);
@@ -110,13 +115,32 @@ impl Table {
             shelf,
             broken: AtomicBool::new(true),
             forgiven: Mutex::default(),
+            blobs: Vec::new(),
+        }
+    }
+
+    fn hold_blobs(&mut self) -> Result<(), Error> {
+        let held = self.bounds.blobs.iter().map(|(number, _)| self.shelf.blobs.hold(*number));
+        self.blobs =
+            held.collect::<Result<_, _>>().map_err(|e| Error::io("opening a blob file", &e))?;
+        Ok(())
+    }
+
+    /// Reports the blob files that it points into and that are not there.
+    pub(crate) fn report_missing_blobs(&self) {
+        for blob in self.blobs.iter().filter(|blob| blob.is_missing()) {
+            if !self.shelf.blobs.is_forgiven(blob.number, None) {
+                let place = Place::Blob { number: blob.number, offset: None };
+                let (lower, upper) = (self.bounds.smallest.clone(), Some(self.upper()));
+                self.shelf.report(&Damage { place, lower, upper });
+            }
         }
     }
 
     /// A table without content, for those who look at bounds and counts only.
     #[cfg(test)]
     pub(crate) fn hollow(number: u64, bounds: TableBounds, counts: TableCounts) -> Self {
-        let shelf = Arc::new(Shelf::new(0));
+        let shelf = Arc::new(Shelf::alone(0));
         let mut table = Self::damaged(number, bounds, shelf);
         table.counts = counts;
         table.broken.store(false, Ordering::Relaxed);
@@ -287,6 +311,51 @@ impl Table {
             Block::decode(content, &mut scratch.decode)
         });
         self.admit(i, block, keep)
+    }
+
+    /// True when nothing of it can be read.
+    pub(crate) fn is_unreadable(&self) -> bool {
+        self.body.is_none()
+    }
+
+    /// Reads again what stands around the blocks and verifies it; the bytes read.
+    pub(crate) fn check_frame(&self) -> Result<u64, Error> {
+        let body = self.body()?;
+        self.read_body(body.file.clone())?;
+        let last = body.index.len().checked_sub(1).map(|last| body.index.handle(last));
+        let end = last.map_or(0, |last| last.offset + last.sealed_len());
+        Ok(self.bounds.bytes.saturating_sub(end))
+    }
+
+    /// Reads data block `i` past the cache and checks it and the order of its keys; what it holds,
+    /// and the bytes read.
+    pub(crate) fn check_block(&self, i: usize) -> Result<(Block, u64), Error> {
+        let body = self.body()?;
+        let handle = body.index.handle(i);
+        if self.is_forgiven(handle.offset) {
+            return Ok((Block::empty(), 0));
+        }
+        let block = self.with_scratch(|scratch| {
+            let ReadScratch { sealed, raw, decode } = scratch;
+            let sealed = self.read(body.file.as_ref(), handle, sealed)?;
+            let content = unseal(sealed, body.checksum, raw);
+            Ok(content.and_then(|content| Block::decode(content, decode)))
+        })?;
+        let broken = || self.damage(Some(handle.offset));
+        let block = block.ok_or_else(broken)?;
+        let sorted = (1..block.rows()).all(|row| {
+            let (a, b) = (block.suffix(row - 1), block.suffix(row));
+            a < b || (a == b && block.tag(row - 1) >= block.tag(row))
+        });
+        let fits = block.rows() == 0 || {
+            let (first, last) = (block.key(0), block.key(block.rows() - 1));
+            // Where versions of one key stand in several blocks, the next may begin with it.
+            let before = |separator: &Vec<u8>| {
+                *separator < first || (body.splits_keys && *separator == first)
+            };
+            (i == 0 || before(&body.index.separator(i - 1))) && last <= body.index.separator(i)
+        };
+        if sorted && fits { Ok((block, handle.sealed_len())) } else { Err(broken()) }
     }
 
     /// Reads the file from `offset` into `bytes`; false when that fails. No damage is reported: what

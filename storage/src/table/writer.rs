@@ -3,10 +3,12 @@
 use super::build::{BlockBuilder, common};
 use super::filter::{self, Filter};
 use super::footer::{Footer, Handle, TRAILER_BYTES, seal};
+use crate::blob::{Stored, stored};
 use crate::checksum::Checksum;
 use crate::codec::put_varint;
 use crate::disk::DiskFile;
 use crate::key::{Kind, RANGE_DELETE, Tag};
+use std::collections::BTreeMap;
 use std::io;
 use std::sync::Arc;
 
@@ -33,6 +35,9 @@ pub(crate) struct TableWriter {
     hashes: Vec<u64>,
     bounds: TableBounds,
     counts: Counts,
+    blobs: BTreeMap<u64, u64>,
+    /// Meant for other stores: values are as they are, and RocksDB is told so.
+    external: bool,
 }
 
 #[derive(Default)]
@@ -56,6 +61,8 @@ pub(crate) struct TableBounds {
     pub(crate) largest: Vec<u8>,
     pub(crate) largest_excluded: bool,
     pub(crate) last_sequence: u64,
+    /// The blob files that it points into, by number, and how many of their bytes it points to.
+    pub(crate) blobs: Vec<(u64, u64)>,
 }
 
 impl TableWriter {
@@ -75,7 +82,15 @@ impl TableWriter {
             hashes: Vec::new(),
             bounds: TableBounds::default(),
             counts: Counts::default(),
+            blobs: BTreeMap::new(),
+            external: false,
         }
+    }
+
+    /// A table for other stores: RocksDB ingests it, when all sequences are 0.
+    pub(crate) fn external(mut self) -> Self {
+        self.external = true;
+        self
     }
 
     pub(crate) fn is_empty(&self) -> bool {
@@ -120,6 +135,12 @@ impl TableWriter {
         self.counts.merges += u64::from(kind == Kind::Merge);
         self.counts.raw_key += key.len() as u64 + 8;
         self.counts.raw_value += value.len() as u64;
+        if kind == Kind::Put
+            && !self.external
+            && let Stored::Elsewhere(pointer) = stored(value)
+        {
+            *self.blobs.entry(pointer.file).or_default() += pointer.block_bytes();
+        }
         Ok(())
     }
 
@@ -185,6 +206,7 @@ impl TableWriter {
         self.flush()?;
         self.file.sync()?;
         self.bounds.bytes = self.written;
+        self.bounds.blobs = self.blobs.into_iter().collect();
         Ok(self.bounds)
     }
 
@@ -196,7 +218,7 @@ impl TableWriter {
         };
         let s = |v: &str| v.as_bytes().to_vec();
         let c = &self.counts;
-        let mut properties = [
+        let mut properties = vec![
             ("rocksdb.block.based.table.index.type", vec![0; 4]),
             ("rocksdb.block.based.table.prefix.filtering", s("0")),
             ("rocksdb.block.based.table.whole.key.filtering", s("1")),
@@ -220,6 +242,11 @@ impl TableWriter {
             ("rocksdb.raw.key.size", n(c.raw_key)),
             ("rocksdb.raw.value.size", n(c.raw_value)),
         ];
+        if self.external {
+            let version = 2u32.to_le_bytes().to_vec();
+            properties.push(("rocksdb.external_sst_file.version", version));
+            properties.push(("rocksdb.external_sst_file.global_seqno", vec![0; 8]));
+        }
         properties.sort_unstable();
         let mut block = BlockBuilder::new(NO_RESTARTS);
         for (name, value) in &properties {

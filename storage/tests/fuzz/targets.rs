@@ -31,7 +31,9 @@ pub(crate) enum File {
 }
 
 fn options(tolerate_damage: bool) -> Options {
-    Options { level0_tables: 2, log_retain_bytes: 0, tolerate_damage, ..Options::small() }
+    // Files made ready for the log are no frames from their beginning to their end.
+    let (log_retain_bytes, log_spares) = (0, 0);
+    Options { level0_tables: 2, log_retain_bytes, log_spares, tolerate_damage, ..Options::small() }
 }
 
 fn base() -> &'static Base {

@@ -45,7 +45,7 @@ fn open(
     bounds: TableBounds,
     cache_bytes: usize,
 ) -> Result<Arc<Table>, Error> {
-    open_on(disk, name, bounds, Arc::new(Shelf::new(cache_bytes)))
+    open_on(disk, name, bounds, Arc::new(Shelf::alone(cache_bytes)))
 }
 
 fn open_on(

@@ -185,13 +185,13 @@ fn reading_ahead_into_a_hole_blames_the_block_that_is_cut_and_no_other() {
             let disk = MemoryDisk::new(1);
             let rows: Vec<Row> = (0..200u8).map(|i| (vec![i], 1, chance.bytes(50))).collect();
             let bounds = write(&disk, "t", &rows, 200);
-            let shelf = Arc::new(Shelf::new(0));
+            let shelf = Arc::new(Shelf::alone(0));
             let table = open_on(&disk, "t", bounds, shelf.clone()).unwrap();
             let end_of =
                 |i: usize| table.handle(i).unwrap().offset + table.handle(i).unwrap().sealed_len();
             disk.open("t").unwrap().truncate(end_of(cut as usize) - 3).unwrap();
             // Backward the walk begins before the cut, so that only what it reads ahead is whole.
-            let end = vec![rows[4 * cut as usize / 2].0[0]];
+            let end = [rows[4 * cut as usize / 2].0[0]];
             let tables = [table];
             let end = (direction == Direction::Backward).then_some(&end[..]);
             let mut cursor = TablesCursor::new(&tables, b"", end, direction).unwrap();

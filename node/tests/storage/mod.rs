@@ -1,0 +1,193 @@
+//! `ringd storage`: what it prints about a real node's directory, whole, damaged and mended.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use crate::support::{Node, RINGD, run, until};
+
+/// What a tool printed, what it complained about, and how it ended.
+fn tool(arguments: &[&str], dir: &Path) -> (String, String, i32) {
+    let output = run(Command::new(RINGD).arg("storage").args(arguments).arg(dir));
+    let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+    (text(&output.stdout), text(&output.stderr), output.status.code().unwrap())
+}
+
+const SETTINGS: [&str; 4] =
+    ["--engine-large-value-bytes", "1000", "--engine-memtable-bytes", "65536"];
+
+/// A node's directory with tables, blob files and a log.
+fn filled(dir: &Path) -> PathBuf {
+    let mut node = Node::start_with(dir, &SETTINGS);
+    let mut client = node.client();
+    for i in 0..3_000_u64 {
+        let value = format!("value {i} {:x}", i.wrapping_mul(0x9e37_79b9_7f4a_7c15)).repeat(3);
+        client.send(&["SET", &format!("key:{i}"), &value]);
+        client.next().unwrap();
+    }
+    for i in 0..30 {
+        client.send(&["SET", &format!("large:{i}"), &format!("{i:x}").repeat(2_000)]);
+        client.next().unwrap();
+    }
+    for command in ["INCR visits", "INCR visits", "SET session abc EX 100000", "DEL key:7"] {
+        client.ask(command);
+    }
+    until("there are tables", || {
+        let names = names(&dir.join("data/engine"));
+        let of = |ending: &str| names.iter().any(|name| name.ends_with(ending));
+        (of(".sst") && of(".blob")).then_some(())
+    });
+    node.stop();
+    dir.join("data")
+}
+
+fn names(dir: &Path) -> Vec<String> {
+    let mut names: Vec<String> =
+        fs::read_dir(dir).unwrap().map(|e| e.unwrap().file_name().into_string().unwrap()).collect();
+    names.sort();
+    names
+}
+
+fn content(dir: &Path) -> Vec<(String, Vec<u8>)> {
+    let engine = dir.join("engine");
+    names(&engine).into_iter().map(|n| (n.clone(), fs::read(engine.join(n)).unwrap())).collect()
+}
+
+fn flip(path: &Path, at: usize) {
+    let mut bytes = fs::read(path).unwrap();
+    bytes[at] ^= 4;
+    fs::write(path, bytes).unwrap();
+}
+
+#[test]
+fn a_whole_store_is_shown_and_not_changed() {
+    let temporary = tempfile::tempdir().unwrap();
+    let dir = filled(temporary.path());
+    let before = content(&dir);
+
+    let (text, errors, code) = tool(&["stats"], &dir);
+    assert_eq!((code, errors.as_str()), (0, ""), "{text}");
+    for part in
+        ["level  tables", "amplification  space ", "large values   ", "blob file", "log      "]
+    {
+        assert!(text.contains(part), "{part}: {text}");
+    }
+    let (json, _, _) = tool(&["stats", "--json"], &dir);
+    let json: serde_json::Value = serde_json::from_str(&json).unwrap();
+    assert!(
+        !json["tables"].as_array().unwrap().is_empty()
+            && json["leftovers"] == serde_json::json!([])
+    );
+    assert!(json["blobs"][0]["live_bytes"].as_u64().unwrap() > 0, "{json}");
+
+    let (text, _, code) = tool(&["verify"], &dir);
+    assert!(code == 0 && text.ends_with("the store is whole\n"), "{text}");
+
+    let (text, _, _) = tool(&["dump", "--key", "visits"], &dir);
+    assert!(
+        text.starts_with("slot ") && text.ends_with(" db 0 \"visits\" = \"2\", counter\n"),
+        "{text}"
+    );
+    let (text, _, _) = tool(&["dump", "--key", "session"], &dir);
+    assert!(text.contains("= \"abc\", expires at "), "{text}");
+    let (text, _, _) = tool(&["dump", "--key", "large:3"], &dir);
+    assert!(text.contains("\"3333") && text.ends_with("…\" (2000 bytes)\n"), "{text}");
+    let (text, _, _) = tool(&["dump", "--key", "large:3", "--full"], &dir);
+    assert!(text.contains(&"3".repeat(2_000)));
+    let (text, _, _) = tool(&["dump", "--json"], &dir);
+    let rows: Vec<serde_json::Value> =
+        text.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    assert_eq!(rows.iter().filter(|row| !row["value"].is_null()).count(), 2_999 + 30 + 2);
+
+    let table = names(&dir.join("engine")).into_iter().find(|n| n.ends_with(".sst")).unwrap();
+    let (text, _, code) = tool(&["dump", "--limit", "50", "--table", &table], &dir);
+    assert!(code == 0 && text.lines().count() == 50, "{text}");
+    assert!(text.lines().all(|line| line.contains(" @")), "{text}");
+    assert_eq!(content(&dir), before, "looking changes nothing");
+}
+
+#[test]
+fn damage_is_found_with_its_keys_and_repaired_as_far_as_it_can_be() {
+    let temporary = tempfile::tempdir().unwrap();
+    let dir = filled(temporary.path());
+    let engine = dir.join("engine");
+    let first = |ending: &str| names(&engine).into_iter().find(|n| n.ends_with(ending)).unwrap();
+    let (table, blob) = (first(".sst"), first(".blob"));
+    let middle = fs::metadata(engine.join(&table)).unwrap().len() / 2;
+    flip(&engine.join(&table), usize::try_from(middle).unwrap());
+    // In the data of the first large value, behind 8 bytes of the file and 13 of its block.
+    flip(&engine.join(&blob), 8 + 13 + 5);
+
+    let (text, errors, code) = tool(&["verify"], &dir);
+    assert_eq!((code, errors.as_str()), (1, ""), "{text}");
+    assert!(text.contains("DAMAGED in 2 places:"), "{text}");
+    assert!(text.contains("\nwhy: ") && text.contains("\nfix: "), "{text}");
+    assert!(text.contains("; keys from slot ") && text.contains("to before slot "), "{text}");
+    let line = text.lines().find(|line| line.contains("damaged at offset 8;")).unwrap();
+    assert!(line.starts_with("  blob file ") && line.contains(" db 0 \"large:"), "{line}");
+
+    let (_, errors, code) = tool(&["dump"], &dir);
+    assert!(
+        code == 2 && errors.starts_with("error: the store cannot be read any further\n  why: "),
+        "{errors}"
+    );
+    assert!(errors.contains("\n  fix: "), "{errors}");
+
+    let (text, errors, code) = tool(&["repair"], &dir);
+    assert_eq!((code, errors.as_str()), (1, ""), "{text}");
+    for part in ["kept       ", "rewritten  ", &format!("aside      {table}.bad"), "LOST       "] {
+        assert!(text.contains(part), "{part}: {text}");
+    }
+    assert!(engine.join(format!("{table}.bad")).exists());
+    let (text, _, code) = tool(&["verify"], &dir);
+    assert!(code == 0 && text.contains(&format!("left over: {table}.bad")), "{text}");
+    let (text, _, _) = tool(&["dump", "--json"], &dir);
+    let found = text.lines().filter(|line| !line.contains("\"value\":null")).count();
+    assert!((2_500..3_031).contains(&found), "{found} rows are left");
+    let (text, _, code) = tool(&["repair"], &dir);
+    assert!(code == 0 && text.contains("lost       nothing"), "{text}");
+}
+
+#[test]
+fn a_lost_manifest_is_made_anew_from_the_tables() {
+    let temporary = tempfile::tempdir().unwrap();
+    let dir = filled(temporary.path());
+    flip(&dir.join("engine/CURRENT"), 3);
+    let (text, _, code) = tool(&["verify"], &dir);
+    assert!(code == 1 && text.contains("manifest damaged; keys of the whole store"), "{text}");
+    let (_, errors, code) = tool(&["stats"], &dir);
+    assert!(code == 2 && errors.contains("ringd storage repair"), "{errors}");
+    let (text, _, code) = tool(&["repair", "--json"], &dir);
+    let json: serde_json::Value = serde_json::from_str(&text).unwrap();
+    assert!(code == 1 && json["manifest_made_anew"] == true, "{json}");
+    let mut node = Node::start_with(temporary.path(), &SETTINGS);
+    let mut client = node.client();
+    assert_eq!(client.ask("GET visits"), "2", "an operand that is applied twice counts once");
+    for i in (0..30).step_by(7) {
+        assert_eq!(client.ask(&format!("GET large:{i}")), format!("{i:x}").repeat(2_000));
+    }
+    node.stop();
+}
+
+#[test]
+fn what_cannot_be_done_is_said_in_three_parts() {
+    let temporary = tempfile::tempdir().unwrap();
+    let refused = |arguments: &[&str], dir: &Path, what: &str| {
+        let (text, errors, code) = tool(arguments, dir);
+        assert_eq!((code, text.as_str()), (2, ""), "{errors}");
+        let lines: Vec<&str> = errors.lines().collect();
+        assert!(lines.len() == 3 && lines[0].contains(what), "{errors}");
+        assert!(lines[1].starts_with("  why: ") && lines[2].starts_with("  fix: "), "{errors}");
+    };
+    refused(&["stats"], &temporary.path().join("nothing"), "cannot read");
+    refused(&["verify"], temporary.path(), "there is no store in");
+    let mut node = Node::start(temporary.path());
+    node.client();
+    let dir = temporary.path().join("data");
+    for command in ["stats", "verify", "dump", "repair"] {
+        let (_, errors, code) = tool(&[command], &dir);
+        assert!(code == 2 && errors.contains("stop the node that uses it"), "{command}: {errors}");
+    }
+    node.stop();
+    refused(&["dump", "--table", "77"], &dir, "cannot read the table 0000000077.sst");
+}

@@ -1,0 +1,345 @@
+//! Repair: of a damaged directory, a store of what can still be read.
+//!
+//! Promises: what proves itself is kept, what does not is moved aside under a name that ends with
+//! `.bad` and never thrown away, and every range of keys that lost something is said. The new
+//! manifest is in force before the first file is moved, so that a repair that is cut short can be
+//! begun again.
+//!
+//! What was lost of a key is its change in the damaged place: an older value in a deeper table may
+//! show again. Whoever has replicas rather fetches the data anew.
+
+use crate::blob::{Blobs, Stored, parse_blob_name, stored};
+use crate::disk::{Disk, MemoryDisk, read_all, swap_file};
+use crate::engine::Engine;
+use crate::error::{Damage, Error, OpenError, Place};
+use crate::fold::Merge;
+use crate::key::Kind;
+use crate::limits::FORMAT_LINE;
+use crate::log::parse_segment_name;
+use crate::manifest::{self, LoadError, Manifest, Story, parse_manifest_name};
+use crate::options::Options;
+use crate::poison::Poison;
+use crate::shelf::Shelf;
+use crate::table::{Table, TableBounds, TableWriter, parse_table_name, table_name};
+use std::io::ErrorKind;
+use std::sync::Arc;
+
+/// What a repair did.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Repair {
+    /// Tables that were whole.
+    pub kept: usize,
+    /// Damaged tables of which the good blocks were written anew: old and new number.
+    pub rewritten: Vec<(u64, u64)>,
+    /// Files that were moved aside; `.bad` was appended to their names.
+    pub aside: Vec<String>,
+    /// What is lost, and of which keys.
+    pub lost: Vec<Damage>,
+    /// The manifest was damaged, too: made anew from the tables that are there, and the log was
+    /// read again in whole. Rows that were deleted shortly before may be back, and operands of the
+    /// log may count twice where they are not made to bear that.
+    pub manifest_made_anew: bool,
+    /// Rows in the store at the end.
+    pub rows: u64,
+}
+
+/// Makes a store of what can be read on `disk`, which nobody may have open. A store that is whole
+/// stays as it is.
+///
+/// # Errors
+/// [`OpenError::Locked`], [`OpenError::Format`] for a store of another version, and what the disk
+/// says; repeat it then.
+pub fn repair(disk: &Arc<dyn Disk>, merge: Arc<dyn Merge>) -> Result<Repair, OpenError> {
+    let mut repair = Repair::default();
+    {
+        let _lock = disk.lock().map_err(|e| match e.kind() {
+            ErrorKind::WouldBlock => OpenError::Locked,
+            _ => OpenError::Disk(Error::io("locking the directory", &e)),
+        })?;
+        let names = disk.list().map_err(|e| failed(&e))?;
+        mend_format(disk.as_ref(), &names)?;
+        let loaded = manifest::load(disk.as_ref());
+        let (story, aside) = match loaded {
+            Ok(Some((story, _))) => mend_tables(disk, story, &names, &mut repair)?,
+            Ok(None) if !names.iter().any(|name| parse_table_name(name).is_some()) => {
+                (Story::default(), Vec::new())
+            }
+            Ok(None) | Err(LoadError::Damaged) => collect_tables(disk, &names, &mut repair)?,
+            Err(LoadError::Disk(e)) => return Err(e.into()),
+        };
+        if !repair.lost.is_empty() {
+            put_in_force(disk.as_ref(), story, &names)?;
+            for name in aside {
+                set_aside(disk.as_ref(), &name, &mut repair)?;
+            }
+            disk.sync_dir().map_err(|e| failed(&e))?;
+        }
+    }
+    settle(disk, merge, &mut repair)?;
+    Ok(repair)
+}
+
+/// Numbers above all that are in use.
+fn next_number(names: &[String]) -> u64 {
+    let number = |name: &String| parse_table_name(name).or_else(|| parse_blob_name(name));
+    names.iter().filter_map(number).max().unwrap_or(0) + 1
+}
+
+/// Writes a manifest that tells `story` and makes it the one in force.
+fn put_in_force(disk: &dyn Disk, mut story: Story, names: &[String]) -> Result<(), Error> {
+    let streams = names.iter().filter_map(|name| parse_segment_name(name));
+    let stream = streams.map(|(stream, _)| stream).max().unwrap_or(0);
+    story.next_stream = story.next_stream.max(stream + 1);
+    for number in story.dead_blobs(&[]) {
+        story.blobs.remove(&number);
+    }
+    let manifests = names.iter().filter_map(|name| parse_manifest_name(name));
+    let number = manifests.max().unwrap_or(0) + 1;
+    Manifest::create(disk, number, story, Arc::new(Poison::default())).map(drop)
+}
+
+fn failed(e: &std::io::Error) -> Error {
+    Error::io("repairing the store", e)
+}
+
+fn set_aside(disk: &dyn Disk, name: &str, repair: &mut Repair) -> Result<(), Error> {
+    match disk.rename(name, &format!("{name}.bad")) {
+        Ok(()) => repair.aside.push(name.to_owned()),
+        Err(e) if e.kind() == ErrorKind::NotFound => {}
+        Err(e) => return Err(failed(&e)),
+    }
+    Ok(())
+}
+
+/// A FORMAT that rotted is written anew; one of another version is refused.
+fn mend_format(disk: &dyn Disk, names: &[String]) -> Result<(), OpenError> {
+    let ours = format!("{FORMAT_LINE}\n");
+    let found = match disk.open("FORMAT") {
+        Ok(file) => read_all(file.as_ref()).map_err(|e| failed(&e))?,
+        Err(e) if e.kind() == ErrorKind::NotFound => Vec::new(),
+        Err(e) => return Err(failed(&e).into()),
+    };
+    if found == ours.as_bytes() {
+        return Ok(());
+    }
+    let text = String::from_utf8_lossy(&found);
+    let line = text.lines().next().unwrap_or_default();
+    let version = line.strip_prefix("ringdb storage ").and_then(|v| v.parse::<u32>().ok());
+    let data =
+        |name: &String| parse_table_name(name).is_some() || parse_segment_name(name).is_some();
+    if version.is_some() || !names.iter().any(data) {
+        return Err(OpenError::Format { found: line.to_owned() });
+    }
+    swap_file(disk, "FORMAT", ours.as_bytes()).map_err(|e| failed(&e).into())
+}
+
+fn shelf(disk: &Arc<dyn Disk>) -> Arc<Shelf> {
+    Arc::new(Shelf::new(0, Blobs::new(disk.clone(), false)))
+}
+
+/// The story without what cannot be read, and the names of the files to be moved aside.
+fn mend_tables(
+    disk: &Arc<dyn Disk>,
+    mut story: Story,
+    names: &[String],
+    repair: &mut Repair,
+) -> Result<(Story, Vec<String>), OpenError> {
+    let mut aside = Vec::new();
+    let mut next = story.next_table.max(next_number(names));
+    for (number, (level, bounds)) in story.tables.clone() {
+        let shelf = shelf(disk);
+        for damage in &story.repaired {
+            if let Place::Blob { number, offset } = damage.place {
+                shelf.blobs.forgive(number, offset);
+            }
+        }
+        let table = match disk.open(&table_name(number)) {
+            Ok(file) => Table::open(number, bounds.clone(), file, shelf.clone()),
+            Err(e) if e.kind() == ErrorKind::NotFound => {
+                let lost = Table::damaged(number, bounds.clone(), shelf.clone());
+                Err(lost.damage(None))
+            }
+            Err(e) => return Err(failed(&e).into()),
+        };
+        match table {
+            Ok(table) => {
+                let (bad, lost) = check(&table, &shelf)?;
+                if lost.is_empty() {
+                    repair.kept += 1;
+                    continue;
+                }
+                repair.lost.extend(lost);
+                story.tables.remove(&number);
+                if let Some(bounds) = salvage(disk.as_ref(), &table, &shelf, &bad, next)? {
+                    story.tables.insert(next, (level, bounds));
+                    repair.rewritten.push((number, next));
+                    next += 1;
+                }
+            }
+            Err(Error::Damaged(damage)) => {
+                repair.lost.push(*damage);
+                story.tables.remove(&number);
+            }
+            Err(e) => return Err(e.into()),
+        }
+        aside.push(table_name(number));
+    }
+    story.next_table = next;
+    Ok((story, aside))
+}
+
+/// The numbers of the blocks of `table` that cannot be read, and what is lost with them and with
+/// large values that cannot be read.
+fn check(table: &Table, shelf: &Shelf) -> Result<(Vec<usize>, Vec<Damage>), Error> {
+    let (mut bad, mut lost) = (Vec::new(), Vec::new());
+    for i in 0..table.blocks()? {
+        match table.check_block(i) {
+            Ok((block, _)) => {
+                for row in 0..block.rows() {
+                    let value = &block.bytes()[block.value(row)];
+                    if block.tag(row).kind() == Some(Kind::Put)
+                        && let Stored::Elsewhere(pointer) = stored(value)
+                    {
+                        match shelf.load(pointer, &block.key(row)) {
+                            Err(Error::Damaged(damage)) => lost.push(*damage),
+                            Err(e) => return Err(e),
+                            Ok(_) => {}
+                        }
+                    }
+                }
+            }
+            Err(Error::Damaged(damage)) => {
+                bad.push(i);
+                lost.push(*damage);
+            }
+            Err(e) => return Err(e),
+        }
+    }
+    Ok((bad, lost))
+}
+
+/// Writes the rows of `table` that can be read to table `number`; none when there are none.
+fn salvage(
+    disk: &dyn Disk,
+    table: &Table,
+    shelf: &Shelf,
+    bad: &[usize],
+    number: u64,
+) -> Result<Option<TableBounds>, Error> {
+    let options = Options::default();
+    let file = disk.create(&table_name(number)).map_err(|e| failed(&e))?;
+    let mut writer = TableWriter::new(file, options.block_bytes, options.bloom_bits);
+    for i in (0..table.blocks()?).filter(|i| !bad.contains(i)) {
+        let (block, _) = table.check_block(i)?;
+        for row in 0..block.rows() {
+            let (key, tag) = (block.key(row), block.tag(row));
+            let Some(kind) = tag.kind() else { continue };
+            let value = &block.bytes()[block.value(row)];
+            if kind == Kind::Put
+                && let Stored::Elsewhere(pointer) = stored(value)
+                && shelf.load(pointer, &key).is_err()
+            {
+                continue;
+            }
+            writer.add(&key, tag.sequence(), kind, value).map_err(|e| failed(&e))?;
+        }
+    }
+    writer.add_ranges(table.tombstones()?.iter());
+    if writer.is_empty() {
+        disk.remove(&table_name(number)).map_err(|e| failed(&e))?;
+        return Ok(None);
+    }
+    Ok(Some(writer.finish().map_err(|e| failed(&e))?))
+}
+
+/// A story of all tables that are there, for want of a manifest; and the names of the files to be
+/// moved aside.
+fn collect_tables(
+    disk: &Arc<dyn Disk>,
+    names: &[String],
+    repair: &mut Repair,
+) -> Result<(Story, Vec<String>), OpenError> {
+    repair.manifest_made_anew = true;
+    repair.lost.push(Damage { place: Place::Manifest, lower: Vec::new(), upper: None });
+    let mut aside: Vec<String> =
+        names.iter().filter(|name| parse_manifest_name(name).is_some()).cloned().collect();
+    let mut story = Story::default();
+    for name in names {
+        if let Some(number) = parse_blob_name(name) {
+            let bytes = disk.open(name).and_then(|file| file.len()).map_err(|e| failed(&e))?;
+            story.blobs.insert(number, bytes);
+        }
+    }
+    let mut next = next_number(names);
+    for name in names {
+        let Some(number) = parse_table_name(name) else { continue };
+        let shelf = shelf(disk);
+        let file = disk.open(name).map_err(|e| failed(&e))?;
+        let bytes = file.len().map_err(|e| failed(&e))?;
+        let unknown = TableBounds { bytes, ..TableBounds::default() };
+        let opened = Table::open(number, unknown, file, shelf.clone())
+            .and_then(|table| Ok((check(&table, &shelf)?, table)));
+        match opened {
+            Ok(((_, lost), table)) if lost.is_empty() => {
+                // What it covers is known once all of it was written somewhere.
+                let scratch = MemoryDisk::new(0);
+                if let Some(bounds) = salvage(&scratch, &table, &shelf, &[], number)? {
+                    story.tables.insert(number, (0, TableBounds { bytes, ..bounds }));
+                }
+                repair.kept += 1;
+            }
+            Ok(((bad, lost), table)) => {
+                // The last block of a table whose last key is not known.
+                let open = |upper: Option<Vec<u8>>| upper.filter(|upper| upper != b"\0");
+                let lost = lost.into_iter().map(|d| Damage { upper: open(d.upper), ..d });
+                repair.lost.extend(lost);
+                if let Some(bounds) = salvage(disk.as_ref(), &table, &shelf, &bad, next)? {
+                    story.tables.insert(next, (0, bounds));
+                    repair.rewritten.push((number, next));
+                    next += 1;
+                }
+                aside.push(name.clone());
+            }
+            Err(Error::Damaged(damage)) => {
+                // Nobody knows any more which keys it held.
+                repair.lost.push(Damage { lower: Vec::new(), upper: None, ..*damage });
+                aside.push(name.clone());
+            }
+            Err(e) => return Err(e.into()),
+        }
+    }
+    story.next_table = next;
+    Ok((story, aside))
+}
+
+/// Opens the store with whatever damage its log has, remembers that as dealt with, and counts rows.
+fn settle(
+    disk: &Arc<dyn Disk>,
+    merge: Arc<dyn Merge>,
+    repair: &mut Repair,
+) -> Result<(), OpenError> {
+    let options = Options { tolerate_damage: true, log_spares: 0, ..Options::default() };
+    let (engine, mut shards) = Engine::open(disk.clone(), options, merge, &mut |_| {})?;
+    if repair.manifest_made_anew {
+        // Tables of all levels stand in one now, so only a merge of them all reads right.
+        for shard in &mut shards {
+            shard.flush_all()?;
+        }
+        engine.shared.merge_level0()?;
+    }
+    for damage in engine.damage() {
+        engine.repaired(&damage)?;
+        repair.lost.push(damage);
+    }
+    while let Some(job) = engine.next_job() {
+        job.run()?;
+    }
+    for shard in &mut shards {
+        shard.refresh();
+        let mut scan = shard.scan(b"", None, crate::merge::Direction::Forward, None)?;
+        while scan.next_row()?.is_some() {
+            repair.rows += 1;
+        }
+    }
+    Ok(())
+}

@@ -1,0 +1,206 @@
+//! Repair: what can be read is kept, what cannot is said; and looking changes nothing.
+
+use crate::damage::build;
+use crate::fixture::{Append, Rows, Store, options};
+use ringdb_storage::{
+    Batch, Crash, Direction, Disk, Durability, MemoryDisk, OpenError, Options, Overlay, Place,
+    Repair, Survival, TableChange, read_table, repair,
+};
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+fn mend(disk: &MemoryDisk) -> Result<Repair, OpenError> {
+    let disk: Arc<dyn Disk> = Arc::new(disk.clone());
+    repair(&disk, Arc::new(Append))
+}
+
+fn rows(store: &Store) -> Rows {
+    let rows = store.shards[0].scan(b"", None, Direction::Forward, None).unwrap();
+    rows.map(Result::unwrap).collect()
+}
+
+fn content(disk: &MemoryDisk) -> BTreeMap<String, Vec<u8>> {
+    let read = |name: &String| {
+        let file = disk.open(name).unwrap();
+        let mut bytes = vec![0; usize::try_from(file.len().unwrap()).unwrap()];
+        file.read_at(&mut bytes, 0).unwrap();
+        bytes
+    };
+    disk.list().unwrap().into_iter().map(|name| (name.clone(), read(&name))).collect()
+}
+
+fn is_lost(mended: &Repair, key: &[u8]) -> bool {
+    mended.lost.iter().any(|damage| {
+        let after = damage.upper.as_ref().is_none_or(|upper| key < upper.as_slice());
+        damage.lower.as_slice() <= key && after
+    })
+}
+
+#[test]
+fn whatever_byte_rots_a_repaired_store_opens_and_lacks_only_what_was_said() {
+    let (disk, rows_before) = build(3, 8);
+    let (mut repaired, mut kept_rows) = (0, 0);
+    for (name, bytes) in content(&disk) {
+        for offset in (0..bytes.len() as u64).step_by(3) {
+            let fork = disk.fork(1);
+            assert!(fork.rot(&name, offset, 1 << (offset % 8)));
+            let mended = match mend(&fork) {
+                Ok(mended) => mended,
+                // A digit of the version that became another digit.
+                Err(OpenError::Format { .. }) => continue,
+                Err(e) => panic!("{name} at {offset}: {e}"),
+            };
+            fork.crash(Crash::ProcessKill);
+            let store = Store::open(&fork, options(1)).unwrap();
+            assert!(store.engine.damage().is_empty(), "{name} at {offset}");
+            let found = rows(&store);
+            assert_eq!(found.len() as u64, mended.rows);
+            if mended.manifest_made_anew {
+                // The log was applied again, and this merge does not bear that.
+                let keys = |rows: &Rows| rows.iter().map(|(k, _)| k.clone()).collect::<Vec<_>>();
+                let found = keys(&found);
+                assert!(
+                    keys(&rows_before).iter().all(|key| found.contains(key)),
+                    "{name} {offset}"
+                );
+                repaired += 1;
+                continue;
+            }
+            for row in &found {
+                let same = rows_before.contains(row) || is_lost(&mended, &row.0);
+                assert!(same, "{name} at {offset}: {row:?} of {mended:?}");
+            }
+            for row in &rows_before {
+                let there = found.contains(row) || is_lost(&mended, &row.0);
+                assert!(there, "{name} at {offset}: {row:?} is gone, {mended:?}");
+            }
+            repaired += usize::from(!mended.lost.is_empty());
+            kept_rows += found.len();
+        }
+    }
+    assert!(repaired > 300 && kept_rows > 10_000, "{repaired} repaired, {kept_rows} rows kept");
+}
+
+#[test]
+fn a_whole_store_is_not_changed_by_a_repair() {
+    let (disk, rows_before) = build(5, 8);
+    let mended = mend(&disk).unwrap();
+    assert_eq!((mended.lost.len(), mended.aside.len()), (0, 0), "{mended:?}");
+    assert_eq!(mended.rows, rows_before.len() as u64);
+    disk.crash(Crash::ProcessKill);
+    assert_eq!(rows(&Store::open(&disk, options(1)).unwrap()), rows_before);
+}
+
+#[test]
+fn a_damaged_table_is_kept_aside_and_what_is_lost_of_it_is_said_once() {
+    let (disk, _) = build(3, usize::MAX);
+    let tables = || disk.list().unwrap().into_iter().filter(|n| n.ends_with(".sst"));
+    let table = tables().next_back().unwrap();
+    assert!(disk.rot(&table, 30, 1));
+    let mended = mend(&disk).unwrap();
+    assert_eq!(mended.aside, std::slice::from_ref(&table));
+    assert!(matches!(mended.lost[..], [ref d] if matches!(d.place, Place::Table { .. })));
+    assert!(disk.list().unwrap().contains(&format!("{table}.bad")));
+    disk.crash(Crash::ProcessKill);
+    let again = mend(&disk).unwrap();
+    assert_eq!((again.lost.len(), again.rows), (0, mended.rows), "{again:?}");
+}
+
+#[test]
+fn a_store_of_another_version_or_in_use_is_left_alone() {
+    let (disk, _) = build(3, usize::MAX);
+    let store = Store::open(&disk, options(1)).unwrap();
+    assert_eq!(mend(&disk), Err(OpenError::Locked));
+    drop(store);
+    disk.create("FORMAT").unwrap().write_at(b"ringdb storage 9\n", 0).unwrap();
+    assert!(matches!(mend(&disk), Err(OpenError::Format { .. })));
+}
+
+#[test]
+fn looking_through_an_overlay_changes_nothing_below() {
+    let (disk, rows_before) = build(3, 8);
+    let before = content(&disk);
+    {
+        let overlay = Arc::new(Overlay::new(Arc::new(disk.clone())));
+        let mut store =
+            Store::open_on(overlay, Options { large_value_bytes: 4, ..options(1) }).unwrap();
+        assert_eq!(rows(&store), rows_before);
+        store.shards[0].apply(&crate::fixture::put(b"k001", b"x"), Durability::Sync).unwrap();
+        store.shards[0].rotate();
+        store.run_jobs().unwrap();
+        assert_eq!(store.get(b"k001").unwrap().as_deref(), Some(&b"x"[..]));
+    }
+    assert_eq!(content(&disk), before);
+}
+
+#[test]
+fn a_table_file_is_read_by_itself() {
+    let disk = MemoryDisk::new(3);
+    let mut store = Store::open(&disk, Options { large_value_bytes: 8, ..options(1) }).unwrap();
+    let mut below = Batch::new();
+    [b"k001", b"k003", b"k011"].iter().for_each(|key| below.put(*key, b"below"));
+    let mut batch = Batch::new();
+    batch.put(b"k002", b"small");
+    batch.put(b"k004", b"a large value");
+    batch.merge(b"k001", b"M");
+    batch.delete(b"k003");
+    batch.delete_range(b"k010", b"k012");
+    // Flushed alone, so that what changes something below is in a table of its own.
+    for batch in [below, batch] {
+        store.shards[0].apply(&batch, Durability::Os).unwrap();
+        store.shards[0].rotate();
+        while let Some(job) = store.engine.next_flush() {
+            job.run().unwrap();
+        }
+        store.shards[0].refresh();
+    }
+    let table = disk.list().unwrap().into_iter().rfind(|n| n.ends_with(".sst")).unwrap();
+    let disk: Arc<dyn Disk> = Arc::new(disk);
+    let mut counts = [0; 5];
+    let mut note = |row: ringdb_storage::TableRow<'_>| {
+        let place = match row.change {
+            TableChange::Put(value) => {
+                assert_eq!(value, b"small");
+                0
+            }
+            TableChange::Large { .. } => 1,
+            TableChange::Delete => 2,
+            TableChange::Merge(_) => 3,
+            TableChange::DeleteRange(end) => {
+                assert_eq!((row.key, end), (&b"k010"[..], &b"k012"[..]));
+                4
+            }
+        };
+        counts[place] += 1;
+    };
+    read_table(&disk, &table, &mut note).unwrap();
+    assert_eq!(counts, [1; 5]);
+}
+
+#[test]
+fn a_repair_that_is_cut_short_is_begun_again_and_loses_no_more() {
+    let (disk, rows_before) = build(3, 8);
+    let table = disk.list().unwrap().into_iter().rfind(|n| n.ends_with(".sst")).unwrap();
+    assert!(disk.rot(&table, 30, 1));
+    let expected = mend(&disk.fork(1)).unwrap();
+    for number in 0.. {
+        let cut_short = disk.fork(number);
+        cut_short.power_fails_at_sync(cut_short.syncs() + number);
+        let over = mend(&cut_short).is_ok();
+        for fate in [Survival::None, Survival::All, Survival::Subset, Survival::Torn] {
+            let fork = cut_short.fork(number);
+            fork.crash(Crash::PowerLoss(fate));
+            mend(&fork).unwrap();
+            fork.crash(Crash::ProcessKill);
+            let found = rows(&Store::open(&fork, options(1)).unwrap());
+            for row in &rows_before {
+                let there = found.contains(row) || is_lost(&expected, &row.0);
+                assert!(there, "{row:?} is gone after a power loss at sync {number}, {fate:?}");
+            }
+        }
+        if over {
+            assert!(number > 5, "only {number} sync points");
+            return;
+        }
+    }
+}
