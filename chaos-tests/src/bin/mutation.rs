@@ -12,7 +12,7 @@ use chaos_tests::mutation::{PLANTED, seek};
 fn main() -> ExitCode {
     let (mut missed, seeds_max, seconds) = (0, 200, 20);
     for planted in PLANTED {
-        match seek(&planted, seeds_max, seconds) {
+        match seek(planted, seeds_max, seconds) {
             Some((seed, violation)) => println!(
                 "{:<22} {:<10} seed {seed:>3}: {}",
                 planted.name(),

@@ -216,7 +216,7 @@ impl World {
                 self.trace
                     .tell(self.now, format_args!("s{speaker} hears {reply:.200} for {wanted:?}"));
             }
-            self.understand(speaker, wanted, read.reply);
+            self.understand(speaker, &wanted, read.reply);
             if self.truth.broken.is_some() {
                 return;
             }

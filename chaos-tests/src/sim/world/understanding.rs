@@ -18,33 +18,33 @@ const FITS: &str = "each command gets its own reply";
 
 impl World {
     /// A reply has come for what was next to be answered.
-    pub(crate) fn understand(&mut self, speaker: usize, wanted: Wanted, reply: Reply) {
+    pub(crate) fn understand(&mut self, speaker: usize, wanted: &Wanted, reply: Reply) {
         let line = match &reply {
             Reply::Error(line) => Some(line.to_string()),
             _ => None,
         };
         if let Some(line) = line {
-            return self.refused(speaker, &wanted, &line);
+            return self.refused(speaker, wanted, &line);
         }
-        match wanted {
+        match *wanted {
             Wanted::Ok => {}
             Wanted::Unwatched => {
-                self.fits(is_ok(&reply), &wanted, &reply);
+                self.fits(is_ok(&reply), wanted, &reply);
                 self.no_longer_watching(speaker);
             }
-            Wanted::Queued => self.fits(reply == Reply::QUEUED, &wanted, &reply),
+            Wanted::Queued => self.fits(reply == Reply::QUEUED, wanted, &reply),
             Wanted::Exactly(ref text) => {
                 let same = match &reply {
                     Reply::Bulk(bytes) => bytes == text,
                     Reply::Simple(simple) => simple.as_bytes() == text,
                     _ => false,
                 };
-                self.fits(same, &wanted, &reply);
+                self.fits(same, wanted, &reply);
             }
             Wanted::Request(op, form) => self.answered(speaker, op, form, &reply),
             Wanted::Exec(ref parts, ref watched) => match reply {
                 Reply::Null | Reply::NullArray => {
-                    self.fits(!watched.is_empty(), &wanted, &reply);
+                    self.fits(!watched.is_empty(), wanted, &reply);
                     for op in wanted.ops() {
                         self.request_ends(speaker, op, End::Failed);
                     }
@@ -57,10 +57,10 @@ impl World {
                     self.executed(speaker, parts, watched, &items);
                     self.no_longer_watching(speaker);
                 }
-                _ => self.fits(false, &wanted, &reply),
+                _ => self.fits(false, wanted, &reply),
             },
             Wanted::Watched(op, ref rows) => {
-                self.fits(is_ok(&reply), &wanted, &reply);
+                self.fits(is_ok(&reply), wanted, &reply);
                 self.request_ends(speaker, op, End::Done);
                 let now = self.now;
                 if let Some(line) = &mut self.speakers[speaker].line {
@@ -71,8 +71,8 @@ impl World {
             Wanted::Keys(op, tag) => {
                 let Some(asked) = self.request_ends(speaker, op, End::Done) else { return };
                 let found = match reply {
-                    Reply::Array(items) => keys_of(items),
-                    other => return self.fits(false, &wanted, &other),
+                    Reply::Array(items) => keys_of(&items),
+                    other => return self.fits(false, wanted, &other),
                 };
                 let strong = asked.read + asked.write > 3;
                 let checked = self.scans.check_all(&found, asked.at, Some(tag), strong);
@@ -84,7 +84,7 @@ impl World {
                 self.request_ends(speaker, op, End::Done);
                 match reply {
                     Reply::Integer(size) if size >= 0 => self.sizes.push(size as u64),
-                    other => self.fits(false, &wanted, &other),
+                    other => self.fits(false, wanted, &other),
                 }
             }
             Wanted::Acks(op, of) => {
@@ -92,11 +92,11 @@ impl World {
                 match reply {
                     // Three copies, of which one coordinates.
                     Reply::Integer(acks @ 0..=2) => self.held_by(of, acks as u8 + 1),
-                    other => self.fits(false, &wanted, &other),
+                    other => self.fits(false, wanted, &other),
                 }
             }
             Wanted::Flushed(op) => {
-                self.fits(is_ok(&reply), &wanted, &reply);
+                self.fits(is_ok(&reply), wanted, &reply);
                 let Some(asked) = self.request_ends(speaker, op, End::Done) else { return };
                 let slots: Vec<_> = flushed_slots(&self.profile).collect();
                 for slot in slots {
@@ -393,7 +393,7 @@ impl World {
             return;
         };
         let Some(mut walk) = self.speakers[speaker].walk.take() else { return };
-        walk.found.extend(keys_of(keys));
+        walk.found.extend(keys_of(&keys));
         walk.strong &= asked.read + asked.write > 3;
         if &cursor[..] != b"0" {
             walk.cursor = cursor;
@@ -437,7 +437,7 @@ const fn bulk_of(reply: &Reply) -> Option<&Bytes> {
     }
 }
 
-fn keys_of(items: Vec<Reply>) -> BTreeSet<Bytes> {
+fn keys_of(items: &[Reply]) -> BTreeSet<Bytes> {
     items.iter().filter_map(|item| bulk_of(item).cloned()).collect()
 }
 
