@@ -22,7 +22,7 @@ pub const QUEUED_MAX: usize = 65_536;
 pub const QUEUED_BYTES_MAX: usize = 64 << 20;
 
 /// Of these, commands that take several steps: each may ask every group of slots, and the requests of
-/// one EXEC are numbered with [`crate::turn`]'s 24 bits.
+/// one EXEC are numbered with 24 bits.
 pub const QUEUED_WHOLE_MAX: usize = 64;
 
 /// Keys that one connection may watch.

@@ -3,7 +3,7 @@
 //! The one place where replication and storage meet; neither knows the other. The node and the
 //! simulator keep their data through the same code, so that what the simulator tries is what runs.
 //!
-//! Reading order: [`store`], which carries out a machine's effects on one shard; [`open`], what a
+//! Reading order: [`store`], which carries out a machine's effects on one shard; [`mod@open`], what a
 //! machine is told of the life before; [`search`], deltas in the retained log.
 
 pub mod open;

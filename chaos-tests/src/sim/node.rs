@@ -380,7 +380,7 @@ impl Core {
         Ok(match effect {
             Effect::Load { token, rows } => {
                 let records = self.store.load(&rows).map_err(|e| format!("load: {e}"))?;
-                vec![Event::Loaded { token, records: records.into() }]
+                vec![Event::Loaded { token, records }]
             }
             Effect::List { token, keyspace, from, from_hash, last, count } => {
                 let listed = self.store.list(keyspace, (from, from_hash), last, count)?;
