@@ -74,10 +74,11 @@ fn a_whole_store_is_shown_and_not_changed() {
     }
     let (json, _, _) = tool(&["stats", "--json"], &dir);
     let json: serde_json::Value = serde_json::from_str(&json).unwrap();
-    assert!(
-        !json["tables"].as_array().unwrap().is_empty()
-            && json["leftovers"] == serde_json::json!([])
-    );
+    let (tables, left) =
+        (json["tables"].as_array().unwrap(), json["leftovers"].as_array().unwrap());
+    // A node that stops may leave files that nobody needs any more, and none that are in force.
+    let name = |table: &serde_json::Value| format!("{:010}.sst", table["number"].as_u64().unwrap());
+    assert!(!tables.is_empty() && !tables.iter().any(|t| left.contains(&name(t).into())), "{json}");
     assert!(json["blobs"][0]["live_bytes"].as_u64().unwrap() > 0, "{json}");
 
     let (text, _, code) = tool(&["verify"], &dir);
@@ -111,8 +112,13 @@ fn damage_is_found_with_its_keys_and_repaired_as_far_as_it_can_be() {
     let temporary = tempfile::tempdir().unwrap();
     let dir = filled(temporary.path());
     let engine = dir.join("engine");
-    let first = |ending: &str| names(&engine).into_iter().find(|n| n.ends_with(ending)).unwrap();
-    let (table, blob) = (first(".sst"), first(".blob"));
+    // One in force: files that nobody needs any more may be left over.
+    let (json, _, _) = tool(&["stats", "--json"], &dir);
+    let json: serde_json::Value = serde_json::from_str(&json).unwrap();
+    let first = |kind: &str, ending: &str| {
+        format!("{:010}.{ending}", json[kind][0]["number"].as_u64().unwrap())
+    };
+    let (table, blob) = (first("tables", "sst"), first("blobs", "blob"));
     let middle = fs::metadata(engine.join(&table)).unwrap().len() / 2;
     flip(&engine.join(&table), usize::try_from(middle).unwrap());
     // In the data of the first large value, behind 8 bytes of the file and 13 of its block.
