@@ -20,8 +20,12 @@ pub struct Stepped {
     pub now_ms: u64,
     /// How far clocks may disagree.
     pub margin_ms: u64,
-    /// Reads and writes meet.
-    pub strong: bool,
+    /// How many replicas it read from.
+    pub read: u8,
+    /// How many replicas acknowledged what it wrote.
+    pub write: u8,
+    /// How many copies there are.
+    pub copies: u8,
     /// Who asked.
     pub client: usize,
 }
@@ -49,7 +53,8 @@ pub fn step(own: &mut OwnKey, s: &Stepped) -> Result<(), String> {
     };
     if let (Some(must), Some(was)) = (must_be_there, s.was_there)
         && must != was
-        && s.strong
+        // The level of the earlier write counts, whatever this step's own writes ask for.
+        && s.read + own.written > s.copies
     {
         return Err(format!("{:?} by client {}: there={was}, {:?}", s.step, s.client, own.fate));
     }
@@ -57,6 +62,7 @@ pub fn step(own: &mut OwnKey, s: &Stepped) -> Result<(), String> {
     // The node counts from its own clock, and from some moment while it was asked.
     let lasting = |ms: u64| Fate::There(Some((began + ms - margin.min(ms), now + ms + margin)));
     let is_there = must_be_there == Some(true);
+    let before = own.fate;
     match s.step {
         Step::Set => own.fate = Fate::There(None),
         Step::SetUntil(at) => own.fate = until(at),
@@ -70,6 +76,9 @@ pub fn step(own: &mut OwnKey, s: &Stepped) -> Result<(), String> {
         | Step::Persist
         | Step::GetPersist
         | Step::Get => {}
+    }
+    if sets || own.fate != before {
+        own.written = s.write;
     }
     Ok(())
 }

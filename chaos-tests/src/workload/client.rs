@@ -22,19 +22,23 @@ pub struct OwnKey {
     pub generation: u64,
     /// What must be true of this one.
     pub fate: Fate,
+    /// How many replicas acknowledged the write that made it so: a read meets that write only if it
+    /// asks more than the others.
+    pub written: u8,
 }
 
 impl OwnKey {
     /// The first key.
     #[must_use]
     pub const fn new() -> Self {
-        Self { generation: 0, fate: Fate::Fresh }
+        Self { generation: 0, fate: Fate::Fresh, written: 0 }
     }
 
     /// Its state is in doubt: takes a new one.
     pub const fn give_up(&mut self) {
         self.generation += 1;
         self.fate = Fate::Fresh;
+        self.written = 0;
     }
 }
 

@@ -266,7 +266,9 @@ impl World {
             began_ms: true_wall(asked.at),
             now_ms: true_wall(self.now),
             margin_ms: self.profile.skew_ms + ahead + 600 + 100,
-            strong: asked.read + asked.write > 3,
+            read: asked.read,
+            write: asked.write,
+            copies: 3,
             client: asked.client,
         }
     }
