@@ -260,7 +260,7 @@ mod tests {
             (
                 "ringd",
                 "'ringd' requires a subcommand but one was not provided [subcommands: start, demo, \
-                 config, help]",
+                 config, storage, help]",
                 "`ringd --help` lists what there is",
             ),
             (
