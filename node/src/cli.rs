@@ -264,9 +264,9 @@ mod tests {
                 "`ringd --help` lists what there is",
             ),
             (
-                "ringd strat",
-                "unrecognized subcommand 'strat'",
-                "a similar subcommand exists: 'start'",
+                "ringd dmeo",
+                "unrecognized subcommand 'dmeo'",
+                "a similar subcommand exists: 'demo'",
             ),
             (
                 "ringd start --confg x",
