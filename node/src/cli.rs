@@ -263,11 +263,7 @@ mod tests {
                  config, storage, help]",
                 "`ringd --help` lists what there is",
             ),
-            (
-                "ringd dmeo",
-                "unrecognized subcommand 'dmeo'",
-                "a similar subcommand exists: 'demo'",
-            ),
+            ("ringd dmeo", "unrecognized subcommand 'dmeo'", "a similar subcommand exists: 'demo'"),
             (
                 "ringd start --confg x",
                 "unexpected argument '--confg' found",

@@ -319,7 +319,7 @@ fn settle(
     repair: &mut Repair,
 ) -> Result<(), OpenError> {
     let options = Options { tolerate_damage: true, log_spares: 0, ..Options::default() };
-    let (engine, mut shards) = Engine::open(disk.clone(), options, merge, &mut |_| {})?;
+    let (engine, mut shards) = Engine::open(disk.clone(), options, merge.clone(), &mut |_| {})?;
     if repair.manifest_made_anew {
         // Tables of all levels stand in one now, so only a merge of them all reads right.
         for shard in &mut shards {
@@ -341,5 +341,28 @@ fn settle(
             repair.rows += 1;
         }
     }
-    Ok(())
+    drop((engine, shards));
+    note_what_was_behind(disk, merge, repair)
+}
+
+/// A start names the first hole of a stretch that is lost; when the files before a further hole are
+/// gone, that is the first. None may be left that the next start would refuse.
+fn note_what_was_behind(
+    disk: &Arc<dyn Disk>,
+    merge: Arc<dyn Merge>,
+    repair: &mut Repair,
+) -> Result<(), OpenError> {
+    let options = Options { tolerate_damage: true, log_spares: 0, ..Options::default() };
+    loop {
+        let (engine, _shards) =
+            Engine::open(disk.clone(), options.clone(), merge.clone(), &mut |_| {})?;
+        let found = engine.damage();
+        if found.is_empty() {
+            return Ok(());
+        }
+        for damage in found {
+            engine.repaired(&damage)?;
+            repair.lost.push(damage);
+        }
+    }
 }

@@ -124,6 +124,10 @@ impl RangeTombstones {
     /// True when every key in `lower..upper` is deleted by some deletion newer than `above` that no
     /// reader older than it can look behind: `oldest` is the oldest of those, if there is any.
     pub(crate) fn bury(&self, lower: &[u8], upper: &[u8], above: u64, oldest: Option<u64>) -> bool {
+        if lower >= upper {
+            // Bounds that a damaged table claims.
+            return false;
+        }
         let buries = |s: u64| s > above && oldest.is_none_or(|oldest| oldest >= s);
         let upto = (Bound::Unbounded, Bound::Included(lower));
         let first = self.pieces.range::<[u8], _>(upto).next_back();

@@ -85,7 +85,8 @@ fn mauled_stores_with_large_values_are_read_refused_or_repaired_in_a_storm() {
         match repair(&disk, Arc::new(Append)) {
             Ok(mended) => {
                 mauled.crash(ringdb_storage::Crash::ProcessKill);
-                let store = Store::open(&mauled, options(1)).unwrap();
+                let store = Store::open(&mauled, options(1))
+                    .unwrap_or_else(|e| panic!("round {round}: {e}, {mended:?}"));
                 assert!(store.engine.damage().is_empty(), "{mended:?}");
             }
             Err(OpenError::Format { .. }) => {}
