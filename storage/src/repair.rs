@@ -75,7 +75,9 @@ pub fn repair(disk: &Arc<dyn Disk>, merge: Arc<dyn Merge>) -> Result<Repair, Ope
             disk.sync_dir().map_err(|e| failed(&e))?;
         }
     }
+    let again = Arc::clone(&merge);
     settle(disk, merge, &mut repair)?;
+    note_what_was_behind(disk, &again, &mut repair)?;
     Ok(repair)
 }
 
@@ -319,7 +321,7 @@ fn settle(
     repair: &mut Repair,
 ) -> Result<(), OpenError> {
     let options = Options { tolerate_damage: true, log_spares: 0, ..Options::default() };
-    let (engine, mut shards) = Engine::open(disk.clone(), options, merge.clone(), &mut |_| {})?;
+    let (engine, mut shards) = Engine::open(disk.clone(), options, merge, &mut |_| {})?;
     if repair.manifest_made_anew {
         // Tables of all levels stand in one now, so only a merge of them all reads right.
         for shard in &mut shards {
@@ -341,15 +343,14 @@ fn settle(
             repair.rows += 1;
         }
     }
-    drop((engine, shards));
-    note_what_was_behind(disk, merge, repair)
+    Ok(())
 }
 
 /// A start names the first hole of a stretch that is lost; when the files before a further hole are
 /// gone, that is the first. None may be left that the next start would refuse.
 fn note_what_was_behind(
     disk: &Arc<dyn Disk>,
-    merge: Arc<dyn Merge>,
+    merge: &Arc<dyn Merge>,
     repair: &mut Repair,
 ) -> Result<(), OpenError> {
     let options = Options { tolerate_damage: true, log_spares: 0, ..Options::default() };
