@@ -38,6 +38,7 @@ mod token;
 mod transactions;
 mod turn;
 mod whole;
+mod window;
 
 pub mod bugs;
 pub mod config;

@@ -3,6 +3,12 @@
 /// Commands of one connection that are not answered yet; beyond it the node stops reading.
 pub const UNFINISHED_MAX: usize = 1_024;
 
+/// The same for a connection that has not been answered yet: its replies may be large.
+pub const UNFINISHED_FIRST: usize = 64;
+
+/// Bytes of replies that one connection may await, by the size of its latest replies.
+pub const REPLY_BYTES_MAX: usize = 4 << 20;
+
 /// Bytes of arguments and replies that one connection may hold back before the node stops reading.
 pub const HELD_BYTES_MAX: usize = 64 << 20;
 

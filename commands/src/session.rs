@@ -19,13 +19,14 @@ use crate::errors::{Fault, LOADING};
 use crate::host::{ClientFacts, Host};
 use crate::job::{Job, Step};
 use crate::levels::Levels;
-use crate::limits::{HELD_BYTES_MAX, UNFINISHED_MAX};
+use crate::limits::HELD_BYTES_MAX;
 use crate::ops::{Asked, OpsJob};
 use crate::pending::{Entry, Footprint, Pending, Stage};
 use crate::strings::SetAllJob;
 use crate::table::{self, Control, Run, Spec, TABLE};
 use crate::transactions;
 use crate::turn::{Ask, Flow, PART_BITS, Replies, State, Turn};
+use crate::window::Window;
 
 /// What EXEC does when its keys lie in several slots.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -94,6 +95,7 @@ pub struct Output {
 pub struct Session {
     state: State,
     pending: Pending,
+    window: Window,
 }
 
 impl Session {
@@ -101,7 +103,11 @@ impl Session {
     /// (RANDOMKEY).
     #[must_use]
     pub fn new(id: u64, defaults: Arc<SessionDefaults>, seed: u64) -> Self {
-        Self { state: State::new(id, defaults, seed), pending: Pending::default() }
+        Self {
+            state: State::new(id, defaults, seed),
+            pending: Pending::default(),
+            window: Window::default(),
+        }
     }
 
     /// The same with mistakes planted in it: for the simulator alone.
@@ -116,7 +122,7 @@ impl Session {
     #[must_use]
     pub fn wants_more(&self) -> bool {
         !self.state.closing
-            && self.pending.len() < UNFINISHED_MAX
+            && self.pending.len() < self.window.commands()
             && self.pending.bytes() < HELD_BYTES_MAX
     }
 
@@ -450,6 +456,7 @@ impl Session {
                 }
                 let micros = now.mono.since(started).as_micros() as u64;
                 stats.called(place, micros, failed);
+                self.window.replied(reply.len() - start);
                 self.pending.end(seq, own);
             }
         }

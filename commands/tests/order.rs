@@ -80,15 +80,18 @@ fn commands_on_other_keys_run_at_the_same_time_and_those_on_one_key_in_turn() {
 #[test]
 fn a_session_with_too_much_unfinished_wants_no_more_until_answers_come() {
     let mut story = Story::new();
-    let mut sent = 0;
-    while story.session.wants_more() {
-        story.sends_line(&format!("GET key:{sent}"));
-        sent += 1;
+    // Nobody knows yet how large its replies are.
+    for most in [commands::limits::UNFINISHED_FIRST, commands::limits::UNFINISHED_MAX] {
+        let mut sent = 0;
+        while story.session.wants_more() {
+            story.sends_line(&format!("GET key:{sent}"));
+            sent += 1;
+        }
+        assert_eq!(sent, most);
+        story.settles();
+        assert!(story.session.wants_more() && story.session.is_idle());
+        assert_eq!(story.hears().len(), sent * 5);
     }
-    assert_eq!(sent, commands::limits::UNFINISHED_MAX);
-    story.settles();
-    assert!(story.session.wants_more() && story.session.is_idle());
-    assert_eq!(story.hears().len(), sent * 5);
 
     let value = vec![b'x'; 8 << 20];
     let mut sent = 0;
@@ -99,6 +102,24 @@ fn a_session_with_too_much_unfinished_wants_no_more_until_answers_come() {
     assert!(sent < 10, "values count too, and {sent} were taken");
     story.settles();
     assert!(story.session.wants_more());
+}
+
+#[test]
+fn a_session_that_reads_large_values_awaits_few_at_a_time() {
+    let mut story = Story::new();
+    let value = vec![b'x'; 1 << 20];
+    story.sends(&[b"SET", b"k", &value]);
+    story.sends_line("GET k");
+    story.settles();
+    assert!(story.hears().len() > value.len());
+    let mut sent = 0;
+    while story.session.wants_more() {
+        story.sends_line("GET k");
+        sent += 1;
+    }
+    assert_eq!(sent, commands::limits::REPLY_BYTES_MAX / (value.len() + 12));
+    story.settles();
+    assert_eq!(story.hears().len(), sent * (value.len() + 12));
 }
 
 #[test]
