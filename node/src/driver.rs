@@ -313,6 +313,10 @@ impl MeshHandler for Ears {
         core.with_members(|members, now, events| members.closed(now, peer, events));
     }
 
+    fn on_second(&self, _mesh: &Mesh, peer: ring::NodeId, why: &str) {
+        self.core.borrow_mut().with_members(|members, _, _| members.is_second(peer, why));
+    }
+
     fn on_client(&self, _mesh: &Mesh, client: &ClientConn, frames: Frames<'_>) {
         let core = &mut *self.core.borrow_mut();
         if let Err(e) = each_frame(frames, |frame| native::on_frame(core, client, frame)) {

@@ -19,6 +19,10 @@ use crate::mesh::{Lane, Mesh};
 use crate::peers::{Heartbeat, LAYOUT, LAYOUT_WANTED};
 use crate::shared::{MemberView, MembersView, Shared};
 
+/// So often in a row a peer must have refused this process for a second one before it is believed:
+/// what a process said that has just ended may have arrived late.
+const SECOND_TIMES: u32 = 2;
+
 /// How the two directions to a peer stand.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 struct Link {
@@ -46,6 +50,8 @@ pub struct Members {
     effects: Vec<liveness::Effect>,
     /// Peers whose different layout was already complained about.
     strangers: Vec<NodeId>,
+    /// By peer, how often in a row it refused this process for a second one of its name.
+    refusals: BTreeMap<NodeId, u32>,
 }
 
 impl Members {
@@ -69,6 +75,7 @@ impl Members {
             draining: false,
             effects: Vec::new(),
             strangers: Vec::new(),
+            refusals: BTreeMap::new(),
         };
         members.publish();
         members
@@ -101,11 +108,31 @@ impl Members {
     /// Frames to the peer can be sent from now on.
     pub fn connected(&mut self, peer: NodeId, events: &mut Vec<Event>) {
         if let Some(link) = self.links.get_mut(&peer) {
+            self.refusals.remove(&peer);
             link.out += 1;
             link.out_up = true;
             // At once, so that it need not wait for the next beat to know us.
             self.send_heartbeat(peer);
             self.tell_of_link(peer, events);
+        }
+    }
+
+    /// The peer refuses this process: another one with its name is connected there and speaks. One
+    /// that never was connected there is the newcomer, and ends; another one goes on, and says so.
+    pub fn is_second(&mut self, peer: NodeId, why: &str) {
+        let times = self.refusals.entry(peer).or_default();
+        *times += 1;
+        if *times < SECOND_TIMES {
+            return;
+        }
+        let name = &self.shared.config.name;
+        if self.links.get(&peer).is_some_and(|link| link.out == 0) {
+            self.shared.fail(format!(
+                "another process runs as node {name}\n  why: {peer} says: {why}\n  fix: stop that \
+                 process, or give this one a name, certificate and data directory of its own"
+            ));
+        } else if *times == SECOND_TIMES {
+            error!(%peer, why, name, "another process runs under this node's name; stop one of them");
         }
     }
 

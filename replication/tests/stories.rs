@@ -170,9 +170,13 @@ fn a_minter_that_dies_leaves_a_retry_to_those_who_hold_it() {
     c.lose = Box::new(|_, _, _| false);
     c.wait(Duration::from_millis(800));
     let answer = c.answer(id);
-    let Some(Answer::Done { outcomes, .. }) = answer else { panic!("confirmed: {answer:?}") };
+    let Some(Answer::Done { outcomes, write }) = answer else { panic!("confirmed: {answer:?}") };
     assert_eq!(outcomes, [Outcome::Integer(1)]);
     assert_eq!(c.get(front, key).as_deref(), Some("1"), "minted once");
+    // It is a write like another, of which WAIT may ask.
+    let write = write.expect("a write has a name");
+    let wait = Request::AwaitAcks { write, acks: 2, timeout_ms: 100 };
+    assert_eq!(c.ask(front, wait), Answer::Acks(2));
 }
 
 #[test]

@@ -53,6 +53,8 @@ pub mod close {
     pub const CONTENT: u32 = 9;
     /// Too many connections.
     pub const BUSY: u32 = 10;
+    /// Another process runs under the same name.
+    pub const SECOND: u32 = 11;
 }
 
 /// The versions of the frames that somebody can read and write, both included.

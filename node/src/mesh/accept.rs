@@ -131,6 +131,12 @@ async fn admit_as(mesh: &Mesh, connection: &Connection, identity: &Identity) -> 
         Ok(admitted) => admitted,
         Err(no) => return no.into(),
     };
+    if let Admitted::Peer(link) = &admitted
+        && link.has_rival(connection, hello.boot).await
+    {
+        let text = format!("{identity} is connected already, from another address, and speaks");
+        return No::new(Refusal::Second, text).into();
+    }
     if let Err(error) = send.write_all(&inner.hello(hello.purpose).encode()).await {
         return Stop::Ended(Ending::Broken(error.to_string()));
     }
@@ -210,6 +216,7 @@ impl Inner {
             Refusal::WrongRole => &self.tally.refused_role,
             Refusal::WrongCluster => &self.tally.refused_cluster,
             Refusal::UnknownNode => &self.tally.refused_unknown,
+            Refusal::Second => &self.tally.refused_second,
             _ => &self.tally.refused_other,
         };
         Tally::add(counter, 1);

@@ -29,6 +29,8 @@ pub struct Counters {
     pub refused_unknown: u64,
     /// Connections turned away for any other reason.
     pub refused_other: u64,
+    /// Second processes under the name of one that is connected and speaks.
+    pub refused_second: u64,
     /// Handshakes that failed on our side, wrong authorities among them.
     pub handshakes_failed: u64,
 }
@@ -60,6 +62,7 @@ tally!(
     refused_cluster,
     refused_unknown,
     refused_other,
+    refused_second,
     handshakes_failed
 );
 

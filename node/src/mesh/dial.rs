@@ -23,7 +23,7 @@ use tracing::{debug, info, warn};
 use super::counters::Tally;
 use super::hello::{HELLO_BYTES, Hello, Purpose};
 use super::lane::{Lane, Outbox};
-use super::limits::{DIAL_STALE_AFTER, GOOD_CONNECTION};
+use super::limits::{DIAL_STALE_AFTER, GOOD_CONNECTION, LAST_WORDS, LIVES_WITHIN};
 use super::refusal::{Ending, Refusal};
 use super::{Mesh, Peer};
 
@@ -75,10 +75,17 @@ pub(super) struct Link {
     /// Why we ended it, if we did.
     our_ending: RefCell<Option<Ending>>,
     /// The newest connection that we accepted.
-    incoming: RefCell<Option<Connection>>,
+    incoming: RefCell<Option<Incoming>>,
     /// Dial now rather than later.
     hurry: Notify,
     removed: Cell<bool>,
+}
+
+/// A connection that the peer dialled.
+struct Incoming {
+    connection: Connection,
+    /// Which start of the peer's process.
+    boot: u64,
 }
 
 /// A connection on which both ends have said hello.
@@ -133,15 +140,45 @@ impl Link {
         self.removed.set(true);
         self.end_outgoing(Ending::Ours(Refusal::Closing), "no longer a peer");
         if let Some(incoming) = self.incoming.take() {
-            Refusal::Closing.close(&incoming, "no longer a peer");
+            Refusal::Closing.close(&incoming.connection, "no longer a peer");
         }
         self.hurry.notify_one();
     }
 
+    /// The connection of another process than `boot`, at another address, if there is one. At the
+    /// same address there can be only one process, so the other one has ended.
+    fn rival(&self, connection: &Connection, boot: u64) -> Option<Connection> {
+        let incoming = self.incoming.borrow();
+        let known = incoming.as_ref().filter(|known| {
+            known.boot != boot
+                && known.connection.remote_address() != connection.remote_address()
+                && known.connection.close_reason().is_none()
+        })?;
+        Some(known.connection.clone())
+    }
+
+    /// Whether the peer that is known lives, so that what dialled us now is a second process with
+    /// its name. Takes a while to find out, but only if the known one neither ended its connection
+    /// nor had the same address.
+    pub(super) async fn has_rival(&self, connection: &Connection, boot: u64) -> bool {
+        while let Some(known) = self.rival(connection, boot) {
+            if timeout(LAST_WORDS, known.closed()).await.is_ok() {
+                continue;
+            }
+            let heard = || known.stats().udp_rx.datagrams;
+            let before = heard();
+            if timeout(LIVES_WITHIN, known.closed()).await.is_err() {
+                return heard() != before;
+            }
+        }
+        false
+    }
+
     /// The peer dialled us: it is there. `boot` says whether it is the process that we know.
     pub(super) fn heard_of(&self, connection: &Connection, boot: u64) {
-        if let Some(older) = self.incoming.replace(Some(connection.clone())) {
-            Refusal::Replaced.close(&older, "a newer connection of the same node");
+        let newest = Incoming { connection: connection.clone(), boot };
+        if let Some(older) = self.incoming.replace(Some(newest)) {
+            Refusal::Replaced.close(&older.connection, "a newer connection of the same node");
         }
         match *self.status.borrow() {
             LinkStatus::Dialling { .. } => self.hurry.notify_one(),
@@ -155,7 +192,8 @@ impl Link {
     /// The accepted connection is over; forgets it unless a newer one has its place.
     pub(super) fn incoming_ended(&self, connection: &Connection) {
         let mut incoming = self.incoming.borrow_mut();
-        if incoming.as_ref().is_some_and(|now| now.stable_id() == connection.stable_id()) {
+        let is_newest = |now: &Incoming| now.connection.stable_id() == connection.stable_id();
+        if incoming.as_ref().is_some_and(is_newest) {
             *incoming = None;
         }
     }
@@ -244,6 +282,9 @@ fn report_failure(mesh: &Mesh, link: &Link, ending: Ending) {
     Tally::add(&mesh.inner.tally.dials_failed, 1);
     let (peer, name, address) = (link.id, &link.name, link.address.get());
     let text = ending.to_string();
+    if matches!(ending, Ending::Refused { refusal: Some(Refusal::Second), .. }) {
+        mesh.inner.handler.on_second(mesh, peer, &text);
+    }
     if link.dial_failed(ending) {
         warn!(%peer, name, %address, reason = text, "cannot connect; trying on");
     } else {

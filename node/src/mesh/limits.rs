@@ -40,6 +40,12 @@ pub const CONNECTIONS_MAX: usize = 1_024;
 /// Whoever connects must have said who it is by then.
 pub const HELLO_TIMEOUT: Duration = Duration::from_secs(2);
 
+/// How long the last words of a process that has ended may still arrive.
+pub const LAST_WORDS: Duration = Duration::from_millis(300);
+
+/// Whoever lives says something within this time: a few heartbeats.
+pub const LIVES_WITHIN: Duration = Duration::from_millis(800);
+
 /// A dial that hears from its peer by other means is begun anew if it is older than this.
 pub const DIAL_STALE_AFTER: Duration = Duration::from_millis(200);
 
@@ -52,6 +58,8 @@ pub const REFUSALS_REMEMBERED_MAX: usize = 256;
 /// The longest text in a close frame, so that it fits a datagram.
 pub const REASON_BYTES_MAX: usize = 512;
 
+const _: () =
+    assert!(LAST_WORDS.as_millis() + LIVES_WITHIN.as_millis() < HELLO_TIMEOUT.as_millis());
 const _: () = assert!(FRAME_BYTES_MAX >= wire::limits::FRAME_BYTES_MAX as usize);
 const _: () = assert!(MTU_MAX as usize * 10 <= 65_500);
 const _: () = assert!(MTU_MAX < INITIAL_MTU_MAX && MTU_MIN < MTU_MAX);

@@ -102,6 +102,12 @@ pub trait MeshHandler {
         let _ = (mesh, peer, ending, dropped);
     }
 
+    /// `peer` refuses this process, since another one with its name is connected to it and speaks.
+    /// It is asked again.
+    fn on_second(&self, mesh: &Mesh, peer: NodeId, why: &str) {
+        let _ = (mesh, peer, why);
+    }
+
     /// All complete frames of one read from a client or administrator, at least one.
     fn on_client(&self, mesh: &Mesh, client: &ClientConn, frames: Frames<'_>) {
         let _ = (mesh, frames);

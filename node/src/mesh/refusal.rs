@@ -34,6 +34,8 @@ pub enum Refusal {
     Content = close::CONTENT,
     /// Too many connections.
     Busy = close::BUSY,
+    /// Another process with the same name is connected, and speaks.
+    Second = close::SECOND,
 }
 
 /// How a connection ended.
@@ -59,7 +61,7 @@ pub enum Ending {
 }
 
 impl Refusal {
-    const ALL: [Self; 10] = [
+    const ALL: [Self; 11] = [
         Self::Closing,
         Self::Replaced,
         Self::BadHello,
@@ -70,6 +72,7 @@ impl Refusal {
         Self::Oversized,
         Self::Content,
         Self::Busy,
+        Self::Second,
     ];
 
     /// The code in a close frame.
@@ -133,6 +136,7 @@ impl fmt::Display for Refusal {
             Self::Oversized => "a frame too large",
             Self::Content => "wrong content",
             Self::Busy => "too many connections",
+            Self::Second => "another process runs under this name",
         })
     }
 }

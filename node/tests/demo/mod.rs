@@ -3,7 +3,7 @@
 use std::time::{Duration, Instant};
 
 use crate::support::demo::{Demo, command};
-use crate::support::{free_base, http, pid_of, run, signal, text, until};
+use crate::support::{free_base, free_port, http, pid_of, run, signal, start_command, text, until};
 
 #[test]
 fn a_cluster_lives_through_the_death_of_its_nodes() {
@@ -109,6 +109,29 @@ fn a_port_in_use_is_told_before_anything_starts() {
             port = base + 2
         )
     );
+}
+
+#[test]
+fn a_second_process_under_a_name_ends_and_the_first_one_does_not_notice() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut demo = Demo::start(dir.path());
+    assert_eq!(demo.client(1).ask("SET a b"), "OK");
+    let mut second = start_command(&dir.path().join("second"), free_port(), free_port());
+    second.arg("--config").arg(demo.config(1));
+    second.args(["--peer-listen", &format!("127.0.0.1:{}", free_port())]);
+    let output = run(&mut second);
+    let told = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert_eq!(output.status.code(), Some(2), "{told}");
+    let why = "is connected already, from another address, and speaks";
+    for part in ["error: another process runs as node n1\n", "\n  why: ", why, "\n  fix: stop that"]
+    {
+        assert!(told.contains(part), "no '{part}' in {told}");
+    }
+    for node in 1..=3 {
+        assert_eq!(demo.client(node).ask("WITH ALL SET a c"), "OK", "n{node}");
+        assert_eq!(demo.client(node).ask("WITH ALL GET a"), "c", "n{node}");
+    }
+    demo.stop();
 }
 
 #[test]

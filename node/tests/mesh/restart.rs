@@ -72,6 +72,44 @@ fn a_peer_that_was_killed_and_returns_is_connected_again_at_once() {
 }
 
 #[test]
+fn a_second_process_under_a_name_is_refused_while_the_first_one_lives() {
+    tell(async {
+        let ca = authority();
+        let (a, b) = (free_address(), free_address());
+        let n1 = Node::start(config(&ca, N1, a, vec![peer(N2, b)]));
+        let n2 = Doomed::start(&ca, b, a);
+        until("connected", || n1.sees(N2)).await;
+        let second = Node::start(config(&ca, N2, free_address(), vec![peer(N1, a)]));
+        until("told why", || second.memory.count(|e| matches!(e, Event::Second(N1))) >= 2).await;
+        assert!(!second.sees(N1) && n1.sees(N2));
+        assert_eq!(n1.memory.count(|e| matches!(e, Event::Closed(..))), 0, "the first stays");
+        assert!(n1.mesh.counters().refused_second >= 2);
+        // Once the first one is dead, nobody can tell a second one from its next start.
+        n2.kill();
+        until("accepted", || second.sees(N1)).await;
+        second.mesh.shutdown().await;
+    });
+}
+
+#[test]
+fn a_peer_that_was_killed_and_returns_at_another_address_is_accepted() {
+    tell(async {
+        let ca = authority();
+        let (a, b) = (free_address(), free_address());
+        let n1 = Node::start(config(&ca, N1, a, vec![peer(N2, b)]));
+        let n2 = Doomed::start(&ca, b, a);
+        until("connected", || n1.sees(N2)).await;
+        n2.kill();
+        let elsewhere = Node::start(config(&ca, N2, free_address(), vec![peer(N1, a)]));
+        let back = Instant::now();
+        until("accepted", || elsewhere.sees(N1)).await;
+        let took = back.elapsed();
+        assert!(took < Duration::from_millis(2_500), "it took {took:?}");
+        assert!(!elsewhere.memory.has(|e| matches!(e, Event::Second(_))));
+    });
+}
+
+#[test]
 fn a_peer_that_dies_in_silence_is_found_out_by_the_idle_time_out() {
     tell(async {
         let ca = authority();

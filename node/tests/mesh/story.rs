@@ -81,6 +81,7 @@ pub(crate) enum Event {
     Connected(NodeId, u8),
     Closed(NodeId, Ending),
     ClientClosed(Ending),
+    Second(NodeId),
 }
 
 /// A handler that remembers everything, and answers what begins with '?'.
@@ -118,6 +119,11 @@ impl MeshHandler for Memory {
 
     fn on_closed(&self, _: &Mesh, peer: NodeId, ending: &Ending, _dropped: usize) {
         self.events.borrow_mut().push(Event::Closed(peer, ending.clone()));
+    }
+
+    fn on_second(&self, _: &Mesh, peer: NodeId, why: &str) {
+        assert!(why.contains("is connected already"), "{why}");
+        self.events.borrow_mut().push(Event::Second(peer));
     }
 
     fn on_client(&self, _: &Mesh, client: &ClientConn, frames: Frames<'_>) {

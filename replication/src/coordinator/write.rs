@@ -99,7 +99,7 @@ impl Peer {
             working.push(Working { row: g.row, record: joined.record, seen: joined.seen });
         }
         if t.confirm {
-            return self.confirm(now, job, &working, out);
+            return self.confirm(now, key, job, &working, out);
         }
         self.mint_task(now, key, job, working, out)
     }
@@ -256,8 +256,16 @@ impl Peer {
         }
     }
 
-    /// A retry of something minted before: W replicas hold the keys' states now.
-    fn confirm(&mut self, now: Now, job: &Job, working: &[Working], out: &mut Outbox) -> Flow {
+    /// A retry of something minted before: W replicas hold the keys' states now. It is answered as
+    /// the write that it is: with a name under which its acknowledgements can be asked for, W.
+    fn confirm(
+        &mut self,
+        now: Now,
+        key: Key,
+        job: &Job,
+        working: &[Working],
+        out: &mut Outbox,
+    ) -> Flow {
         let Body::Task(t) = &job.body else { return Flow::Over };
         let wall = self.judged_now(now);
         let mut outcomes = Vec::with_capacity(t.task.ops.len());
@@ -279,7 +287,10 @@ impl Peer {
                 }
             }
         }
-        self.answer(job.origin, Answer::Done { outcomes, write: None }, out);
+        self.remember_settled(key, t.write.needs.total);
+        let (slot, coordinator) = (t.task.slot, self.cfg.me.node);
+        let write = Some(WriteHandle { slot, coordinator, id: token_id(key) });
+        self.answer(job.origin, Answer::Done { outcomes, write }, out);
         Flow::Over
     }
 
