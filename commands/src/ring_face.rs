@@ -90,15 +90,21 @@ pub(crate) fn ring_siblings(ask: &Ask, args: &[&[u8]]) -> Result<Asked, Fault> {
     Ok(Asked::one(row_of(ask, args[1])?, Op::Siblings, shape))
 }
 
+/// What a write that is to replace what was read must say, and does not.
+const NO_CONTEXT: Fault = Fault::Fixed(
+    "ERR syntax error. fix: RING.SET key value CTX context, or RING.DEL key CTX context, with the \
+     context of RING.GET key WITHCTX; SET and DEL need none",
+);
+
 /// RING.SET key value CTX token.
 pub(crate) fn ring_set(ask: &Ask, args: &[&[u8]]) -> Result<Asked, Fault> {
-    let [_, key, value, word, token] = args else { return Err(Fault::Syntax) };
+    let [_, key, value, word, token] = args else { return Err(NO_CONTEXT) };
     with_context(ask, key, Some(value), word, token)
 }
 
 /// RING.DEL key CTX token.
 pub(crate) fn ring_del(ask: &Ask, args: &[&[u8]]) -> Result<Asked, Fault> {
-    let [_, key, word, token] = args else { return Err(Fault::Syntax) };
+    let [_, key, word, token] = args else { return Err(NO_CONTEXT) };
     with_context(ask, key, None, word, token)
 }
 
@@ -115,7 +121,7 @@ fn with_context(
     token: &[u8],
 ) -> Result<Asked, Fault> {
     if !args::is(word, "ctx") {
-        return Err(Fault::Syntax);
+        return Err(NO_CONTEXT);
     }
     let place = Place::of(ask.keyspace, key);
     let context = token::open(&place, token, ask.context_secret)?;
