@@ -14,7 +14,7 @@ use smallvec::SmallVec;
 
 use crate::causality::DotSet;
 use crate::message::Message;
-use crate::op::{Answer, Request};
+use crate::op::{Answer, Request, Span};
 use crate::row::{Keyspace, Row};
 
 /// Rows to be loaded: nearly always one.
@@ -67,7 +67,7 @@ pub enum Event {
         /// The encoded records, in the order of the rows; empty where there is none.
         records: Records,
     },
-    /// The answer to [`Effect::Load`], [`Effect::List`] or [`Effect::ReadRows`] if the disk cannot
+    /// The answer to [`Effect::Load`], [`Effect::List`] or [`Effect::ReadSpan`] if the disk cannot
     /// give it. What cannot be read is not absent: nobody is told that it is.
     LoadFailed {
         /// Its token.
@@ -90,13 +90,13 @@ pub enum Event {
         /// the last.
         next: (u32, u64),
     },
-    /// The answer to [`Effect::ReadRows`].
+    /// The answer to [`Effect::ReadRows`] or [`Effect::ReadSpan`].
     RowsRead {
         /// Its token.
         token: u64,
         /// The rows with their records.
         rows: Vec<(Row, Bytes)>,
-        /// Where to go on; empty if that was all.
+        /// Where to go on; empty if that was all. Of a reversed span: the last row read.
         next: Row,
     },
     /// Part of the answer to [`Effect::ScanLog`]: deltas wanted.
@@ -211,6 +211,14 @@ pub enum Effect {
         from: Row,
         /// Stop after about so many bytes.
         bytes: u32,
+    },
+    /// Read rows of a span in its order, up to its bounds but at least one: [`Event::RowsRead`]. The
+    /// answer is the state at the moment in which the event is handed in.
+    ReadSpan {
+        /// Repeated in the answer.
+        token: u64,
+        /// Which rows, and how many.
+        span: Span,
     },
     /// Find these dots' deltas in the retained log: [`Event::LogFound`], [`Event::LogScanned`].
     ScanLog {

@@ -9,7 +9,7 @@ use bytes::Bytes;
 use ring::{Actor, Incarnation, NodeId, Slot};
 use serde::{Deserialize, Serialize};
 
-use crate::op::{Answer, Request};
+use crate::op::{Answer, Request, Span};
 use crate::raw::RawDeltas;
 use crate::record::Digest;
 use crate::row::{Keyspace, Row};
@@ -272,6 +272,32 @@ pub enum Message {
         #[serde(rename = "n")]
         next: (u32, u64),
     },
+    /// Say which rows of a span you hold, and in which state.
+    #[serde(rename = "k")]
+    Walk {
+        /// The asker's number.
+        #[serde(rename = "t")]
+        token: u64,
+        /// Which rows, and how many at most.
+        #[serde(rename = "s")]
+        span: Span,
+    },
+    /// The rows of a span.
+    #[serde(rename = "ka")]
+    Walked {
+        /// The asker's number.
+        #[serde(rename = "t")]
+        token: u64,
+        /// The slot.
+        #[serde(rename = "l")]
+        slot: Slot,
+        /// Rows with the digests of their records; a row of the page that is not here is not there.
+        #[serde(rename = "r")]
+        rows: Vec<(Row, Digest)>,
+        /// Where the page ends (see [`Span::after`]); empty: there is no more.
+        #[serde(rename = "n")]
+        next: Row,
+    },
     /// Count the live keys of these slots.
     #[serde(rename = "n")]
     Count {
@@ -401,6 +427,7 @@ impl Message {
             Self::Read { row, .. } | Self::Install { row, .. } => crate::row::slot_of(row),
             Self::Forward { body, .. } => Some(body.slot()),
             Self::List { from, .. } | Self::Listing { from, .. } => Some(*from),
+            Self::Walk { span, .. } => Some(span.slot),
             Self::Count { slots, .. } => slots.first().copied(),
             Self::Pull { clocks, .. } => Some(clocks.first()?.0),
             Self::Replicated { slot, .. }
@@ -408,6 +435,7 @@ impl Message {
             | Self::StateIs { slot, .. }
             | Self::Installed { slot, .. }
             | Self::Forwarded { slot, .. }
+            | Self::Walked { slot, .. }
             | Self::Counted { slot, .. }
             | Self::Pulled { slot, .. }
             | Self::PulledState { slot, .. }
@@ -427,6 +455,7 @@ impl Message {
                 | Self::PulledState { .. }
                 | Self::PullDone { .. }
                 | Self::Listing { .. }
+                | Self::Walked { .. }
         )
     }
 }

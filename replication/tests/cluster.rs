@@ -9,6 +9,7 @@ use ring::keyspace::KeyspacePolicy;
 use ring::{Actor, ClusterId, Instant, Layout, Member, NodeId, Now, Slot, WallMillis};
 use ringdb_replication::fold::{self, Folded};
 use ringdb_replication::listing::{Listings, Rows};
+use ringdb_replication::op::Span;
 use ringdb_replication::row::{self, Keyspace};
 use ringdb_replication::{
     Answer, Config, Effect, Event, Message, Op, Outbox, Outcome, Peer, Recovery, Request,
@@ -39,6 +40,24 @@ impl Disk {
                 }
             }
         }
+    }
+}
+
+impl Disk {
+    fn read_span(&self, span: &Span) -> (Vec<(Bytes, Bytes)>, Bytes) {
+        let (start, end) = (span.start.clone(), span.end.clone().max(span.start.clone()));
+        let found = self.rows.range(start..end);
+        let mut all: Vec<_> = found.map(|(r, v)| (r.clone(), Bytes::from(v.clone()))).collect();
+        if span.reverse {
+            all.reverse();
+        }
+        let cut = match all.get(span.rows as usize) {
+            None => Bytes::new(),
+            Some(_) if span.reverse => all[span.rows as usize - 1].0.clone(),
+            Some((first_unread, _)) => first_unread.clone(),
+        };
+        all.truncate(span.rows as usize);
+        (all, cut)
     }
 }
 
@@ -257,6 +276,10 @@ impl Cluster {
                             size += record.len();
                             rows.push((row.clone(), Bytes::from(record.clone())));
                         }
+                        events.push_back(Event::RowsRead { token, rows, next });
+                    }
+                    Effect::ReadSpan { token, span } => {
+                        let (rows, next) = node.disk.read_span(&span);
                         events.push_back(Event::RowsRead { token, rows, next });
                     }
                     Effect::ScanLog { token, wanted } => {

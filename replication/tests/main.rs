@@ -4,4 +4,5 @@ mod bare;
 mod cluster;
 mod generations;
 mod laws;
+mod ranges;
 mod stories;

@@ -18,6 +18,7 @@ use crate::limits::{JOBS_MAX, LOOK_EVERY, ROW_BYTES_MAX, TASK_BYTES_MAX};
 use crate::message::{Message, Refusal, RequestKey};
 use crate::op::{Answer, Request, Task, TaskError};
 use crate::peer::Peer;
+use crate::range::{RangeJob, Then};
 use crate::row;
 use crate::slab::{Key, Token};
 use crate::sweep::{CountJob, FlushJob, ScanJob};
@@ -37,6 +38,8 @@ pub(crate) enum Origin {
     Local(RequestId),
     /// A node that forwarded it.
     Remote { from: NodeId, token: u64, request: RequestKey, slot: Slot, writes: bool },
+    /// A job of ours, of which this is a part.
+    Part(Key),
     /// Nobody any more.
     Nobody,
 }
@@ -60,6 +63,7 @@ pub(crate) enum Body {
     Scan(Box<ScanJob>),
     Count(Box<CountJob>),
     Flush(Box<FlushJob>),
+    Range(Box<RangeJob>),
 }
 
 /// A level resolved for one slot.
@@ -156,13 +160,20 @@ impl Peer {
             Request::Flush { keyspace, slot, level } => {
                 self.start_flush(now, origin, (keyspace, slot, level), deadline, out);
             }
+            Request::Range { span, level } => {
+                self.start_range(now, origin, (span, level, Then::Answer), deadline, out);
+            }
+            Request::DeleteRange { span, read, write, durability } => {
+                let then = Then::Delete { write, durability };
+                self.start_range(now, origin, (span, read, then), deadline, out);
+            }
             Request::AwaitAcks { write, acks, timeout_ms } => {
                 self.start_await(now, origin, (write, acks, timeout_ms), out);
             }
         }
     }
 
-    fn start_task(
+    pub(crate) fn start_task(
         &mut self,
         now: Now,
         origin: Origin,
@@ -362,7 +373,17 @@ impl Peer {
                 let message = Message::Forwarded { token, slot, answer, heard };
                 out.push(Effect::Send { to: from, message });
             }
+            Origin::Part(key) => self.parts_answered.push((key, answer)),
             Origin::Nobody => {}
+        }
+    }
+
+    /// Hands the answers of parts to the jobs that they are parts of.
+    pub(crate) fn gather_parts(&mut self, now: Now, out: &mut Outbox) {
+        while let Some((key, answer)) = self.parts_answered.pop() {
+            self.with_job(now, key, out, |peer, job, out| {
+                peer.range_part_answered(job, answer, out)
+            });
         }
     }
 
@@ -402,6 +423,7 @@ impl Peer {
                 Body::Scan(_) => peer.look_over_scan(now, key, job, out),
                 Body::Count(_) => peer.look_over_count(now, job, out),
                 Body::Flush(_) => peer.look_over_flush(now, key, job, out),
+                Body::Range(_) => peer.look_over_range(now, key, job, out),
             });
         }
     }
@@ -437,6 +459,7 @@ impl Peer {
         self.with_job(now, key, out, |peer, job, out| match &mut job.body {
             Body::Forward(_) => peer.forward_refused(now, key, job, from, why, out),
             Body::Task(_) => peer.gather_refused(now, key, job, from, out),
+            Body::Range(_) => peer.range_refused(now, key, job, out),
             Body::Read(_) | Body::Scan(_) | Body::Count(_) | Body::Flush(_) => Flow::Waits,
         });
     }

@@ -116,7 +116,7 @@ impl Peer {
         let Body::Task(t) = &mut job.body else { return Flow::Over };
         let request = match job.origin {
             Origin::Remote { request, .. } => Some(request),
-            Origin::Local(_) | Origin::Nobody => None,
+            Origin::Local(_) | Origin::Part(_) | Origin::Nobody => None,
         };
         let mut outcomes = Vec::with_capacity(t.task.ops.len());
         let mut deltas = RawDeltas::new();
@@ -344,7 +344,7 @@ impl Peer {
                     w.heard.encode(&mut encoded);
                     Bytes::from(encoded)
                 }
-                Origin::Local(_) | Origin::Nobody => Bytes::new(),
+                Origin::Local(_) | Origin::Part(_) | Origin::Nobody => Bytes::new(),
             };
             let answer = Answer::Done { outcomes, write: Some(write) };
             if matches!(job.origin, Origin::Remote { .. }) {
@@ -493,9 +493,12 @@ impl Job {
                 Stage::Writing(w) => w.given.clone(),
                 Stage::Queued | Stage::Gathering(_) => None,
             },
-            Body::Read(_) | Body::Forward(_) | Body::Scan(_) | Body::Count(_) | Body::Flush(_) => {
-                None
-            }
+            Body::Read(_)
+            | Body::Forward(_)
+            | Body::Scan(_)
+            | Body::Count(_)
+            | Body::Flush(_)
+            | Body::Range(_) => None,
         }
     }
 }
