@@ -13,7 +13,7 @@ use ring::{Hlc, Incarnation, Layout, NodeId, Slot, WallMillis};
 use smallvec::SmallVec;
 
 use crate::causality::DotSet;
-use crate::message::Message;
+use crate::message::{Message, RequestKey};
 use crate::op::{Answer, Request, Span};
 use crate::row::{Keyspace, Row};
 
@@ -29,6 +29,16 @@ pub type Changes = SmallVec<[RowChange; 1]>;
 /// Names a request of a client at this node; chosen by the driver.
 pub type RequestId = u64;
 
+/// The name that a client gave to a request.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Named {
+    /// The name; its `front` is no node, and its `first_sent` 0.
+    pub request: RequestKey,
+    /// It was first sent to this very process, lately: what this process does not remember of it, it has
+    /// not done. If false, it can only be confirmed that it was done.
+    pub may_mint: bool,
+}
+
 /// What happened.
 #[derive(Clone, Debug)]
 pub enum Event {
@@ -40,6 +50,18 @@ pub enum Event {
         request: Request,
         /// How long it will wait, in microseconds.
         timeout_us: u64,
+    },
+    /// A client of this node asks for something under a name: it is done at most once, however often
+    /// it is asked for.
+    SubmitNamed {
+        /// Repeated in the answer.
+        id: RequestId,
+        /// What it asks.
+        request: Request,
+        /// How long it will wait, in microseconds.
+        timeout_us: u64,
+        /// Its name, and whether this process may do it.
+        named: Named,
     },
     /// The client is gone: stop working for it. Writes that were minted go on.
     Cancel(RequestId),

@@ -45,7 +45,7 @@ mod sweep;
 pub use bugs::Bug;
 pub use causality::{Dot, DotSet};
 pub use delta::Delta;
-pub use event::{Changes, Effect, Event, Outbox, Records, RequestId, RowChange, Rows};
+pub use event::{Changes, Effect, Event, Named, Outbox, Records, RequestId, RowChange, Rows};
 pub use message::Message;
 pub use op::{Answer, Op, Outcome, Request, Task, TaskError};
 pub use peer::{Config, Peer};

@@ -38,6 +38,9 @@ const _: () = assert!(KNOWN_FOR.as_secs() > RETRY_FOR.as_secs());
 /// How long a coordinator waits for a replica's read before it asks another one too.
 pub const HEDGE_AFTER: Duration = Duration::from_millis(15);
 
+/// How long before a request that must have seen more than the replicas have looks again.
+pub const BEHIND_AGAIN_AFTER: Duration = Duration::from_millis(25);
+
 /// How long before an unanswered message is sent again.
 pub const RESEND_AFTER: Duration = Duration::from_millis(250);
 

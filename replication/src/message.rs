@@ -14,7 +14,9 @@ use crate::raw::RawDeltas;
 use crate::record::Digest;
 use crate::row::{Keyspace, Row};
 
-/// Names a forwarded request for ever: only the actor that it was first sent to may mint for it.
+/// Names a request for ever: only the actor that it was first sent to may mint for it. A request that
+/// is forwarded is named by the node that does so, unless its client named it: then `front` is no node
+/// (its highest bit is set), and this and `incarnation` tell the client.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct RequestKey {
     /// The node that a client asked.
@@ -29,7 +31,8 @@ pub struct RequestKey {
     /// Its number there; not given again in this life, also not after a clean restart.
     #[serde(rename = "n")]
     pub n: u64,
-    /// When it was first sent: the front node's wall clock, in milliseconds.
+    /// When it was first sent: the front node's wall clock, in milliseconds. 0 in a client's name:
+    /// the node that the client asked has looked how old it is.
     #[serde(rename = "t")]
     pub first_sent: u64,
 }

@@ -192,6 +192,9 @@ pub enum Outcome {
     Float(Bytes),
     /// Yes or no.
     Flag(bool),
+    /// What had been seen of the slot when the task was done, its own writes included: an encoded
+    /// [`crate::DotSet`].
+    Seen(Bytes),
     /// The op failed; other ops of the task are not affected.
     Failed(OpError),
 }
@@ -234,6 +237,11 @@ pub struct Task {
     pub write: Option<Level>,
     /// The durability, if not the keyspace's.
     pub durability: Option<Durability>,
+    /// What the asker has seen of the slot: an encoded [`crate::DotSet`], empty if nothing. Whoever
+    /// coordinates must have seen all of it, or finds it at other replicas before it answers, and the
+    /// last outcome is [`Outcome::Seen`]. `None` if it does not matter.
+    #[serde(default)]
+    pub after: Option<Bytes>,
 }
 
 impl Task {
@@ -249,6 +257,7 @@ impl Task {
             read: None,
             write: None,
             durability: None,
+            after: None,
         }
     }
 
@@ -332,6 +341,11 @@ pub enum TaskError {
     NotReady,
     /// The level does not exist here, or cannot be served: the text says what to use instead.
     BadLevel(String),
+    /// The replicas that are there lack what the asker has seen. Nothing was done.
+    Behind {
+        /// The replicas that did not say what they have.
+        missing: Vec<NodeId>,
+    },
     /// A watched key has changed. Nothing was done.
     Aborted,
     /// The node's clock is too far from the cluster's for it to coordinate. Nothing was done.

@@ -188,6 +188,9 @@ impl Peer {
             Event::Submit { id, request, timeout_us } => {
                 self.on_submit(now, id, request, timeout_us, out);
             }
+            Event::SubmitNamed { id, request, timeout_us, named } => {
+                self.on_submit_named(now, id, request, (timeout_us, named), out);
+            }
             Event::Cancel(id) => self.on_cancel(id),
             Event::Heard { hlc } => drop(self.merge_clock(now, hlc, self.me())),
             Event::Received { from, epoch, hlc, message } => {
@@ -451,10 +454,14 @@ impl Peer {
     fn on_cancel(&mut self, id: u64) {
         for key in self.jobs.keys() {
             let Some(job) = self.jobs.get_mut(key) else { continue };
-            if !matches!(job.origin, Origin::Local(owner) if owner == id) {
-                continue;
-            }
-            job.origin = Origin::Nobody;
+            job.origin = match job.origin {
+                Origin::Local(owner) if owner == id => Origin::Nobody,
+                // It keeps its name: whoever asks for it again must find it.
+                Origin::Named { id: Some(owner), request } if owner == id => {
+                    Origin::Named { id: None, request }
+                }
+                _ => continue,
+            };
             // What is minted goes on to all replicas; what only reads may stop at once.
             let minted = match &job.body {
                 Body::Task(t) => t.is_minted() || matches!(t.stage, Stage::Queued),

@@ -156,8 +156,8 @@ impl Peer {
         let body = Body::Range(Box::new(range));
         let job = Job { origin, started: now.mono, deadline, last_sent: now.mono, body };
         let key = self.jobs.insert(job);
-        if let Origin::Remote { request, .. } = origin {
-            self.in_flight.insert(request, key);
+        if let Some(name) = origin.name() {
+            self.in_flight.insert(name, key);
         }
         self.with_job(now, key, out, |peer, job, out| {
             let Body::Range(range) = &mut job.body else { return Flow::Over };

@@ -617,8 +617,8 @@ impl Peer {
             last_sent: now.mono,
             body,
         });
-        if let Origin::Remote { request, .. } = origin {
-            self.in_flight.insert(request, key);
+        if let Some(name) = origin.name() {
+            self.in_flight.insert(name, key);
         }
         self.with_job(now, key, out, |peer, job, out| {
             if let Body::Flush(flush) = &job.body
@@ -639,10 +639,7 @@ impl Peer {
         out: &mut Outbox,
     ) -> Flow {
         let wall = self.judged_now(now);
-        let request = match job.origin {
-            Origin::Remote { request, .. } => Some(request),
-            Origin::Local(_) | Origin::Part(_) | Origin::Nobody => None,
-        };
+        let request = job.origin.name();
         let Body::Flush(f) = &mut job.body else { return Flow::Over };
         f.deleted = live.len() as u64;
         if live.is_empty() {

@@ -12,7 +12,7 @@ use ringdb_replication::listing::{Listings, Rows};
 use ringdb_replication::op::Span;
 use ringdb_replication::row::{self, Keyspace};
 use ringdb_replication::{
-    Answer, Config, Effect, Event, Message, Op, Outbox, Outcome, Peer, Recovery, Request,
+    Answer, Config, Effect, Event, Message, Named, Op, Outbox, Outcome, Peer, Recovery, Request,
     RowChange, Task, TaskError, delta,
 };
 
@@ -360,13 +360,16 @@ impl Cluster {
         id
     }
 
-    pub(crate) fn answer(&mut self, id: u64) -> Option<Answer> {
-        self.answers.remove(&id)
+    /// Asks a node under a name.
+    pub(crate) fn submit_named(&mut self, at: NodeId, request: Request, named: Named) -> u64 {
+        self.next_id += 1;
+        let (id, timeout_us) = (self.next_id, 2_000_000);
+        self.event(at, Event::SubmitNamed { id, request, timeout_us, named });
+        id
     }
 
-    /// Asks a node and waits for the answer.
-    pub(crate) fn ask(&mut self, at: NodeId, request: Request) -> Answer {
-        let id = self.submit(at, request);
+    /// Waits for the answer to what was submitted.
+    pub(crate) fn await_answer(&mut self, id: u64) -> Answer {
         self.settle();
         for _ in 0..600 {
             if let Some(answer) = self.answer(id) {
@@ -375,6 +378,16 @@ impl Cluster {
             self.wait(Duration::from_millis(5));
         }
         panic!("no answer in 3 s");
+    }
+
+    pub(crate) fn answer(&mut self, id: u64) -> Option<Answer> {
+        self.answers.remove(&id)
+    }
+
+    /// Asks a node and waits for the answer.
+    pub(crate) fn ask(&mut self, at: NodeId, request: Request) -> Answer {
+        let id = self.submit(at, request);
+        self.await_answer(id)
     }
 
     /// Does one op on one key.
