@@ -9,7 +9,6 @@ use core::sync::atomic::{AtomicU64, Ordering};
 use core::time::Duration;
 use std::sync::Arc;
 
-use bytes::Bytes;
 use ring::{Hlc, NodeId, Slot};
 use tokio::sync::Mutex;
 use tokio::time::{Instant, timeout};
@@ -18,7 +17,6 @@ use wire::{ClientReply, ClientRequest, ClusterStatus};
 
 use crate::budget::Budget;
 use crate::causal::Context;
-use crate::counter::Counter;
 use crate::dial::dial_any;
 use crate::error::{ClientError, Told};
 use crate::limits::{
@@ -26,8 +24,6 @@ use crate::limits::{
     REQUEST_TIMEOUT, RETRIES_PER_THOUSAND, RETRY_RESERVE,
 };
 use crate::link::{Link, NoAnswer};
-use crate::many::GetMany;
-use crate::request::{Delete, Get, Put};
 use crate::routes::{Node, Routes};
 use crate::tls::Tls;
 
@@ -196,43 +192,6 @@ impl Client {
             counts: Counts::default(),
         };
         Ok(Self { inner: Arc::new(inner) })
-    }
-
-    /// Reads a key.
-    pub fn get(&self, key: impl Into<Bytes>) -> Get {
-        let timeout = self.inner.settings.patience.request;
-        Get { client: self.clone(), key: key.into(), level: None, timeout }
-    }
-
-    /// Writes a key.
-    pub fn put(&self, key: impl Into<Bytes>, value: impl Into<Bytes>) -> Put {
-        Put {
-            client: self.clone(),
-            key: key.into(),
-            value: value.into(),
-            context: None,
-            level: None,
-            durability: None,
-            ttl: None,
-            timeout: self.inner.settings.patience.request,
-        }
-    }
-
-    /// Removes a key.
-    pub fn delete(&self, key: impl Into<Bytes>) -> Delete {
-        let timeout = self.inner.settings.patience.request;
-        Delete { client: self.clone(), key: key.into(), context: None, level: None, timeout }
-    }
-
-    /// Reads several keys at once: each from a node that holds it, all of one node in one request.
-    pub fn get_many<K: Into<Bytes>>(&self, keys: impl IntoIterator<Item = K>) -> GetMany {
-        let keys = keys.into_iter().map(Into::into).collect();
-        GetMany { client: self.clone(), keys, level: None, timeout: self.patience().request }
-    }
-
-    /// A counter: additions of different writers all count, whichever nodes take them.
-    pub fn counter(&self, key: impl Into<Bytes>) -> Counter {
-        Counter { client: self.clone(), key: key.into() }
     }
 
     /// What this client and its clones have done so far.
@@ -541,6 +500,8 @@ impl Client {
             ClientReply::Done { .. } => "an acknowledgement",
             ClientReply::Values { .. } => "several values",
             ClientReply::Number { .. } => "a number",
+            ClientReply::Page { .. } => "a page of a range",
+            ClientReply::Deleted { .. } => "the end of a removal",
             ClientReply::Layout { .. } => "a map of the slots",
             ClientReply::Status(_) => "a status",
             ClientReply::Owners { .. } => "owners",

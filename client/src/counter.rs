@@ -4,20 +4,20 @@
 //! repeats it may count twice. What has been acknowledged counts exactly once.
 
 use core::future::IntoFuture;
-use core::time::Duration;
 
-use bytes::Bytes;
-use wire::{ClientReply, ClientRequest, Durability, Level};
+use wire::{ClientReply, ClientRequest};
 
 use crate::client::{Asking, Client};
 use crate::error::{ClientError, Told};
+use crate::key::Key;
 use crate::request::Answer;
+use crate::terms::{Terms, terms};
 
 /// A counter, made by [`Client::counter`].
 #[derive(Clone, Debug)]
 pub struct Counter {
     pub(crate) client: Client,
-    pub(crate) key: Bytes,
+    pub(crate) key: Key,
 }
 
 /// An addition, made by [`Counter::add`].
@@ -25,19 +25,19 @@ pub struct Counter {
 #[must_use = "a request is sent when it is awaited"]
 pub struct Add {
     client: Client,
-    key: Bytes,
+    key: Key,
     by: i64,
-    level: Option<Level>,
-    durability: Option<Durability>,
-    timeout: Duration,
+    terms: Terms,
 }
+
+terms!(Add: consistency, durability, timeout);
 
 impl Counter {
     /// Adds `by`, which may be negative. Gives the value as the coordinator knows it then.
     pub fn add(&self, by: i64) -> Add {
         let (client, key) = (self.client.clone(), self.key.clone());
-        let timeout = client.patience().request;
-        Add { client, key, by, level: None, durability: None, timeout }
+        let terms = Terms::new(client.patience().request);
+        Add { client, key, by, terms }
     }
 
     /// The value; 0 if nothing was ever added.
@@ -56,26 +56,6 @@ impl Counter {
     }
 }
 
-impl Add {
-    /// How many replicas must hold it; the keyspace's default if it is not said.
-    pub fn consistency(mut self, level: Level) -> Self {
-        self.level = Some(level);
-        self
-    }
-
-    /// What a replica's acknowledgement survives; the keyspace's default if it is not said.
-    pub fn durability(mut self, durability: Durability) -> Self {
-        self.durability = Some(durability);
-        self
-    }
-
-    /// How long it may take; the node hears of it.
-    pub fn timeout(mut self, timeout: Duration) -> Self {
-        self.timeout = timeout;
-        self
-    }
-}
-
 impl IntoFuture for Add {
     /// The value then.
     type Output = Result<i64, ClientError>;
@@ -83,7 +63,9 @@ impl IntoFuture for Add {
 
     fn into_future(self) -> Self::IntoFuture {
         Box::pin(async move {
-            let Self { client, key, by, level, durability, timeout } = self;
+            let Self { client, key, by, terms } = self;
+            let Terms { level, durability, timeout } = terms;
+            let key = key.checked()?;
             let request = ClientRequest::Add { key: &key, by, level, durability };
             match client.ask_for(&key, Asking::once(timeout), &request).await? {
                 ClientReply::Number { value } => Ok(value),

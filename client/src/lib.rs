@@ -28,12 +28,17 @@
 //! [`ClientError`]; [`context`](mod@context), the file in which `ringctl` finds its clusters.
 
 mod client;
+mod start;
 
 pub mod request;
 
 mod causal;
 mod counter;
+mod key;
 mod many;
+mod range;
+mod span;
+mod terms;
 
 mod budget;
 mod latency;
@@ -54,7 +59,10 @@ pub use causal::{Context, Read};
 pub use client::{Client, Contact, Owners, Patience, Settings, Tally};
 pub use counter::{Add, Counter};
 pub use error::{Attempt, ClientError, Told};
+pub use key::Key;
 pub use many::GetMany;
+pub use range::{DeleteRange, Range, Row, Rows};
+pub use span::{HalfOpen, SortRange};
 pub use tls::Tls;
 
 pub use certs::{CertError, Identity, Role, TlsFiles};

@@ -57,6 +57,9 @@ pub const RETRIES_PER_THOUSAND: i64 = 100;
 /// How many may be asked again before any share was earned.
 pub const RETRY_RESERVE: i64 = 10;
 
+/// The rows of one page of a range, unless the program says otherwise.
+pub const PAGE_ROWS: u32 = 512;
+
 /// How long a farewell may take.
 pub const CLOSE_TIMEOUT: Duration = Duration::from_millis(500);
 

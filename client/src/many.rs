@@ -17,30 +17,19 @@ use wire::{ClientReply, ClientRequest, Level};
 use crate::causal::{Context, Read};
 use crate::client::{Asking, Client};
 use crate::error::{ClientError, Told};
+use crate::key::Key;
+use crate::terms::{Terms, terms};
 
 /// A read of several keys, made by [`Client::get_many`].
 #[derive(Clone, Debug)]
 #[must_use = "a request is sent when it is awaited"]
 pub struct GetMany {
     pub(crate) client: Client,
-    pub(crate) keys: Vec<Bytes>,
-    pub(crate) level: Option<Level>,
-    pub(crate) timeout: Duration,
+    pub(crate) keys: Vec<Key>,
+    pub(crate) terms: Terms,
 }
 
-impl GetMany {
-    /// How many replicas must agree on each key; the keyspace's default if it is not said.
-    pub fn consistency(mut self, level: Level) -> Self {
-        self.level = Some(level);
-        self
-    }
-
-    /// How long it may take; the nodes hear of it.
-    pub fn timeout(mut self, timeout: Duration) -> Self {
-        self.timeout = timeout;
-        self
-    }
-}
+terms!(GetMany: consistency, timeout);
 
 impl IntoFuture for GetMany {
     /// One result a key, in their order.
@@ -49,19 +38,28 @@ impl IntoFuture for GetMany {
 
     fn into_future(self) -> Self::IntoFuture {
         Box::pin(async move {
-            let Self { client, keys, level, timeout } = self;
-            let mut parts = JoinSet::new();
-            for places in share_out(&client, &keys) {
-                let part: Vec<Bytes> = places.iter().map(|at| keys[*at].clone()).collect();
-                let asked = ask_part(client.clone(), part, level, timeout);
-                parts.spawn(async move { (places, asked.await) });
+            let Self { client, keys, terms } = self;
+            let Terms { level, timeout, .. } = terms;
+            let mut results: Vec<_> = Vec::with_capacity(keys.len());
+            let (mut places, mut good) = (Vec::new(), Vec::new());
+            for (place, key) in keys.into_iter().enumerate() {
+                match key.checked() {
+                    Ok(key) => {
+                        places.push(place);
+                        good.push(key);
+                        results.push(lost());
+                    }
+                    Err(error) => results.push(Err(error)),
+                }
             }
-            let lost = || {
-                let why = "the task that asked for it was ended";
-                let told = Told::new("the key was not read", why, "ask again");
-                Err(ClientError::Internal { told })
-            };
-            let mut results: Vec<_> = keys.iter().map(|_| lost()).collect();
+            let keys = good;
+            let mut parts = JoinSet::new();
+            for share in share_out(&client, &keys) {
+                let part: Vec<Bytes> = share.iter().map(|at| keys[*at].clone()).collect();
+                let share: Vec<usize> = share.into_iter().map(|at| places[at]).collect();
+                let asked = ask_part(client.clone(), part, level, timeout);
+                parts.spawn(async move { (share, asked.await) });
+            }
             while let Some(part) = parts.join_next().await {
                 let Ok((places, held)) = part else { continue };
                 for (place, result) in places.into_iter().zip(held) {
@@ -71,6 +69,13 @@ impl IntoFuture for GetMany {
             results
         })
     }
+}
+
+/// A key for which no answer came.
+fn lost() -> Result<Read, ClientError> {
+    let why = "the task that asked for it was ended";
+    let told = Told::new("the key was not read", why, "ask again");
+    Err(ClientError::Internal { told })
 }
 
 /// The places of the keys that go into one request each: those of one node together.

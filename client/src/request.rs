@@ -8,11 +8,13 @@ use core::pin::Pin;
 use core::time::Duration;
 
 use bytes::Bytes;
-use wire::{ClientReply, ClientRequest, Durability, Level};
+use wire::{ClientReply, ClientRequest};
 
 use crate::causal::{Context, Read};
 use crate::client::{Asking, Client};
 use crate::error::ClientError;
+use crate::key::Key;
+use crate::terms::{Terms, terms};
 
 /// The answer to a request that is under way.
 pub type Answer<T> = Pin<Box<dyn Future<Output = Result<T, ClientError>> + Send>>;
@@ -22,9 +24,8 @@ pub type Answer<T> = Pin<Box<dyn Future<Output = Result<T, ClientError>> + Send>
 #[must_use = "a request is sent when it is awaited"]
 pub struct Get {
     pub(crate) client: Client,
-    pub(crate) key: Bytes,
-    pub(crate) level: Option<Level>,
-    pub(crate) timeout: Duration,
+    pub(crate) key: Key,
+    pub(crate) terms: Terms,
 }
 
 /// A write, made by [`Client::put`].
@@ -32,89 +33,31 @@ pub struct Get {
 #[must_use = "a request is sent when it is awaited"]
 pub struct Put {
     pub(crate) client: Client,
-    pub(crate) key: Bytes,
+    pub(crate) key: Key,
     pub(crate) value: Bytes,
     pub(crate) context: Option<Context>,
-    pub(crate) level: Option<Level>,
-    pub(crate) durability: Option<Durability>,
     pub(crate) ttl: Option<Duration>,
-    pub(crate) timeout: Duration,
+    pub(crate) terms: Terms,
 }
 
-/// A removal, made by [`Client::delete`].
+/// A removal, made by [`Client::delete`]. A concurrent write survives it.
 #[derive(Clone, Debug)]
 #[must_use = "a request is sent when it is awaited"]
 pub struct Delete {
     pub(crate) client: Client,
-    pub(crate) key: Bytes,
+    pub(crate) key: Key,
     pub(crate) context: Option<Context>,
-    pub(crate) level: Option<Level>,
-    pub(crate) timeout: Duration,
+    pub(crate) terms: Terms,
 }
 
-impl Get {
-    /// How many replicas must agree; the keyspace's default if it is not said.
-    pub fn consistency(mut self, level: Level) -> Self {
-        self.level = Some(level);
-        self
-    }
-
-    /// How long it may take; the node hears of it.
-    pub fn timeout(mut self, timeout: Duration) -> Self {
-        self.timeout = timeout;
-        self
-    }
-}
+terms!(Get: consistency, timeout);
+terms!(Put: context, consistency, durability, timeout);
+terms!(Delete: context, consistency, timeout);
 
 impl Put {
-    /// What the writer has read: the write replaces that, and nothing that was written since.
-    /// Without it, what the coordinator holds is replaced.
-    pub fn context(mut self, context: Context) -> Self {
-        self.context = Some(context);
-        self
-    }
-
-    /// How many replicas must hold it; the keyspace's default if it is not said.
-    pub fn consistency(mut self, level: Level) -> Self {
-        self.level = Some(level);
-        self
-    }
-
-    /// What a replica's acknowledgement survives; the keyspace's default if it is not said.
-    pub fn durability(mut self, durability: Durability) -> Self {
-        self.durability = Some(durability);
-        self
-    }
-
     /// The value expires so much later. Counted in whole milliseconds, at least one.
     pub fn ttl(mut self, ttl: Duration) -> Self {
         self.ttl = Some(ttl);
-        self
-    }
-
-    /// How long it may take; the node hears of it.
-    pub fn timeout(mut self, timeout: Duration) -> Self {
-        self.timeout = timeout;
-        self
-    }
-}
-
-impl Delete {
-    /// What the writer has read: only that is removed, a concurrent write survives.
-    pub fn context(mut self, context: Context) -> Self {
-        self.context = Some(context);
-        self
-    }
-
-    /// How many replicas must know of it; the keyspace's default if it is not said.
-    pub fn consistency(mut self, level: Level) -> Self {
-        self.level = Some(level);
-        self
-    }
-
-    /// How long it may take; the node hears of it.
-    pub fn timeout(mut self, timeout: Duration) -> Self {
-        self.timeout = timeout;
         self
     }
 }
@@ -125,8 +68,9 @@ impl IntoFuture for Get {
 
     fn into_future(self) -> Self::IntoFuture {
         Box::pin(async move {
-            let Self { client, key, level, timeout } = self;
-            let asking = Asking::harmless(timeout);
+            let Self { client, key, terms } = self;
+            let (key, level) = (key.checked()?, terms.level);
+            let asking = Asking::harmless(terms.timeout);
             match client.ask_for(&key, asking, &ClientRequest::Get { key: &key, level }).await? {
                 ClientReply::Value { values, context } => {
                     Ok(Read { values, context: Context(context) })
@@ -144,7 +88,9 @@ impl IntoFuture for Put {
 
     fn into_future(self) -> Self::IntoFuture {
         Box::pin(async move {
-            let Self { client, key, value, context, level, durability, ttl, timeout } = self;
+            let Self { client, key, value, context, ttl, terms } = self;
+            let Terms { level, durability, timeout } = terms;
+            let key = key.checked()?;
             let ttl_ms = ttl.map(|ttl| u64::try_from(ttl.as_millis()).unwrap_or(u64::MAX).max(1));
             let context = context.as_ref().map(Context::as_bytes);
             let (key, value) = (&key[..], &value[..]);
@@ -161,7 +107,8 @@ impl IntoFuture for Delete {
 
     fn into_future(self) -> Self::IntoFuture {
         Box::pin(async move {
-            let Self { client, key, context, level, timeout } = self;
+            let Self { client, key, context, terms } = self;
+            let (key, level, timeout) = (key.checked()?, terms.level, terms.timeout);
             let context = context.as_ref().map(Context::as_bytes);
             client.write(&key, timeout, &ClientRequest::Delete { key: &key, context, level }).await
         })

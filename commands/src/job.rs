@@ -73,7 +73,12 @@ impl Job {
 pub(crate) fn line_of_failure(answer: &Answer, flow: &Flow<'_>) -> String {
     match answer {
         Answer::Failed(error) => errors::of_task(error, &*flow.turn.host),
-        Answer::Done { .. } | Answer::Keys { .. } | Answer::Count(_) | Answer::Acks(_) => {
+        Answer::Done { .. }
+        | Answer::Keys { .. }
+        | Answer::Count(_)
+        | Answer::Page { .. }
+        | Answer::Deleted { .. }
+        | Answer::Acks(_) => {
             "ERR the replica answered another question. fix: upgrade all nodes to one version"
                 .to_owned()
         }

@@ -331,8 +331,9 @@ impl Core {
     pub fn submit(&mut self, asker: Asker, request: Request, timeout_us: u64) {
         let class = match &request {
             Request::Task(task) if task.is_read() => Class::Read,
-            Request::Task(_) => Class::Write,
+            Request::Task(_) | Request::DeleteRange { .. } => Class::Write,
             Request::Scan { .. }
+            | Request::Range { .. }
             | Request::Count { .. }
             | Request::Flush { .. }
             | Request::AwaitAcks { .. } => Class::Whole,
@@ -513,6 +514,13 @@ impl Core {
                     Err(e) => error!(error = %e, "rows of a slot cannot be read"),
                 }
             }
+            Effect::ReadSpan { token, span } => match self.store.read_span(&span) {
+                Ok((rows, next)) => self.feed(Event::RowsRead { token, rows, next }),
+                Err(e) => {
+                    error!(error = %e, "rows of a range cannot be read");
+                    self.feed(Event::LoadFailed { token });
+                }
+            },
             Effect::ScanLog { token, wanted } => {
                 self.shared.background.search_log(self.index, token, wanted);
             }

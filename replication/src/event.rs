@@ -13,8 +13,8 @@ use ring::{Hlc, Incarnation, Layout, NodeId, Slot, WallMillis};
 use smallvec::SmallVec;
 
 use crate::causality::DotSet;
-use crate::message::Message;
-use crate::op::{Answer, Request};
+use crate::message::{Message, RequestKey};
+use crate::op::{Answer, Request, Span};
 use crate::row::{Keyspace, Row};
 
 /// Rows to be loaded: nearly always one.
@@ -29,6 +29,16 @@ pub type Changes = SmallVec<[RowChange; 1]>;
 /// Names a request of a client at this node; chosen by the driver.
 pub type RequestId = u64;
 
+/// The name that a client gave to a request.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Named {
+    /// The name; its `front` is no node, and its `first_sent` 0.
+    pub request: RequestKey,
+    /// It was first sent to this very process, lately: what this process does not remember of it, it has
+    /// not done. If false, it can only be confirmed that it was done.
+    pub may_mint: bool,
+}
+
 /// What happened.
 #[derive(Clone, Debug)]
 pub enum Event {
@@ -40,6 +50,18 @@ pub enum Event {
         request: Request,
         /// How long it will wait, in microseconds.
         timeout_us: u64,
+    },
+    /// A client of this node asks for something under a name: it is done at most once, however often
+    /// it is asked for.
+    SubmitNamed {
+        /// Repeated in the answer.
+        id: RequestId,
+        /// What it asks.
+        request: Request,
+        /// How long it will wait, in microseconds.
+        timeout_us: u64,
+        /// Its name, and whether this process may do it.
+        named: Named,
     },
     /// The client is gone: stop working for it. Writes that were minted go on.
     Cancel(RequestId),
@@ -67,7 +89,7 @@ pub enum Event {
         /// The encoded records, in the order of the rows; empty where there is none.
         records: Records,
     },
-    /// The answer to [`Effect::Load`], [`Effect::List`] or [`Effect::ReadRows`] if the disk cannot
+    /// The answer to [`Effect::Load`], [`Effect::List`] or [`Effect::ReadSpan`] if the disk cannot
     /// give it. What cannot be read is not absent: nobody is told that it is.
     LoadFailed {
         /// Its token.
@@ -90,13 +112,13 @@ pub enum Event {
         /// the last.
         next: (u32, u64),
     },
-    /// The answer to [`Effect::ReadRows`].
+    /// The answer to [`Effect::ReadRows`] or [`Effect::ReadSpan`].
     RowsRead {
         /// Its token.
         token: u64,
         /// The rows with their records.
         rows: Vec<(Row, Bytes)>,
-        /// Where to go on; empty if that was all.
+        /// Where to go on; empty if that was all. Of a reversed span: the last row read.
         next: Row,
     },
     /// Part of the answer to [`Effect::ScanLog`]: deltas wanted.
@@ -211,6 +233,14 @@ pub enum Effect {
         from: Row,
         /// Stop after about so many bytes.
         bytes: u32,
+    },
+    /// Read rows of a span in its order, up to its bounds but at least one: [`Event::RowsRead`]. The
+    /// answer is the state at the moment in which the event is handed in.
+    ReadSpan {
+        /// Repeated in the answer.
+        token: u64,
+        /// Which rows, and how many.
+        span: Span,
     },
     /// Find these dots' deltas in the retained log: [`Event::LogFound`], [`Event::LogScanned`].
     ScanLog {

@@ -7,7 +7,7 @@
 //! Reading order: [`causality`] (dots and sets of dots), [`record`] (what a replica keeps of a key),
 //! [`delta`] and [`fold`] (what travels and how it is folded), [`op`] (what clients ask), [`message`]
 //! and [`event`] (what goes in and out), [`peer`] (the machine of one core); then how it works:
-//! `slots`, `coordinator`, `replica`, `catchup`, `sweep`.
+//! `slots`, `coordinator`, `replica`, `catchup`, `sweep`, `range`.
 
 pub mod encoding;
 
@@ -36,6 +36,7 @@ mod catchup;
 mod coordinator;
 mod decide;
 mod known;
+mod range;
 mod replica;
 mod slab;
 mod slots;
@@ -44,7 +45,7 @@ mod sweep;
 pub use bugs::Bug;
 pub use causality::{Dot, DotSet};
 pub use delta::Delta;
-pub use event::{Changes, Effect, Event, Outbox, Records, RequestId, RowChange, Rows};
+pub use event::{Changes, Effect, Event, Named, Outbox, Records, RequestId, RowChange, Rows};
 pub use message::Message;
 pub use op::{Answer, Op, Outcome, Request, Task, TaskError};
 pub use peer::{Config, Peer};

@@ -38,6 +38,9 @@ const _: () = assert!(KNOWN_FOR.as_secs() > RETRY_FOR.as_secs());
 /// How long a coordinator waits for a replica's read before it asks another one too.
 pub const HEDGE_AFTER: Duration = Duration::from_millis(15);
 
+/// How long before a request that must have seen more than the replicas have looks again.
+pub const BEHIND_AGAIN_AFTER: Duration = Duration::from_millis(25);
+
 /// How long before an unanswered message is sent again.
 pub const RESEND_AFTER: Duration = Duration::from_millis(250);
 
@@ -64,6 +67,15 @@ pub const PULL_PART_BYTES: usize = 256 << 10;
 
 /// Keys deleted by one batch of a flush.
 pub const FLUSH_BATCH: usize = 512;
+
+/// Rows that a replica reads for one page of a range, at most.
+pub const SPAN_ROWS_MAX: u32 = 4_096;
+
+/// Bytes that a replica reads for one page of a range, at most (and one row more).
+pub const SPAN_BYTES_MAX: u32 = 1 << 20;
+
+// The rows of a page are deleted by one task: all that differ between seven replicas fit in it.
+const _: () = assert!(TASK_BYTES_MAX > 7 * (SPAN_BYTES_MAX as usize + ROW_BYTES_MAX));
 
 /// Finished writes whose acknowledgements are remembered for those who ask later.
 pub const SETTLED_MAX: usize = 4_096;

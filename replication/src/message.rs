@@ -9,12 +9,14 @@ use bytes::Bytes;
 use ring::{Actor, Incarnation, NodeId, Slot};
 use serde::{Deserialize, Serialize};
 
-use crate::op::{Answer, Request};
+use crate::op::{Answer, Request, Span};
 use crate::raw::RawDeltas;
 use crate::record::Digest;
 use crate::row::{Keyspace, Row};
 
-/// Names a forwarded request for ever: only the actor that it was first sent to may mint for it.
+/// Names a request for ever: only the actor that it was first sent to may mint for it. A request that
+/// is forwarded is named by the node that does so, unless its client named it: then `front` is no node
+/// (its highest bit is set), and this and `incarnation` tell the client.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct RequestKey {
     /// The node that a client asked.
@@ -29,7 +31,8 @@ pub struct RequestKey {
     /// Its number there; not given again in this life, also not after a clean restart.
     #[serde(rename = "n")]
     pub n: u64,
-    /// When it was first sent: the front node's wall clock, in milliseconds.
+    /// When it was first sent: the front node's wall clock, in milliseconds. 0 in a client's name:
+    /// the node that the client asked has looked how old it is.
     #[serde(rename = "t")]
     pub first_sent: u64,
 }
@@ -272,6 +275,32 @@ pub enum Message {
         #[serde(rename = "n")]
         next: (u32, u64),
     },
+    /// Say which rows of a span you hold, and in which state.
+    #[serde(rename = "k")]
+    Walk {
+        /// The asker's number.
+        #[serde(rename = "t")]
+        token: u64,
+        /// Which rows, and how many at most.
+        #[serde(rename = "s")]
+        span: Span,
+    },
+    /// The rows of a span.
+    #[serde(rename = "ka")]
+    Walked {
+        /// The asker's number.
+        #[serde(rename = "t")]
+        token: u64,
+        /// The slot.
+        #[serde(rename = "l")]
+        slot: Slot,
+        /// Rows with the digests of their records; a row of the page that is not here is not there.
+        #[serde(rename = "r")]
+        rows: Vec<(Row, Digest)>,
+        /// Where the page ends (see [`Span::after`]); empty: there is no more.
+        #[serde(rename = "n")]
+        next: Row,
+    },
     /// Count the live keys of these slots.
     #[serde(rename = "n")]
     Count {
@@ -401,6 +430,7 @@ impl Message {
             Self::Read { row, .. } | Self::Install { row, .. } => crate::row::slot_of(row),
             Self::Forward { body, .. } => Some(body.slot()),
             Self::List { from, .. } | Self::Listing { from, .. } => Some(*from),
+            Self::Walk { span, .. } => Some(span.slot),
             Self::Count { slots, .. } => slots.first().copied(),
             Self::Pull { clocks, .. } => Some(clocks.first()?.0),
             Self::Replicated { slot, .. }
@@ -408,6 +438,7 @@ impl Message {
             | Self::StateIs { slot, .. }
             | Self::Installed { slot, .. }
             | Self::Forwarded { slot, .. }
+            | Self::Walked { slot, .. }
             | Self::Counted { slot, .. }
             | Self::Pulled { slot, .. }
             | Self::PulledState { slot, .. }
@@ -427,6 +458,7 @@ impl Message {
                 | Self::PulledState { .. }
                 | Self::PullDone { .. }
                 | Self::Listing { .. }
+                | Self::Walked { .. }
         )
     }
 }

@@ -192,6 +192,9 @@ pub enum Outcome {
     Float(Bytes),
     /// Yes or no.
     Flag(bool),
+    /// What had been seen of the slot when the task was done, its own writes included: an encoded
+    /// [`crate::DotSet`].
+    Seen(Bytes),
     /// The op failed; other ops of the task are not affected.
     Failed(OpError),
 }
@@ -234,6 +237,11 @@ pub struct Task {
     pub write: Option<Level>,
     /// The durability, if not the keyspace's.
     pub durability: Option<Durability>,
+    /// What the asker has seen of the slot: an encoded [`crate::DotSet`], empty if nothing. Whoever
+    /// coordinates must have seen all of it, or finds it at other replicas before it answers, and the
+    /// last outcome is [`Outcome::Seen`]. `None` if it does not matter.
+    #[serde(default)]
+    pub after: Option<Bytes>,
 }
 
 impl Task {
@@ -249,6 +257,7 @@ impl Task {
             read: None,
             write: None,
             durability: None,
+            after: None,
         }
     }
 
@@ -332,6 +341,11 @@ pub enum TaskError {
     NotReady,
     /// The level does not exist here, or cannot be served: the text says what to use instead.
     BadLevel(String),
+    /// The replicas that are there lack what the asker has seen. Nothing was done.
+    Behind {
+        /// The replicas that did not say what they have.
+        missing: Vec<NodeId>,
+    },
     /// A watched key has changed. Nothing was done.
     Aborted,
     /// The node's clock is too far from the cluster's for it to coordinate. Nothing was done.
@@ -340,6 +354,49 @@ pub enum TaskError {
     Storage(String),
     /// The task breaks a rule of this crate, such as a row of another slot.
     Invalid(String),
+}
+
+/// A stretch of rows of one slot, read a page at a time.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Span {
+    /// The slot.
+    pub slot: Slot,
+    /// The keyspace.
+    pub keyspace: Keyspace,
+    /// The first row.
+    pub start: Row,
+    /// Where it ends (exclusive).
+    pub end: Row,
+    /// From the end to the start.
+    pub reverse: bool,
+    /// A page ends before a replica has read more rows than this, dead ones included.
+    pub rows: u32,
+    /// And with the row by which a replica has read so many bytes.
+    pub bytes: u32,
+}
+
+impl Span {
+    /// What is left of it after a page that ended at `cut`.
+    #[must_use]
+    pub fn after(self, cut: Row) -> Self {
+        if self.reverse { Self { end: cut, ..self } } else { Self { start: cut, ..self } }
+    }
+
+    /// Whether a row of it is in the page that ends at `cut`; empty: all of it is.
+    pub(crate) fn is_before(&self, row: &Row, cut: &Row) -> bool {
+        cut.is_empty() || if self.reverse { row >= cut } else { row < cut }
+    }
+}
+
+/// A row of a page: it has a value.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PageRow {
+    /// The row.
+    pub row: Row,
+    /// Its concurrent values, newest first.
+    pub values: Vec<Sibling>,
+    /// What a write must carry to replace them.
+    pub context: Bytes,
 }
 
 /// What may be asked of a [`crate::Peer`].
@@ -377,6 +434,25 @@ pub enum Request {
         /// The levels, if not the keyspace's.
         level: Option<Level>,
     },
+    /// A page of rows, each as R replicas together know it. Answer: [`Answer::Page`].
+    Range {
+        /// Which rows, and how many at most.
+        span: Span,
+        /// The read level, if not the keyspace's.
+        level: Option<Level>,
+    },
+    /// Deletes what R replicas know in a page of rows, and nothing that is written meanwhile. Answer:
+    /// [`Answer::Deleted`].
+    DeleteRange {
+        /// Which rows, and how many at most.
+        span: Span,
+        /// The read level, if not the keyspace's.
+        read: Option<Level>,
+        /// The write level, if not the keyspace's.
+        write: Option<Level>,
+        /// The durability, if not the keyspace's.
+        durability: Option<Durability>,
+    },
     /// Waits until `acks` replicas hold the write, or time passes. Answer: [`Answer::Acks`].
     AwaitAcks {
         /// The write, from an earlier [`Answer::Done`].
@@ -394,8 +470,11 @@ impl Request {
     pub fn writes(&self) -> bool {
         match self {
             Self::Task(task) => !task.is_read(),
-            Self::Flush { .. } => true,
-            Self::Scan { .. } | Self::Count { .. } | Self::AwaitAcks { .. } => false,
+            Self::Flush { .. } | Self::DeleteRange { .. } => true,
+            Self::Scan { .. }
+            | Self::Count { .. }
+            | Self::Range { .. }
+            | Self::AwaitAcks { .. } => false,
         }
     }
 
@@ -407,6 +486,7 @@ impl Request {
             Self::Scan { from, .. } => *from,
             Self::Count { group, .. } => Slot(u16::from(*group) * ring::SLOTS_PER_GROUP),
             Self::Flush { slot, .. } => *slot,
+            Self::Range { span, .. } | Self::DeleteRange { span, .. } => span.slot,
             Self::AwaitAcks { write, .. } => write.slot,
         }
     }
@@ -442,6 +522,20 @@ pub enum Answer {
     },
     /// A number of keys.
     Count(u64),
+    /// A page of a range, in the order that was asked for.
+    Page {
+        /// Rows that have a value.
+        rows: Vec<PageRow>,
+        /// Where the page ends (see [`Span::after`]); empty: there is no more.
+        next: Row,
+    },
+    /// A page of a range is deleted.
+    Deleted {
+        /// How many of its rows had a value.
+        count: u64,
+        /// As in `Page`.
+        next: Row,
+    },
     /// How many replicas hold a write.
     Acks(u8),
     /// It was not done, or may not have been.

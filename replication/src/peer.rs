@@ -21,7 +21,7 @@ use crate::event::{Effect, Event, Outbox, RowChange};
 use crate::known::{Closed, Known};
 use crate::limits::{CEILING_AHEAD, CEILING_LOW, LOOK_EVERY};
 use crate::message::RequestKey;
-use crate::op::TaskError;
+use crate::op::{Answer, TaskError};
 use crate::recovery::Recovery;
 use crate::replica::Served;
 use crate::row::{Keyspace, Row};
@@ -91,6 +91,9 @@ pub struct Peer {
     pub(crate) last_request: u64,
     turn: usize,
 
+    /// Answers of jobs that are parts of others.
+    pub(crate) parts_answered: Vec<(Key, Answer)>,
+
     pub(crate) served: Slab<Served>,
 
     pub(crate) pulls: BTreeMap<NodeId, Pulls>,
@@ -143,6 +146,7 @@ impl Peer {
             next_look: None,
             last_request: 0,
             turn: seed,
+            parts_answered: Vec::new(),
             served: Slab::new(life),
             pulls: BTreeMap::new(),
             pulls_state: false,
@@ -184,6 +188,9 @@ impl Peer {
             Event::Submit { id, request, timeout_us } => {
                 self.on_submit(now, id, request, timeout_us, out);
             }
+            Event::SubmitNamed { id, request, timeout_us, named } => {
+                self.on_submit_named(now, id, request, (timeout_us, named), out);
+            }
             Event::Cancel(id) => self.on_cancel(id),
             Event::Heard { hlc } => drop(self.merge_clock(now, hlc, self.me())),
             Event::Received { from, epoch, hlc, message } => {
@@ -204,6 +211,7 @@ impl Peer {
             Event::LoadFailed { token } => match Token::from_u64(token) {
                 Token::Job(key) => self.with_job(now, key, out, |peer, job, out| match &job.body {
                     Body::Read(_) => peer.read_load_failed(now, key, job, out),
+                    Body::Range(_) => peer.range_read_failed(now, key, job, out),
                     _ => peer.job_load_failed(now, key, job, out),
                 }),
                 Token::Served(key) => self.served_load_failed(key, out),
@@ -230,7 +238,11 @@ impl Peer {
             Event::RowsRead { token, rows, next } => match Token::from_u64(token) {
                 Token::Join(key) => self.join_read(now, key, &rows, next, out),
                 Token::Pull(key) => self.serve_read(key, rows, next, out),
-                Token::Job(_) | Token::Served(_) | Token::Nobody => {}
+                Token::Job(key) => self.with_job(now, key, out, |peer, job, out| {
+                    peer.range_read(now, key, job, (rows, next), out)
+                }),
+                Token::Served(key) => self.served_walked(key, &rows, next, out),
+                Token::Nobody => {}
             },
             Event::LogFound { token, deltas } => self.log_found(token, &deltas, out),
             Event::LogScanned { token } => self.log_scanned(token, out),
@@ -244,6 +256,7 @@ impl Peer {
         }
         // Housekeeping is due by time, not by ticks: a busy machine never waits for one.
         self.look_over_jobs(now, out);
+        self.gather_parts(now, out);
         if self.pulls_wait() {
             self.look_over_pulls(now, out);
         }
@@ -441,14 +454,19 @@ impl Peer {
     fn on_cancel(&mut self, id: u64) {
         for key in self.jobs.keys() {
             let Some(job) = self.jobs.get_mut(key) else { continue };
-            if !matches!(job.origin, Origin::Local(owner) if owner == id) {
-                continue;
-            }
-            job.origin = Origin::Nobody;
+            job.origin = match job.origin {
+                Origin::Local(owner) if owner == id => Origin::Nobody,
+                // It keeps its name: whoever asks for it again must find it.
+                Origin::Named { id: Some(owner), request } if owner == id => {
+                    Origin::Named { id: None, request }
+                }
+                _ => continue,
+            };
             // What is minted goes on to all replicas; what only reads may stop at once.
             let minted = match &job.body {
                 Body::Task(t) => t.is_minted() || matches!(t.stage, Stage::Queued),
                 Body::Forward(_) | Body::Flush(_) => true,
+                Body::Range(r) => r.has_part(),
                 Body::Read(_) | Body::Scan(_) | Body::Count(_) => false,
             };
             if !minted {

@@ -31,6 +31,8 @@ pub(crate) enum Served {
     Apply { to: NodeId, ack: Message },
     /// A listing for a scan.
     List { from: NodeId, token: u64, first: Slot, last: Slot, clocks: Vec<(Slot, Bytes)> },
+    /// The rows of a span.
+    Walk { from: NodeId, token: u64, slot: Slot },
     /// A count.
     Count { from: NodeId, token: u64, slots: Vec<Slot> },
 }
@@ -85,6 +87,11 @@ impl Peer {
             Message::List { token, keyspace, from: first, from_hash, last, count } => {
                 self.on_list(from, token, (keyspace, first, from_hash, last, count), out);
             }
+            Message::Walk { token, span } => {
+                let served = Served::Walk { from, token, slot };
+                let token = Token::Served(self.served.insert(served)).to_u64();
+                out.push(Effect::ReadSpan { token, span });
+            }
             Message::Count { token, keyspace, slots } => {
                 self.on_count(from, token, keyspace, slots, out);
             }
@@ -119,6 +126,7 @@ impl Peer {
             | Message::Installed { token, .. }
             | Message::Forwarded { token, .. }
             | Message::Listing { token, .. }
+            | Message::Walked { token, .. }
             | Message::Counted { token, .. } => *token,
             _ => return,
         };
@@ -141,6 +149,9 @@ impl Peer {
             }
             Message::Listing { rows, clocks, next, .. } => {
                 peer.job_listing(now, key, job, from, (rows, clocks, next), out)
+            }
+            Message::Walked { rows, next, .. } => {
+                peer.range_walked(now, key, job, (from, rows, next), out)
             }
             Message::Counted { count, .. } => peer.count_answered(now, job, from, count, out),
             _ => crate::coordinator::Flow::Waits,
@@ -169,9 +180,10 @@ impl Peer {
                 (!mine).then_some((*token, Refusal::NotMine))
             }
             Message::Read { token, .. }
+            | Message::Walk { token, .. }
             | Message::List { token, .. }
             | Message::Count { token, .. } => {
-                let is_list = !matches!(message, Message::Read { .. });
+                let is_list = !matches!(message, Message::Read { .. } | Message::Walk { .. });
                 if stale {
                     Some((*token, Refusal::StaleEpoch))
                 } else if !mine && !is_list {
@@ -324,6 +336,7 @@ impl Peer {
                 (from, token, row::slot_of(&row).unwrap_or(Slot(0)))
             }
             Some(Served::List { from, token, first, .. }) => (from, token, first),
+            Some(Served::Walk { from, token, slot }) => (from, token, slot),
             Some(Served::Count { from, token, slots }) => {
                 (from, token, slots.first().copied().unwrap_or(Slot(0)))
             }

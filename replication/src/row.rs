@@ -81,6 +81,52 @@ pub fn range_of_slot(slot: Slot) -> (Vec<u8>, Vec<u8>) {
     (range_of(slot, 0).0, range_of(slot, META).0)
 }
 
+/// The Redis key of a partition key and a sort key: `{partition}sort`. `None` if the partition key
+/// cannot be a hash tag: it is empty, or has a `}` in it.
+#[must_use]
+pub fn pair(partition: &[u8], sort: &[u8]) -> Option<Vec<u8>> {
+    if partition.is_empty() || partition.contains(&b'}') {
+        return None;
+    }
+    Some([b"{", partition, b"}", sort].concat())
+}
+
+/// The sort key of a row among those of a partition key; `None` if it is none of them.
+#[must_use]
+pub fn sort_key_of(row: &[u8], partition: &[u8]) -> Option<Vec<u8>> {
+    let mut key = key_of(row)?;
+    let prefix = pair(partition, b"")?;
+    key.starts_with(&prefix).then(|| key.split_off(prefix.len()))
+}
+
+/// First row and end (exclusive) of the sort keys of a partition key from `from` (all if `None`) to
+/// before `to` (all if `None`). `None` if the partition key cannot be a hash tag.
+#[must_use]
+pub fn range_of_sort_keys(
+    keyspace: Keyspace,
+    partition: &[u8],
+    from: Option<&[u8]>,
+    to: Option<&[u8]>,
+) -> Option<(Row, Row)> {
+    // A key's row without its kind: before every row of the key, behind every row of lesser keys.
+    let edge = |sort: &[u8]| {
+        let row = of_key(keyspace, &pair(partition, sort)?);
+        Some(row.slice(..row.len() - 1))
+    };
+    let start = edge(from.unwrap_or_default())?;
+    let end = if let Some(to) = to {
+        edge(to)?
+    } else {
+        // Behind everything that begins with `{partition}`: without the terminator, and with the
+        // brace raised by one.
+        let least = edge(b"")?;
+        let mut end = least[..least.len() - 2].to_vec();
+        *end.last_mut()? += 1;
+        Bytes::from(end)
+    };
+    Some((start, end))
+}
+
 /// The row that holds a slot's clock.
 #[must_use]
 pub fn of_clock(slot: Slot) -> Row {
@@ -168,6 +214,30 @@ mod tests {
         assert!(rows.is_sorted(), "{rows:?}");
         let (start, end) = range_of(Slot::of_key(b"{p}"), 0);
         assert!(rows.iter().all(|r| r[..] >= start[..] && r[..] < end[..]));
+    }
+
+    #[test]
+    fn a_range_of_sort_keys_holds_these_and_no_others() {
+        let keys: [&[u8]; 9] =
+            [b"p", b"{p}", b"{p}\0", b"{p}a", b"{p}a\0", b"{p}aa", b"{p}b", b"x{p}b", b"{p"];
+        let within = |from: Option<&[u8]>, to: Option<&[u8]>| {
+            let (start, end) = range_of_sort_keys(0, b"p", from, to).expect("a tag");
+            let row = |key: &&&[u8]| {
+                let row = of_key(0, key);
+                row >= start && row < end
+            };
+            keys.iter().filter(row).map(|k| sort_key_of(&of_key(0, k), b"p")).collect::<Vec<_>>()
+        };
+        let sorts = |sorts: &[&[u8]]| sorts.iter().map(|s| Some(s.to_vec())).collect::<Vec<_>>();
+        assert_eq!(within(None, None), sorts(&[b"", b"\0", b"a", b"a\0", b"aa", b"b"]));
+        assert_eq!(within(Some(b"a"), Some(b"b")), sorts(&[b"a", b"a\0", b"aa"]));
+        assert_eq!(within(Some(b"a\0"), None), sorts(&[b"a\0", b"aa", b"b"]));
+        assert_eq!(within(None, Some(b"a")), sorts(&[b"", b"\0"]));
+        assert_eq!(within(Some(b"b"), Some(b"a")), sorts(&[]));
+        assert_eq!(range_of_sort_keys(0, b"", None, None), None);
+        assert_eq!(range_of_sort_keys(0, b"a}b", None, None), None);
+        assert_eq!(sort_key_of(&of_key(0, b"p"), b"p"), None);
+        assert_eq!(sort_key_of(&of_key(0, b"x{p}b"), b"p"), None);
     }
 
     #[test]

@@ -33,6 +33,8 @@ pub struct Stats {
     pub failed_loads: u64,
     /// Requests in flight now.
     pub in_flight: u64,
+    /// Requests for which this replica had not seen what their askers had.
+    pub reads_behind: u64,
     /// Names of forwarded requests remembered now.
     pub known_requests: u64,
     /// Gaps in the slot clocks now.

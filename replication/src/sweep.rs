@@ -299,7 +299,7 @@ impl Peer {
             Body::Flush(f) => {
                 f.collect.as_ref().map(|c| c.clocks_before.clone()).unwrap_or_default()
             }
-            Body::Task(_) | Body::Read(_) | Body::Forward(_) | Body::Count(_) => {
+            Body::Task(_) | Body::Read(_) | Body::Forward(_) | Body::Count(_) | Body::Range(_) => {
                 return Flow::Waits;
             }
         };
@@ -320,7 +320,9 @@ impl Peer {
         let collect = match &mut job.body {
             Body::Scan(scan) => Some(&mut scan.collect),
             Body::Flush(flush) => flush.collect.as_mut(),
-            Body::Task(_) | Body::Read(_) | Body::Forward(_) | Body::Count(_) => None,
+            Body::Task(_) | Body::Read(_) | Body::Forward(_) | Body::Count(_) | Body::Range(_) => {
+                None
+            }
         };
         let Some(collect) = collect else { return Flow::Waits };
         let placed = rows.into_iter().filter_map(|listed| {
@@ -354,7 +356,9 @@ impl Peer {
                 flush.collect = None;
                 self.flush_mint(now, key, job, &live, out)
             }
-            Body::Task(_) | Body::Read(_) | Body::Forward(_) | Body::Count(_) => Flow::Waits,
+            Body::Task(_) | Body::Read(_) | Body::Forward(_) | Body::Count(_) | Body::Range(_) => {
+                Flow::Waits
+            }
         }
     }
 
@@ -613,8 +617,8 @@ impl Peer {
             last_sent: now.mono,
             body,
         });
-        if let Origin::Remote { request, .. } = origin {
-            self.in_flight.insert(request, key);
+        if let Some(name) = origin.name() {
+            self.in_flight.insert(name, key);
         }
         self.with_job(now, key, out, |peer, job, out| {
             if let Body::Flush(flush) = &job.body
@@ -635,10 +639,7 @@ impl Peer {
         out: &mut Outbox,
     ) -> Flow {
         let wall = self.judged_now(now);
-        let request = match job.origin {
-            Origin::Remote { request, .. } => Some(request),
-            Origin::Local(_) | Origin::Nobody => None,
-        };
+        let request = job.origin.name();
         let Body::Flush(f) = &mut job.body else { return Flow::Over };
         f.deleted = live.len() as u64;
         if live.is_empty() {

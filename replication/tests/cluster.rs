@@ -9,9 +9,10 @@ use ring::keyspace::KeyspacePolicy;
 use ring::{Actor, ClusterId, Instant, Layout, Member, NodeId, Now, Slot, WallMillis};
 use ringdb_replication::fold::{self, Folded};
 use ringdb_replication::listing::{Listings, Rows};
+use ringdb_replication::op::Span;
 use ringdb_replication::row::{self, Keyspace};
 use ringdb_replication::{
-    Answer, Config, Effect, Event, Message, Op, Outbox, Outcome, Peer, Recovery, Request,
+    Answer, Config, Effect, Event, Message, Named, Op, Outbox, Outcome, Peer, Recovery, Request,
     RowChange, Task, TaskError, delta,
 };
 
@@ -39,6 +40,24 @@ impl Disk {
                 }
             }
         }
+    }
+}
+
+impl Disk {
+    fn read_span(&self, span: &Span) -> (Vec<(Bytes, Bytes)>, Bytes) {
+        let (start, end) = (span.start.clone(), span.end.clone().max(span.start.clone()));
+        let found = self.rows.range(start..end);
+        let mut all: Vec<_> = found.map(|(r, v)| (r.clone(), Bytes::from(v.clone()))).collect();
+        if span.reverse {
+            all.reverse();
+        }
+        let cut = match all.get(span.rows as usize) {
+            None => Bytes::new(),
+            Some(_) if span.reverse => all[span.rows as usize - 1].0.clone(),
+            Some((first_unread, _)) => first_unread.clone(),
+        };
+        all.truncate(span.rows as usize);
+        (all, cut)
     }
 }
 
@@ -259,6 +278,10 @@ impl Cluster {
                         }
                         events.push_back(Event::RowsRead { token, rows, next });
                     }
+                    Effect::ReadSpan { token, span } => {
+                        let (rows, next) = node.disk.read_span(&span);
+                        events.push_back(Event::RowsRead { token, rows, next });
+                    }
                     Effect::ScanLog { token, wanted } => {
                         let wanted: BTreeMap<_, _> = wanted.into_iter().collect();
                         let mut deltas = Vec::new();
@@ -337,13 +360,16 @@ impl Cluster {
         id
     }
 
-    pub(crate) fn answer(&mut self, id: u64) -> Option<Answer> {
-        self.answers.remove(&id)
+    /// Asks a node under a name.
+    pub(crate) fn submit_named(&mut self, at: NodeId, request: Request, named: Named) -> u64 {
+        self.next_id += 1;
+        let (id, timeout_us) = (self.next_id, 2_000_000);
+        self.event(at, Event::SubmitNamed { id, request, timeout_us, named });
+        id
     }
 
-    /// Asks a node and waits for the answer.
-    pub(crate) fn ask(&mut self, at: NodeId, request: Request) -> Answer {
-        let id = self.submit(at, request);
+    /// Waits for the answer to what was submitted.
+    pub(crate) fn await_answer(&mut self, id: u64) -> Answer {
         self.settle();
         for _ in 0..600 {
             if let Some(answer) = self.answer(id) {
@@ -352,6 +378,16 @@ impl Cluster {
             self.wait(Duration::from_millis(5));
         }
         panic!("no answer in 3 s");
+    }
+
+    pub(crate) fn answer(&mut self, id: u64) -> Option<Answer> {
+        self.answers.remove(&id)
+    }
+
+    /// Asks a node and waits for the answer.
+    pub(crate) fn ask(&mut self, at: NodeId, request: Request) -> Answer {
+        let id = self.submit(at, request);
+        self.await_answer(id)
     }
 
     /// Does one op on one key.

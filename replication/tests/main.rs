@@ -4,4 +4,7 @@ mod bare;
 mod cluster;
 mod generations;
 mod laws;
+mod named;
+mod ranges;
+mod sessions;
 mod stories;

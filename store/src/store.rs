@@ -6,6 +6,7 @@
 use bytes::Bytes;
 use replication::fold;
 use replication::listing::{Listed, Listings, Rows};
+use replication::op::Span;
 use replication::piece;
 use replication::row::{self, Keyspace, Row};
 use replication::{Records, RowChange};
@@ -127,6 +128,31 @@ impl Store {
         while let Some((key, value)) = scan.next_row()? {
             if sum >= bytes as usize {
                 return Ok((rows, Bytes::copy_from_slice(key)));
+            }
+            sum += key.len() + value.len();
+            rows.push((Bytes::copy_from_slice(key), Bytes::copy_from_slice(&value)));
+        }
+        Ok((rows, Row::new()))
+    }
+
+    /// Rows of a span in its order: at least one, and no more than its bounds. Then where the page
+    /// ends, empty if that was all: the first row not read, or the last one read if it is reversed.
+    ///
+    /// # Errors
+    /// What the engine says.
+    pub fn read_span(&self, span: &Span) -> Result<(Vec<(Row, Bytes)>, Row), Error> {
+        let mut rows: Vec<(Row, Bytes)> = Vec::new();
+        if span.start >= span.end {
+            return Ok((rows, Row::new()));
+        }
+        let direction = if span.reverse { Direction::Backward } else { Direction::Forward };
+        let mut scan = self.shard.scan(&span.start, Some(&span.end), direction, None)?;
+        let mut sum = 0;
+        while let Some((key, value)) = scan.next_row()? {
+            let is_full = rows.len() >= span.rows as usize || sum >= span.bytes as usize;
+            if let Some((last, _)) = rows.last().filter(|_| is_full) {
+                let cut = if span.reverse { last.clone() } else { Bytes::copy_from_slice(key) };
+                return Ok((rows, cut));
             }
             sum += key.len() + value.len();
             rows.push((Bytes::copy_from_slice(key), Bytes::copy_from_slice(&value)));

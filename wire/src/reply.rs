@@ -34,6 +34,23 @@ pub enum ClientReply {
         /// One for each key.
         keys: Vec<Held>,
     },
+    /// A page of a range, in the order that was asked for.
+    Page {
+        /// Sort keys that have a value.
+        rows: Vec<PageRow>,
+        /// Where the next page begins, or before which it ends if the range is read backward; none
+        /// if there is no more.
+        #[serde(default)]
+        next: Option<Bytes>,
+    },
+    /// A page of a range is removed.
+    Deleted {
+        /// How many of its sort keys had a value.
+        count: u64,
+        /// As in `Page`.
+        #[serde(default)]
+        next: Option<Bytes>,
+    },
     /// A counter's value, what was added included.
     Number {
         /// The value.
@@ -75,6 +92,17 @@ pub enum Held {
     },
     /// This key could not be read; others may have been.
     Error(ErrorReply),
+}
+
+/// A row of a page.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PageRow {
+    /// The sort key.
+    pub sort: Bytes,
+    /// Its values: several if they were written concurrently.
+    pub values: Vec<Bytes>,
+    /// What was seen, to be given with the write that replaces it. Opaque.
+    pub context: Bytes,
 }
 
 /// A node that holds a key.

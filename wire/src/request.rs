@@ -66,6 +66,48 @@ pub enum ClientRequest<'a> {
         #[serde(default, skip_serializing_if = "Option::is_none")]
         level: Option<Level>,
     },
+    /// A page of the sort keys of a partition key, in their order, each as `Get` would read it.
+    /// Answered with `Page`.
+    Range {
+        /// The partition key: what stands between the braces of its keys.
+        #[serde(borrow, with = "serde_bytes")]
+        partition: &'a [u8],
+        /// The least sort key; from the first one if absent.
+        #[serde(borrow, default, with = "serde_bytes", skip_serializing_if = "Option::is_none")]
+        from: Option<&'a [u8]>,
+        /// The sort key before which it ends; behind the last one if absent.
+        #[serde(borrow, default, with = "serde_bytes", skip_serializing_if = "Option::is_none")]
+        to: Option<&'a [u8]>,
+        /// From the end to the start.
+        #[serde(default)]
+        reverse: bool,
+        /// A page ends before a replica has read more rows than this; the node has its own bound.
+        rows: u32,
+        /// As in `Get`.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        level: Option<Level>,
+    },
+    /// Removes what a quorum knows in a page of sort keys; what is written meanwhile survives.
+    /// Answered with `Deleted`.
+    DeleteRange {
+        /// As in `Range`.
+        #[serde(borrow, with = "serde_bytes")]
+        partition: &'a [u8],
+        /// As in `Range`.
+        #[serde(borrow, default, with = "serde_bytes", skip_serializing_if = "Option::is_none")]
+        from: Option<&'a [u8]>,
+        /// As in `Range`.
+        #[serde(borrow, default, with = "serde_bytes", skip_serializing_if = "Option::is_none")]
+        to: Option<&'a [u8]>,
+        /// As in `Range`.
+        rows: u32,
+        /// As in `Put`.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        level: Option<Level>,
+        /// As in `Put`.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        durability: Option<Durability>,
+    },
     /// Adds to a counter. Not to be repeated by itself: a second one counts twice. Answered with
     /// `Number`.
     Add {

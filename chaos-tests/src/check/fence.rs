@@ -10,7 +10,10 @@ use super::truth::Truth;
 pub fn check(truth: &mut Truth, me: Actor, slot: Slot, effects: &[Effect]) {
     let acts = |e: &&Effect| match e {
         Effect::Send { message, .. } => !matches!(message, Message::Refused { .. }),
-        Effect::Apply { .. } | Effect::Load { .. } | Effect::List { .. } => true,
+        Effect::Apply { .. }
+        | Effect::Load { .. }
+        | Effect::List { .. }
+        | Effect::ReadSpan { .. } => true,
         _ => false,
     };
     // Housekeeping may fall into the same turn: only what is done without a refusal counts.

@@ -357,6 +357,7 @@ impl Core {
             Effect::Load { .. }
             | Effect::List { .. }
             | Effect::ReadRows { .. }
+            | Effect::ReadSpan { .. }
             | Effect::ScanLog { .. } => match around.disk {
                 Disk::LooksLate => around.outside.push(Outside::Read(effect)),
                 Disk::AnswersLate => {
@@ -395,6 +396,11 @@ impl Core {
                     .map_err(|e| format!("read rows: {e}"))?;
                 vec![Event::RowsRead { token, rows, next }]
             }
+            Effect::ReadSpan { token, span } => {
+                let read = self.store.read_span(&span);
+                let (rows, next) = read.map_err(|e| format!("read a span: {e}"))?;
+                vec![Event::RowsRead { token, rows, next }]
+            }
             Effect::ScanLog { token, wanted } => {
                 let deltas = disk::deltas_in_log(engine, &wanted).map_err(|e| e.to_string())?;
                 let parts = deltas.chunks(16).map(<[_]>::to_vec);
@@ -430,6 +436,7 @@ fn is_request(message: &Message) -> bool {
             | Message::Install { .. }
             | Message::Forward { .. }
             | Message::List { .. }
+            | Message::Walk { .. }
             | Message::Count { .. }
     )
 }

@@ -9,9 +9,10 @@ use std::rc::Rc;
 use bytes::Bytes;
 use replication::Answer;
 use replication::op::Outcome;
+use replication::row::{self, Row};
 use ring::Hlc;
 use tracing::debug;
-use wire::reply::Held;
+use wire::reply::{Held, PageRow};
 use wire::{ClientReply, ErrorCode, ErrorReply, FrameWriter, Header, Kind, codec};
 
 use super::explain::{explain, invalid, refused};
@@ -34,6 +35,8 @@ pub(super) enum Wants {
     Value,
     /// A counter's value.
     Number,
+    /// The rows of this partition key, or how many there were.
+    Page { partition: Bytes },
     /// The values of these places among many keys.
     Part { many: Rc<RefCell<Many>>, places: Vec<usize> },
 }
@@ -65,12 +68,30 @@ impl NativeAsker {
         }
         let reply = match answer {
             Answer::Done { outcomes, .. } => self.reply_to(outcomes),
+            Answer::Page { rows, next } => ClientReply::Page {
+                rows: rows.into_iter().filter_map(|row| self.page_row(row)).collect(),
+                next: self.sort_key(&next),
+            },
+            Answer::Deleted { count, next } => {
+                ClientReply::Deleted { count, next: self.sort_key(&next) }
+            }
             Answer::Failed(error) => ClientReply::Error(explain(shared, error)),
             Answer::Keys { .. } | Answer::Count(_) | Answer::Acks(_) => {
                 invalid("the request has no such answer")
             }
         };
         self.send(shared, &reply, hlc);
+    }
+
+    fn page_row(&self, found: replication::op::PageRow) -> Option<PageRow> {
+        let values = found.values.into_iter().map(|s| s.value).collect();
+        Some(PageRow { sort: self.sort_key(&found.row)?, values, context: found.context })
+    }
+
+    /// The sort key of a row of the partition key asked about; none of an empty row.
+    fn sort_key(&self, row: &Row) -> Option<Bytes> {
+        let Wants::Page { partition } = &self.wants else { return None };
+        row::sort_key_of(row, partition).map(Bytes::from)
     }
 
     fn reply_to(&self, outcomes: Vec<Outcome>) -> ClientReply {
@@ -116,7 +137,11 @@ impl NativeAsker {
                 let error = explain(shared, error);
                 places.iter().for_each(|place| fill(*place, Held::Error(error.clone())));
             }
-            Answer::Keys { .. } | Answer::Count(_) | Answer::Acks(_) => {}
+            Answer::Keys { .. }
+            | Answer::Count(_)
+            | Answer::Page { .. }
+            | Answer::Deleted { .. }
+            | Answer::Acks(_) => {}
         }
         many.hlc = many.hlc.max(hlc);
         many.parts_left -= 1;

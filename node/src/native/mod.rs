@@ -12,6 +12,7 @@ mod task;
 use std::cell::RefCell;
 use std::rc::Rc;
 
+use bytes::Bytes;
 use replication::op::TaskError;
 use replication::{Event, Request};
 use ring::{Hlc, NodeId, Slot};
@@ -58,6 +59,9 @@ pub fn on_frame(core: &mut Core, client: &ClientConn, frame: &Frame<'_>) {
             return core.cancel_native(client.id(), Some(*request_id));
         }
         ClientRequest::Get { .. } | ClientRequest::GetMany { .. } => Wants::Value,
+        ClientRequest::Range { partition, .. } | ClientRequest::DeleteRange { partition, .. } => {
+            Wants::Page { partition: Bytes::copy_from_slice(partition) }
+        }
         ClientRequest::Add { .. } => Wants::Number,
         ClientRequest::Put { .. } | ClientRequest::Delete { .. } => Wants::Done,
     };
@@ -84,10 +88,14 @@ pub fn on_frame(core: &mut Core, client: &ClientConn, frame: &Frame<'_>) {
         }
         return;
     }
-    match task::of_one_key(&request, core.now().wall) {
-        Ok(task) => {
-            hear(core, task.slot, heard);
-            core.submit(Asker::Native(asker(wants)), Request::Task(task), timeout_us);
+    let asked = match &request {
+        ClientRequest::Range { .. } | ClientRequest::DeleteRange { .. } => task::of_range(&request),
+        _ => task::of_one_key(&request, core.now().wall).map(Request::Task),
+    };
+    match asked {
+        Ok(asked) => {
+            hear(core, asked.slot(), heard);
+            core.submit(Asker::Native(asker(wants)), asked, timeout_us);
         }
         Err(why) => say(&invalid(&why)),
     }

@@ -4,7 +4,8 @@ use std::collections::BTreeMap;
 use std::collections::btree_map::Entry;
 
 use bytes::Bytes;
-use replication::op::{ExpireCondition, SetCondition, SetExpiry};
+use replication::limits::SPAN_BYTES_MAX;
+use replication::op::{ExpireCondition, Request, SetCondition, SetExpiry, Span};
 use replication::row::{self, Keyspace};
 use replication::{Op, Task};
 use ring::keyspace::{Durability, Level, LevelError};
@@ -60,11 +61,39 @@ pub(super) fn of_one_key(request: &ClientRequest<'_>, now: WallMillis) -> Result
             Ok(Task { write: level(write)?, durability: d.map(durability), ..task })
         }
         ClientRequest::GetMany { .. }
+        | ClientRequest::Range { .. }
+        | ClientRequest::DeleteRange { .. }
         | ClientRequest::Cancel { .. }
         | ClientRequest::Layout
         | ClientRequest::Status
         | ClientRequest::Owners { .. }
         | ClientRequest::Ping => Err("it is no task for one key".to_owned()),
+    }
+}
+
+/// What a request for a page of sort keys asks for.
+///
+/// # Errors
+/// Why it makes no sense, for a person.
+pub(super) fn of_range(request: &ClientRequest<'_>) -> Result<Request, String> {
+    let span = |partition: &[u8], from, to, reverse, rows| {
+        let range = row::range_of_sort_keys(KEYSPACE, partition, from, to);
+        let (start, end) = range.ok_or("a partition key may not be empty, nor have a } in it")?;
+        let slot = row::slot_of(&start).ok_or("its keys have no slot")?;
+        let (keyspace, bytes) = (KEYSPACE, SPAN_BYTES_MAX);
+        Ok::<_, String>(Span { slot, keyspace, start, end, reverse, rows, bytes })
+    };
+    match *request {
+        ClientRequest::Range { partition, from, to, reverse, rows, level: read } => {
+            let span = span(partition, from, to, reverse, rows)?;
+            Ok(Request::Range { span, level: level(read)? })
+        }
+        ClientRequest::DeleteRange { partition, from, to, rows, level: write, durability: d } => {
+            let span = span(partition, from, to, false, rows)?;
+            let (write, durability) = (level(write)?, d.map(durability));
+            Ok(Request::DeleteRange { span, read: None, write, durability })
+        }
+        _ => Err("it is no request for a range".to_owned()),
     }
 }
 

@@ -8,6 +8,8 @@ use client::{Client, ClientError, Level, Settings, Tls};
 
 use crate::support::demo::Demo;
 
+mod ranges;
+
 async fn connect(dir: &Path) -> Client {
     let path = dir.join("ringctl.toml");
     let file = ContextFile::load(&path).unwrap();

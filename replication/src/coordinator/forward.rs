@@ -67,18 +67,7 @@ impl Peer {
             let error = self.nobody_to_ask(candidates);
             return self.answer(origin, Answer::Failed(error), out);
         };
-        if self.last_request == 0 {
-            // A clean restart keeps the life, so its numbers must begin above all that were given.
-            self.last_request = self.judged_now(now).0 << REQUESTS_A_MILLI_BITS;
-        }
-        self.last_request += 1;
-        let name = RequestKey {
-            front: self.me(),
-            incarnation: self.cfg.me.incarnation,
-            core: self.cfg.core,
-            n: self.last_request,
-            first_sent: now.wall.0,
-        };
+        let name = origin.name().unwrap_or_else(|| self.next_name(now));
         let writes = request.writes();
         let forward = ForwardJob {
             request,
@@ -94,11 +83,30 @@ impl Peer {
         let body = Body::Forward(Box::new(forward));
         let job = Job { origin, started: now.mono, deadline, last_sent: now.mono, body };
         let key = self.jobs.insert(job);
+        if let Some(name) = origin.name() {
+            self.in_flight.insert(name, key);
+        }
         self.stats.forwards += 1;
         self.with_job(now, key, out, |peer, job, out| {
             peer.send_forward(now, key, job, out);
             Flow::Waits
         });
+    }
+
+    /// A name for a request that has none.
+    fn next_name(&mut self, now: Now) -> RequestKey {
+        if self.last_request == 0 {
+            // A clean restart keeps the life, so its numbers must begin above all that were given.
+            self.last_request = self.judged_now(now).0 << REQUESTS_A_MILLI_BITS;
+        }
+        self.last_request += 1;
+        RequestKey {
+            front: self.me(),
+            incarnation: self.cfg.me.incarnation,
+            core: self.cfg.core,
+            n: self.last_request,
+            first_sent: now.wall.0,
+        }
     }
 
     fn send_forward(&mut self, now: Now, key: Key, job: &mut Job, out: &mut Outbox) {
@@ -267,7 +275,8 @@ impl Peer {
                 };
             }
             let age = now.wall.0.saturating_sub(name.first_sent);
-            if minter != self.cfg.me || age > RETRY_FOR.as_millis() as u64 {
+            let is_old = name.first_sent > 0 && age > RETRY_FOR.as_millis() as u64;
+            if minter != self.cfg.me || is_old {
                 return refuse(self, out, Refusal::NotHeld);
             }
             if self.known.is_full() {
@@ -278,7 +287,7 @@ impl Peer {
     }
 
     /// Answers a retry of something that was minted: makes sure that W replicas hold it.
-    fn start_confirm(
+    pub(crate) fn start_confirm(
         &mut self,
         now: Now,
         origin: Origin,
@@ -305,6 +314,8 @@ impl Peer {
             mine,
             read,
             write,
+            after: None,
+            behind: false,
             confirm: true,
             peeks: false,
             holds_keys: false,
@@ -318,8 +329,8 @@ impl Peer {
             last_sent: now.mono,
             body,
         });
-        if let Origin::Remote { request, .. } = origin {
-            self.in_flight.insert(request, key);
+        if let Some(name) = origin.name() {
+            self.in_flight.insert(name, key);
         }
         self.with_job(now, key, out, |peer, job, out| peer.gather(now, key, job, out));
     }

@@ -15,7 +15,7 @@ use crate::causality::DotSet;
 use crate::coordinator::{Body, Flow, Job, Stage, TaskJob, distinct_rows, missing};
 use crate::encoding::Reader;
 use crate::event::{Effect, Outbox};
-use crate::limits::{HEDGE_AFTER, RESEND_AFTER};
+use crate::limits::{BEHIND_AGAIN_AFTER, HEDGE_AFTER, RESEND_AFTER};
 use crate::message::{Message, ReadKind, State};
 use crate::op::{Answer, TaskError};
 use crate::peer::Peer;
@@ -66,6 +66,13 @@ impl Gather {
         self.said.iter().enumerate().filter(|(_, s)| s.is_some()).map(|(i, _)| i).collect()
     }
 
+    /// Whether the states that came have seen this, all together.
+    fn have_seen(&self, after: Option<&DotSet>) -> bool {
+        let mut seen = DotSet::new();
+        self.states.iter().for_each(|s| seen.union(&s.clock));
+        after.is_none_or(|after| seen.covers(after))
+    }
+
     fn said_digest(&mut self, place: usize, digest: Digest) {
         // A digest does not replace a state that came before it.
         self.said[place].get_or_insert(digest);
@@ -84,10 +91,17 @@ impl Peer {
     /// Starts reading the task's keys.
     pub(crate) fn gather(&mut self, now: Now, key: Key, job: &mut Job, out: &mut Outbox) -> Flow {
         let Body::Task(t) = &mut job.body else { return Flow::Over };
+        t.behind = !self.has_seen(t.task.slot, t.after.as_ref());
         let local_only = t.reads_locally();
         let rows = distinct_rows(&t.task);
         let alive = self.alive(&t.replicas, true);
         let mut ask = ReplicaSet::from_iter([t.mine]);
+        let kind = if t.behind { ReadKind::State } else { ReadKind::Digest };
+        if t.behind {
+            // Whoever has seen the rest is not known: everybody is asked, and for all that it knows.
+            self.stats.reads_behind += 1;
+            ask = (0..t.replicas.len()).filter(|i| *i == t.mine || alive.contains(*i)).collect();
+        }
         if !local_only {
             let rotate = self.rotation();
             let n = t.replicas.len();
@@ -103,12 +117,8 @@ impl Peer {
             for (i, node) in t.replicas.iter().enumerate() {
                 if i != t.mine && ask.contains(i) {
                     let token = Token::Job(key).to_u64();
-                    let message = Message::Read {
-                        token,
-                        index: index as u16,
-                        row: row.clone(),
-                        kind: ReadKind::Digest,
-                    };
+                    let message =
+                        Message::Read { token, index: index as u16, row: row.clone(), kind };
                     out.push(Effect::Send { to: *node, message });
                 }
             }
@@ -117,7 +127,7 @@ impl Peer {
                 said: SmallVec::from_elem(None, t.replicas.len()),
                 states: SmallVec::new(),
                 asked: ask,
-                asked_state: ReplicaSet::EMPTY,
+                asked_state: if t.behind { ask } else { ReplicaSet::EMPTY },
                 clock_before: clock.clone(),
                 joined: None,
                 holders: ReplicaSet::EMPTY,
@@ -281,7 +291,11 @@ impl Peer {
                 } else {
                     t.read.needs.is_met_by(responders)
                 };
-                if !enough || !self.join_said(key, index as u16, g, &t.replicas, t.mine, out) {
+                let covered = !t.behind || g.have_seen(t.after.as_ref());
+                if !enough
+                    || !covered
+                    || !self.join_said(key, index as u16, g, &t.replicas, t.mine, out)
+                {
                     done = false;
                     continue;
                 }
@@ -469,11 +483,20 @@ impl Peer {
                     acked: gathers.iter().map(|g| g.holders.len()).min().unwrap_or(0),
                     missing: missing(&t.replicas, answered),
                 }
+            } else if t.behind && wanted.needs.is_met_by(answered) {
+                TaskError::Behind { missing: missing(&t.replicas, answered) }
             } else {
                 self.unavailable(wanted, &t.replicas, answered)
             };
             self.answer(job.origin, Answer::Failed(error), out);
             return Flow::Over;
+        }
+        if t.behind
+            && gathers.iter().any(|g| g.joined.is_none())
+            && now.mono.since(job.last_sent) >= BEHIND_AGAIN_AFTER
+        {
+            // What was missing may have come by now, here or elsewhere.
+            return self.gather(now, key, job, out);
         }
         if now.mono.since(job.started) >= HEDGE_AFTER {
             let replicas = t.replicas.clone();
@@ -541,7 +564,7 @@ impl TaskJob {
     /// True if what this replica knows is enough to mint: increments, and SETs that look whether
     /// there is a counter.
     pub(crate) fn reads_locally(&self) -> bool {
-        !self.confirm && (self.peeks || self.task.is_increment())
+        !self.confirm && !self.behind && (self.peeks || self.task.is_increment())
     }
 
     /// The rows of the task, each once.

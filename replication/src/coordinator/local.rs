@@ -30,6 +30,7 @@ pub(crate) struct LocalRead {
 pub(crate) fn is_enough(task: &Task, read: &Wanted, mine: usize) -> bool {
     read.needs.is_met_by(ReplicaSet::from_iter([mine]))
         && task.watches.is_empty()
+        && task.after.is_none()
         && task.ops.iter().all(|(_, op)| matches!(op, Op::Read))
 }
 
@@ -48,8 +49,8 @@ impl Peer {
         let body = Body::Read(LocalRead { ops, slot, keyspace, level });
         let job = Job { origin, started: now.mono, deadline, last_sent: now.mono, body };
         let key = self.jobs.insert(job);
-        if let Origin::Remote { request, .. } = origin {
-            self.in_flight.insert(request, key);
+        if let Some(name) = origin.name() {
+            self.in_flight.insert(name, key);
         }
         out.push(Effect::Load { token: Token::Job(key).to_u64(), rows });
     }
@@ -94,6 +95,7 @@ impl Peer {
             read: read.level,
             write: None,
             durability: None,
+            after: None,
         };
         match self.gathering(task) {
             Some(task) => job.body = Body::Task(Box::new(task)),
@@ -120,6 +122,8 @@ impl Peer {
             read,
             write,
             durability: policy.durability,
+            after: None,
+            behind: false,
             confirm: false,
             peeks: false,
             holds_keys: false,

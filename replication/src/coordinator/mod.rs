@@ -13,11 +13,15 @@ use ring::keyspace::{Durability, Level, Needs, ReplicaSet};
 use ring::{Instant, NodeId, Now, Slot};
 use smallvec::SmallVec;
 
-use crate::event::{Effect, Outbox, RequestId};
+use crate::bugs::Bug;
+use crate::causality::DotSet;
+use crate::encoding::Reader;
+use crate::event::{Effect, Named, Outbox, RequestId};
 use crate::limits::{JOBS_MAX, LOOK_EVERY, ROW_BYTES_MAX, TASK_BYTES_MAX};
 use crate::message::{Message, Refusal, RequestKey};
 use crate::op::{Answer, Request, Task, TaskError};
 use crate::peer::Peer;
+use crate::range::{RangeJob, Then};
 use crate::row;
 use crate::slab::{Key, Token};
 use crate::sweep::{CountJob, FlushJob, ScanJob};
@@ -35,10 +39,24 @@ pub(crate) type Replicas = SmallVec<[NodeId; 3]>;
 pub(crate) enum Origin {
     /// A client of this node.
     Local(RequestId),
+    /// A client of this node, if it is still there, that named it.
+    Named { id: Option<RequestId>, request: RequestKey },
     /// A node that forwarded it.
     Remote { from: NodeId, token: u64, request: RequestKey, slot: Slot, writes: bool },
+    /// A job of ours, of which this is a part.
+    Part(Key),
     /// Nobody any more.
     Nobody,
+}
+
+impl Origin {
+    /// The name of the request, if it has one.
+    pub(crate) const fn name(&self) -> Option<RequestKey> {
+        match self {
+            Self::Named { request, .. } | Self::Remote { request, .. } => Some(*request),
+            Self::Local(_) | Self::Part(_) | Self::Nobody => None,
+        }
+    }
 }
 
 /// A request in flight.
@@ -60,6 +78,7 @@ pub(crate) enum Body {
     Scan(Box<ScanJob>),
     Count(Box<CountJob>),
     Flush(Box<FlushJob>),
+    Range(Box<RangeJob>),
 }
 
 /// A level resolved for one slot.
@@ -79,6 +98,10 @@ pub(crate) struct TaskJob {
     pub(crate) read: Wanted,
     pub(crate) write: Wanted,
     pub(crate) durability: Durability,
+    /// What its answer must have seen.
+    pub(crate) after: Option<DotSet>,
+    /// We have not seen all of that: the others' states are needed.
+    pub(crate) behind: bool,
     /// Nothing is minted: a retry of something that was, confirmed by W replicas' holding it.
     pub(crate) confirm: bool,
     /// A plain SET of a key that may have a counter: looks at our own records first, since a counter would
@@ -123,6 +146,72 @@ impl Peer {
         self.start(now, Origin::Local(id), request, deadline, out);
     }
 
+    /// A client of this node asks for something under a name.
+    pub(crate) fn on_submit_named(
+        &mut self,
+        now: Now,
+        id: RequestId,
+        request: Request,
+        (timeout_us, named): (u64, Named),
+        out: &mut Outbox,
+    ) {
+        let deadline = now.mono + core::time::Duration::from_micros(timeout_us);
+        let name = named.request;
+        let origin = Origin::Named { id: Some(id), request: name };
+        let unasked = Origin::Local(id);
+        if !self.ready {
+            return self.answer(unasked, Answer::Failed(TaskError::NotReady), out);
+        }
+        let remembers = !self.has_bug(Bug::MintsRetries);
+        // It is under way: its answer goes to the latest asking.
+        if let Some(key) = self.in_flight.get(&name).copied().filter(|_| remembers)
+            && let Some(job) = self.jobs.get_mut(key)
+        {
+            job.origin = origin;
+            if let Some((answer, _)) = job.given_answer() {
+                self.answer(unasked, answer, out);
+            }
+            return;
+        }
+        if self.known.contains(&name) && remembers {
+            return match request {
+                Request::Task(task) => self.start_confirm(now, origin, task, deadline, out),
+                _ => self.answer(unasked, Answer::Failed(self.not_held(&request)), out),
+            };
+        }
+        match self.closed.get(&name).filter(|_| remembers) {
+            Some(Some(answer)) => {
+                let answer = answer.clone();
+                return self.answer(unasked, answer, out);
+            }
+            Some(None) => {
+                return self.answer(unasked, Answer::Failed(self.not_held(&request)), out);
+            }
+            None => {}
+        }
+        if !named.may_mint && remembers {
+            return self.answer(unasked, Answer::Failed(self.not_held(&request)), out);
+        }
+        if self.known.is_full() {
+            let error = TaskError::Overloaded { retry_after_ms: 100 };
+            return self.answer(unasked, Answer::Failed(error), out);
+        }
+        self.start(now, origin, request, deadline, out);
+    }
+
+    /// What was asked for before was not done here, which is not to say that it was not done.
+    fn not_held(&self, request: &Request) -> TaskError {
+        let (slot, keyspace, write) = match request {
+            Request::Task(task) => (task.slot, task.keyspace, task.write),
+            Request::DeleteRange { span, write, .. } => (span.slot, span.keyspace, *write),
+            _ => (request.slot(), 0, None),
+        };
+        let copies = self.replicas_of(slot, keyspace).len() as u8;
+        let level = write.unwrap_or(self.policy(keyspace).write);
+        let needed = level.needed(copies).unwrap_or(copies);
+        TaskError::Unconfirmed { level, needed, copies, acked: 0, missing: Vec::new() }
+    }
+
     /// Begins a request, or forwards it.
     pub(crate) fn start(
         &mut self,
@@ -132,7 +221,7 @@ impl Peer {
         deadline: Instant,
         out: &mut Outbox,
     ) {
-        if !self.ready && matches!(origin, Origin::Local(_)) {
+        if !self.ready && matches!(origin, Origin::Local(_) | Origin::Named { .. }) {
             return self.answer(origin, Answer::Failed(TaskError::NotReady), out);
         }
         if self.jobs.len() >= JOBS_MAX {
@@ -156,13 +245,20 @@ impl Peer {
             Request::Flush { keyspace, slot, level } => {
                 self.start_flush(now, origin, (keyspace, slot, level), deadline, out);
             }
+            Request::Range { span, level } => {
+                self.start_range(now, origin, (span, level, Then::Answer), deadline, out);
+            }
+            Request::DeleteRange { span, read, write, durability } => {
+                let then = Then::Delete { write, durability };
+                self.start_range(now, origin, (span, read, then), deadline, out);
+            }
             Request::AwaitAcks { write, acks, timeout_ms } => {
                 self.start_await(now, origin, (write, acks, timeout_ms), out);
             }
         }
     }
 
-    fn start_task(
+    pub(crate) fn start_task(
         &mut self,
         now: Now,
         origin: Origin,
@@ -201,6 +297,11 @@ impl Peer {
                 return self.answer(origin, Answer::Failed(error), out);
             }
         };
+        let Some(after) = decode_after(&task) else {
+            let text = "what it should have seen is not a token that a node gave".to_owned();
+            return self.answer(origin, Answer::Failed(TaskError::Invalid(text)), out);
+        };
+        let behind = !self.has_seen(task.slot, after.as_ref());
         let is_read = task.is_read() && task.watches.is_empty();
         // Refuse at once what cannot succeed, before anything is sent.
         let reads = is_read || !(task.is_blind() || task.is_increment());
@@ -218,8 +319,8 @@ impl Peer {
         if is_read && local::is_enough(&task, &read, mine) {
             return self.start_local_read(now, origin, task, deadline, out);
         }
-        let free_choice =
-            is_read || (task.is_blind() && self.slots.get(task.slot).has_what_was_heard());
+        let free_choice = is_read
+            || (task.is_blind() && !behind && self.slots.get(task.slot).has_what_was_heard());
         // Our clients have heard of writes that are not here: whoever mints must read them first.
         task.atomic |= !is_read && !free_choice && task.is_blind();
         if !forwarded && !free_choice && self.preferred(&replicas) != Some(self.me()) {
@@ -233,6 +334,8 @@ impl Peer {
             read,
             write,
             durability,
+            after,
+            behind,
             confirm: false,
             peeks: false,
             holds_keys: false,
@@ -241,10 +344,15 @@ impl Peer {
         let body = Body::Task(Box::new(task_job));
         let job = Job { origin, started: now.mono, deadline, last_sent: now.mono, body };
         let key = self.jobs.insert(job);
-        if let Origin::Remote { request, .. } = origin {
-            self.in_flight.insert(request, key);
+        if let Some(name) = origin.name() {
+            self.in_flight.insert(name, key);
         }
         self.with_job(now, key, out, |peer, job, out| peer.begin_task(now, key, job, out));
+    }
+
+    /// Whether this replica has seen all of a slot that it must.
+    pub(crate) fn has_seen(&self, slot: Slot, after: Option<&DotSet>) -> bool {
+        after.is_none_or(|after| self.slots.clock(slot).covers(after))
     }
 
     /// First steps of a task, once it is in the slab.
@@ -326,8 +434,8 @@ impl Peer {
                 if let Body::Task(t) = &mut job.body {
                     self.unlock_keys(key, t);
                 }
-                if let Origin::Remote { request, .. } = job.origin {
-                    self.in_flight.remove(&request);
+                if let Some(name) = job.origin.name() {
+                    self.in_flight.remove(&name);
                 }
                 self.jobs.forget(key);
             }
@@ -354,6 +462,13 @@ impl Peer {
     ) {
         match origin {
             Origin::Local(id) => out.push(Effect::Answer { id, answer }),
+            Origin::Named { id, request } => {
+                if !self.known.contains(&request) {
+                    let at = self.hlc.last().wall();
+                    self.closed.insert(request, Some(answer.clone()), at);
+                }
+                out.extend(id.map(|id| Effect::Answer { id, answer }));
+            }
             Origin::Remote { from, token, request, slot, writes } => {
                 if writes && !self.known.contains(&request) {
                     let at = self.hlc.last().wall();
@@ -362,7 +477,17 @@ impl Peer {
                 let message = Message::Forwarded { token, slot, answer, heard };
                 out.push(Effect::Send { to: from, message });
             }
+            Origin::Part(key) => self.parts_answered.push((key, answer)),
             Origin::Nobody => {}
+        }
+    }
+
+    /// Hands the answers of parts to the jobs that they are parts of.
+    pub(crate) fn gather_parts(&mut self, now: Now, out: &mut Outbox) {
+        while let Some((key, answer)) = self.parts_answered.pop() {
+            self.with_job(now, key, out, |peer, job, out| {
+                peer.range_part_answered(job, answer, out)
+            });
         }
     }
 
@@ -402,6 +527,7 @@ impl Peer {
                 Body::Scan(_) => peer.look_over_scan(now, key, job, out),
                 Body::Count(_) => peer.look_over_count(now, job, out),
                 Body::Flush(_) => peer.look_over_flush(now, key, job, out),
+                Body::Range(_) => peer.look_over_range(now, key, job, out),
             });
         }
     }
@@ -437,8 +563,19 @@ impl Peer {
         self.with_job(now, key, out, |peer, job, out| match &mut job.body {
             Body::Forward(_) => peer.forward_refused(now, key, job, from, why, out),
             Body::Task(_) => peer.gather_refused(now, key, job, from, out),
+            Body::Range(_) => peer.range_refused(now, key, job, out),
             Body::Read(_) | Body::Scan(_) | Body::Count(_) | Body::Flush(_) => Flow::Waits,
         });
+    }
+}
+
+/// What a task's answer must have seen; `None` if that is malformed.
+#[expect(clippy::option_option, reason = "the outer one is for what is malformed")]
+fn decode_after(task: &Task) -> Option<Option<DotSet>> {
+    match &task.after {
+        None => Some(None),
+        Some(bytes) if bytes.is_empty() => Some(Some(DotSet::new())),
+        Some(bytes) => DotSet::decode(&mut Reader::new(bytes)).map(Some),
     }
 }
 

@@ -114,10 +114,7 @@ impl Peer {
     ) -> Flow {
         let wall = self.judged_now(now);
         let Body::Task(t) = &mut job.body else { return Flow::Over };
-        let request = match job.origin {
-            Origin::Remote { request, .. } => Some(request),
-            Origin::Local(_) | Origin::Nobody => None,
-        };
+        let request = job.origin.name();
         let mut outcomes = Vec::with_capacity(t.task.ops.len());
         let mut deltas = RawDeltas::new();
         let mut changes = Changes::new();
@@ -183,6 +180,7 @@ impl Peer {
             }
             outcomes.push(outcome);
         }
+        outcomes.extend(seen_outcome(t.after.as_ref(), &working));
         if deltas.is_empty() {
             self.answer(job.origin, Answer::Done { outcomes, write: None }, out);
             return Flow::Over;
@@ -287,6 +285,9 @@ impl Peer {
                 }
             }
         }
+        // Whoever names a request wants to know what it has seen.
+        let after = t.task.after.as_ref().map(|_| DotSet::new());
+        outcomes.extend(seen_outcome(after.as_ref(), working));
         self.remember_settled(key, t.write.needs.total);
         let (slot, coordinator) = (t.task.slot, self.cfg.me.node);
         let write = Some(WriteHandle { slot, coordinator, id: token_id(key) });
@@ -355,10 +356,10 @@ impl Peer {
                     w.heard.encode(&mut encoded);
                     Bytes::from(encoded)
                 }
-                Origin::Local(_) | Origin::Nobody => Bytes::new(),
+                _ => Bytes::new(),
             };
             let answer = Answer::Done { outcomes, write: Some(write) };
-            if matches!(job.origin, Origin::Remote { .. }) {
+            if job.origin.name().is_some() {
                 w.given = Some((answer.clone(), heard.clone()));
             }
             self.answer_having(job.origin, answer, heard, out);
@@ -504,9 +505,12 @@ impl Job {
                 Stage::Writing(w) => w.given.clone(),
                 Stage::Queued | Stage::Gathering(_) => None,
             },
-            Body::Read(_) | Body::Forward(_) | Body::Scan(_) | Body::Count(_) | Body::Flush(_) => {
-                None
-            }
+            Body::Read(_)
+            | Body::Forward(_)
+            | Body::Scan(_)
+            | Body::Count(_)
+            | Body::Flush(_)
+            | Body::Range(_) => None,
         }
     }
 }
@@ -516,6 +520,17 @@ impl TaskJob {
     pub(crate) const fn is_minted(&self) -> bool {
         matches!(self.stage, Stage::Writing(_))
     }
+}
+
+/// What has been seen of a task's slot, for those who want to know.
+fn seen_outcome(after: Option<&DotSet>, working: &[Working]) -> Option<Outcome> {
+    let mut seen = after?.clone();
+    for w in working {
+        seen.union(&w.seen);
+    }
+    let mut encoded = Vec::new();
+    seen.encode(&mut encoded);
+    Some(Outcome::Seen(Bytes::from(encoded)))
 }
 
 fn token_id(key: Key) -> u64 {

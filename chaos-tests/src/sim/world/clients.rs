@@ -158,6 +158,8 @@ impl World {
                     reads::flushed(&mut self.truth, slot, FLUSHED, asked, self.now);
                 }
             }
+            // No client of the simulator asks for ranges.
+            Answer::Page { .. } | Answer::Deleted { .. } => {}
             Answer::Acks(_) | Answer::Failed(_) => {}
         }
     }
@@ -281,6 +283,8 @@ const fn answer_kind(answer: &Answer) -> u8 {
         Answer::Count(_) => 3,
         Answer::Acks(_) => 4,
         Answer::Failed(_) => 5,
+        Answer::Page { .. } => 6,
+        Answer::Deleted { .. } => 7,
     }
 }
 

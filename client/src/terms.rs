@@ -1,0 +1,61 @@
+//! Terms: what may be said of a request beside what it asks. Every kind of request has the same words
+//! for it, written down once.
+
+use core::time::Duration;
+
+use wire::{Durability, Level};
+
+/// What was said of a request.
+#[derive(Clone, Debug)]
+pub(crate) struct Terms {
+    pub(crate) level: Option<Level>,
+    pub(crate) durability: Option<Durability>,
+    pub(crate) timeout: Duration,
+}
+
+impl Terms {
+    /// Nothing was said yet.
+    pub(crate) const fn new(timeout: Duration) -> Self {
+        Self { level: None, durability: None, timeout }
+    }
+}
+
+/// Gives a request, which has `terms`, the methods that set them.
+macro_rules! terms {
+    ($request:ty: $($term:ident),+) => {
+        impl $request {
+            $($crate::terms::terms!(@$term);)+
+        }
+    };
+    (@consistency) => {
+        /// How many replicas must agree on what is read, or hold what is written; the keyspace's
+        /// default if it is not said.
+        pub fn consistency(mut self, level: wire::Level) -> Self {
+            self.terms.level = Some(level);
+            self
+        }
+    };
+    (@durability) => {
+        /// What a replica's acknowledgement survives; the keyspace's default if it is not said.
+        pub fn durability(mut self, durability: wire::Durability) -> Self {
+            self.terms.durability = Some(durability);
+            self
+        }
+    };
+    (@timeout) => {
+        /// How long it may take; the node hears of it.
+        pub fn timeout(mut self, timeout: core::time::Duration) -> Self {
+            self.terms.timeout = timeout;
+            self
+        }
+    };
+    (@context) => {
+        /// What the writer has read: the write replaces that, and nothing that was written since.
+        /// Without it, what the coordinator holds is replaced.
+        pub fn context(mut self, context: $crate::Context) -> Self {
+            self.context = Some(context);
+            self
+        }
+    };
+}
+pub(crate) use terms;
