@@ -194,6 +194,9 @@ impl Peer {
         out: &mut Outbox,
     ) -> Flow {
         let Body::Range(range) = &mut job.body else { return Flow::Waits };
+        if range.has_part() {
+            return Flow::Waits;
+        }
         let mut digests = BTreeMap::new();
         for (row, record) in rows {
             let Some(summary) = Summary::of(&record) else { return self.damaged(job, out) };
@@ -217,6 +220,10 @@ impl Peer {
         out: &mut Outbox,
     ) -> Flow {
         let Body::Range(range) = &mut job.body else { return Flow::Waits };
+        if range.has_part() {
+            // It was asked for twice, or came twice.
+            return Flow::Waits;
+        }
         if let Some(place) = range.replicas.iter().position(|n| *n == from) {
             let digests = rows.into_iter().collect();
             range.parts[place].get_or_insert(Part { digests, cut });
@@ -233,6 +240,9 @@ impl Peer {
         out: &mut Outbox,
     ) -> Flow {
         let Body::Range(range) = &mut job.body else { return Flow::Waits };
+        if range.has_part() {
+            return Flow::Waits;
+        }
         job.last_sent = now.mono;
         let unasked = (0..range.replicas.len()).filter(|i| !range.asked.contains(*i)).collect();
         self.ask_walks(key, range, unasked, out);

@@ -164,6 +164,26 @@ fn a_range_deletion_spares_what_it_did_not_see_and_reaches_those_who_were_away()
 }
 
 #[test]
+fn an_answer_that_comes_twice_does_not_disturb_a_page_under_way() {
+    let mut c = Cluster::new(3);
+    c.lose = Box::new(|_, to, m| to != n(1) && matches!(m, Message::Replicate { .. }));
+    c.set(n(1), "{p}a", "v").expect_err("one replica has it");
+    // The row is read apart, and that takes a while.
+    c.lose = Box::new(|_, _, m| matches!(m, Message::DigestIs { .. } | Message::StateIs { .. }));
+    c.kept = Some(Box::new(|m| matches!(m, Message::Walked { .. })));
+    let request = Request::Range { span: span(10, false), level: None };
+    let id = c.submit(n(1), request);
+    c.settle();
+    assert_eq!(c.answer(id), None);
+    c.deliver_kept();
+    c.lose = Box::new(|_, _, _| false);
+    c.wait(Duration::from_secs(1));
+    let answer = c.answer(id);
+    let Some(Answer::Page { rows, .. }) = answer else { panic!("no page: {answer:?}") };
+    assert_eq!(rows.len(), 1);
+}
+
+#[test]
 fn a_page_ends_where_the_first_replica_stopped() {
     let mut c = Cluster::new(3);
     // n3 lacks the even rows, so that it comes further with as many.
