@@ -1,6 +1,7 @@
 //! History: what clients asked and what they heard.
 
 use bytes::Bytes;
+use replication::op::Span;
 use replication::row::Row;
 use ring::Slot;
 
@@ -41,6 +42,10 @@ pub enum Ask {
     Expiring(Step),
     /// A part of a scan.
     Scan,
+    /// Reads a page of a range of sort keys.
+    Range(Span),
+    /// Deletes what a page of such a range shows.
+    DeleteRange(Span),
     /// How many keys there are.
     Count,
     /// Deletes a slot's keys.

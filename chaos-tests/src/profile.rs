@@ -36,6 +36,10 @@ pub struct Mix {
     pub scan: u64,
     /// FLUSHDB of one slot.
     pub flush: u64,
+    /// Pages of ranges of sort keys.
+    pub range: u64,
+    /// Deletions of such pages.
+    pub range_delete: u64,
 }
 
 /// Everything that a seed draws.
@@ -113,7 +117,7 @@ pub struct Profile {
 
 /// The profiles that can be asked for by name. `swarm` draws among all corners; the others press on
 /// one of them.
-pub const NAMES: [&str; 17] = [
+pub const NAMES: [&str; 18] = [
     "swarm",
     "quiet",
     "lossy",
@@ -131,6 +135,7 @@ pub const NAMES: [&str; 17] = [
     "expiry",
     "sweeps",
     "moves",
+    "ranges",
 ];
 
 impl Profile {
@@ -200,6 +205,8 @@ impl Profile {
             expiry: weight(c, 3),
             scan: u64::from(c.hits(200_000)),
             flush: u64::from(c.hits(200_000)),
+            range: 0,
+            range_delete: 0,
         };
         let memtable_bytes = c.pick(&[4 << 10, 16 << 10, 64 << 10, 1 << 20]);
         Self {
@@ -334,6 +341,22 @@ impl Profile {
                 self.memtable_bytes = 1 << 20;
                 self.outage_ns = c.pick(&[300 * MS, 2 * SECOND]);
                 self.think_ns = 10 * MS;
+            }
+            "ranges" => {
+                // Pages that replicas cut at different rows, while messages come late and twice.
+                self.quorums();
+                self.mixed_levels = c.hits(200_000);
+                self.mix.range = 8;
+                self.mix.range_delete = 2;
+                self.tags = c.pick(&[1, 2]);
+                self.keys = c.pick(&[3, 8, 20]);
+                self.think_ns = 10 * MS;
+                self.manners.faithful = false;
+                self.manners.loss_ppm = c.pick(&[2_000, 50_000]);
+                self.manners.twice_ppm = c.pick(&[20_000, 200_000]);
+                self.manners.late_ppm = 50_000;
+                self.faults.set(Fault::Kill, 8);
+                self.faults.set(Fault::Split, 4);
             }
             "fence" => {
                 self.quorums();

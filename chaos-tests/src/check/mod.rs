@@ -9,6 +9,7 @@ pub mod durability;
 pub mod errors;
 pub mod expiry;
 pub mod fence;
+pub mod ranges;
 pub mod reads;
 pub mod scans;
 pub mod session;

@@ -1,8 +1,8 @@
 //! Compose: the next request of a client, by the profile's mix.
 
 use bytes::Bytes;
-use replication::op::{ExpireCondition, Op, SetCondition, SetExpiry};
-use replication::row::Row;
+use replication::op::{ExpireCondition, Op, SetCondition, SetExpiry, Span};
+use replication::row::{Row, range_of_sort_keys};
 use replication::{Request, Task};
 use ring::{Level, Slot, WallMillis};
 
@@ -65,6 +65,8 @@ pub fn compose(
         m.expiry,
         m.scan,
         m.flush,
+        m.range,
+        m.range_delete,
     ];
     let mut at = c.below(weights.iter().sum());
     let kind = weights.iter().position(|w| {
@@ -150,6 +152,8 @@ pub fn compose(
             client.scanning = Some(scanning);
             return composed;
         }
+        Some(11) => return range(profile, tag, c, Ask::Range),
+        Some(12) => return range(profile, tag, c, Ask::DeleteRange),
         Some(_) if c.hits(100_000) => {
             let request = Request::Flush { keyspace: FLUSHED, slot: slot_of(tag), level: None };
             let (read, write) = (needed(profile.read), needed(profile.write));
@@ -173,9 +177,7 @@ pub fn compose(
 fn finish(profile: &Profile, draft: Draft, c: &mut Chance) -> Composed {
     let rows = draft.ops.iter().map(|(row, _)| row.clone()).collect();
     let own = profile.mixed_levels && !matches!(draft.ask, Ask::Expiring(_));
-    let mut level =
-        |usual| if own { c.pick(&[Level::One, Level::Quorum, Level::All]) } else { usual };
-    let (read, write) = (level(profile.read), level(profile.write));
+    let (read, write) = levels(profile, own, c);
     let task = Task {
         slot: draft.slot,
         keyspace: draft.keyspace,
@@ -188,6 +190,33 @@ fn finish(profile: &Profile, draft: Draft, c: &mut Chance) -> Composed {
     };
     let (read, write) = (needed(read), needed(write));
     Composed { ask: draft.ask, rows, read, write, request: Request::Task(task) }
+}
+
+/// The levels of a request that draws its own, or the usual ones.
+fn levels(profile: &Profile, own: bool, c: &mut Chance) -> (Level, Level) {
+    let mut level =
+        |usual| if own { c.pick(&[Level::One, Level::Quorum, Level::All]) } else { usual };
+    (level(profile.read), level(profile.write))
+}
+
+/// A page of the ordinary keys of a tag, or its deletion: all of them, or those from one on.
+fn range(profile: &Profile, tag: u64, c: &mut Chance, ask: fn(Span) -> Ask) -> Composed {
+    let from = format!("k{}", c.below(profile.keys));
+    let from = if c.coin() { b"k" } else { from.as_bytes() };
+    let partition = format!("t{tag}");
+    let (start, end) = range_of_sort_keys(0, partition.as_bytes(), Some(from), Some(b"l"))
+        .expect("a tag is a partition key");
+    let (reverse, rows) = (c.coin(), c.between(1, 12) as u32);
+    let span = Span { slot: slot_of(tag), keyspace: 0, start, end, reverse, rows, bytes: 1 << 20 };
+    let (read, write) = levels(profile, profile.mixed_levels, c);
+    let ask = ask(span.clone());
+    let request = match ask {
+        Ask::DeleteRange(_) => {
+            Request::DeleteRange { span, read: Some(read), write: Some(write), durability: None }
+        }
+        _ => Request::Range { span, level: Some(read) },
+    };
+    Composed { ask, rows: Vec::new(), read: needed(read), write: needed(write), request }
 }
 
 /// The next part of a scan.

@@ -4,7 +4,7 @@ use replication::{Answer, Event, Outcome, TaskError};
 use ring::Slot;
 
 use super::{Happening, World};
-use crate::check::{durability, expiry, reads, session};
+use crate::check::{durability, expiry, ranges, reads, session};
 use crate::history::{Ask, Asked, End, Step};
 use crate::sim::clock::{MS, true_wall};
 use crate::sim::node::Input;
@@ -158,8 +158,16 @@ impl World {
                     reads::flushed(&mut self.truth, slot, FLUSHED, asked, self.now);
                 }
             }
-            // No client of the simulator asks for ranges.
-            Answer::Page { .. } | Answer::Deleted { .. } => {}
+            Answer::Page { rows, next } => {
+                if let Ask::Range(span) = &asked.ask {
+                    ranges::page(&mut self.truth, asked, (span, &rows, &next), self.now);
+                }
+            }
+            Answer::Deleted { next, .. } => {
+                if let Ask::DeleteRange(span) = &asked.ask {
+                    ranges::deleted(&mut self.truth, asked, (span, &next), self.now);
+                }
+            }
             Answer::Acks(_) | Answer::Failed(_) => {}
         }
     }
