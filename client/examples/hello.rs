@@ -5,39 +5,41 @@
 //! cargo run -p ringdb-client --example hello -- ./ringdb-demo/ringctl.toml
 //! ```
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
-use ringdb_client::context::ContextFile;
-use ringdb_client::{Client, Level, Tls};
+use ringdb_client::{Client, Level};
 
 #[tokio::main(flavor = "current_thread")]
 async fn main() {
     let path = std::env::args_os().nth(1).map(PathBuf::from);
     let path = path.unwrap_or_else(|| "ringdb-demo/ringctl.toml".into());
-    if let Err(error) = hello(&path).await {
-        eprintln!("error: {error}");
-        std::process::exit(1);
+    match hello(&path).await {
+        Ok(lines) => println!("{}", lines.join("\n")),
+        Err(error) => {
+            eprintln!("error: {error}");
+            std::process::exit(1);
+        }
     }
 }
 
-async fn hello(path: &std::path::Path) -> Result<(), Box<dyn std::error::Error>> {
-    let file = ContextFile::load(path)?;
-    let cluster = file.choose(None, path)?;
-    let ring = Client::connect(cluster.nodes.clone(), Tls::load(&cluster.tls_files())?).await?;
-    println!("{} answers in {:?}", ring.contact().await.address, ring.ping().await?);
+/// What it has to say.
+pub(crate) async fn hello(path: &Path) -> Result<Vec<String>, Box<dyn std::error::Error>> {
+    let ring = Client::open(path).await?;
+    ring.ping().await?;
+    let mut lines = Vec::new();
 
     ring.put("greeting", "hello").consistency(Level::Quorum).await?;
     let read = ring.get("greeting").consistency(Level::Quorum).await?;
-    println!("greeting: {}", show(read.values()));
+    lines.push(format!("greeting: {}", show(read.values())));
 
     // With the context of what was read, the write replaces exactly that.
     let seen = ring.put("greeting", "hello, world").context(read.context()).await?;
-    println!("greeting: {}", show(ring.get("greeting").await?.values()));
+    lines.push(format!("greeting: {}", show(ring.get("greeting").await?.values())));
 
     ring.delete("greeting").context(seen).await?;
-    println!("greeting: {}", show(ring.get("greeting").await?.values()));
+    lines.push(format!("greeting: {}", show(ring.get("greeting").await?.values())));
     ring.close().await;
-    Ok(())
+    Ok(lines)
 }
 
 fn show(values: &[impl AsRef<[u8]>]) -> String {

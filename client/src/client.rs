@@ -16,7 +16,6 @@ use wire::reply::Owner;
 use wire::{ClientReply, ClientRequest, ClusterStatus};
 
 use crate::budget::Budget;
-use crate::causal::Context;
 use crate::dial::dial_any;
 use crate::error::{ClientError, Told};
 use crate::limits::{
@@ -24,6 +23,7 @@ use crate::limits::{
     REQUEST_TIMEOUT, RETRIES_PER_THOUSAND, RETRY_RESERVE,
 };
 use crate::link::{Link, NoAnswer};
+use crate::name::{Name, Names};
 use crate::routes::{Node, Routes};
 use crate::tls::Tls;
 
@@ -100,6 +100,7 @@ struct Inner {
     hedges: Budget,
     retries: Budget,
     counts: Counts,
+    names: Arc<Names>,
 }
 
 #[derive(Default)]
@@ -190,6 +191,7 @@ impl Client {
             hedges: Budget::new(HEDGES_PER_THOUSAND, HEDGE_RESERVE),
             retries: Budget::new(RETRIES_PER_THOUSAND, RETRY_RESERVE),
             counts: Counts::default(),
+            names: Arc::new(Names::new()),
         };
         Ok(Self { inner: Arc::new(inner) })
     }
@@ -273,16 +275,29 @@ impl Client {
         self.ask(Asking::harmless(self.inner.settings.patience.request), request).await
     }
 
-    pub(crate) async fn write(
-        &self,
-        key: &[u8],
-        timeout: Duration,
-        request: &ClientRequest<'_>,
-    ) -> Result<Context, ClientError> {
-        match self.ask_for(key, Asking::once(timeout), request).await? {
-            ClientReply::Done { context } => Ok(Context(context)),
-            other => Err(Self::misfit(&other)),
+    /// A name for a request, so that it can be sent again without being done twice.
+    #[must_use]
+    pub fn name(&self) -> Name {
+        Name::new(&self.inner.names)
+    }
+
+    pub(crate) fn count_request(&self) {
+        one_more(&self.inner.counts.requests);
+        self.inner.hedges.earn();
+        self.inner.retries.earn();
+    }
+
+    pub(crate) fn count_routed(&self) {
+        one_more(&self.inner.counts.routed);
+    }
+
+    /// Whether the budget allows to ask again; then it counts as done.
+    pub(crate) fn may_retry(&self) -> bool {
+        let may = self.inner.retries.spend();
+        if may {
+            one_more(&self.inner.counts.retried);
         }
+        may
     }
 
     /// Asks a node that holds `key`, or another if none of them is at hand.
@@ -293,17 +308,14 @@ impl Client {
         request: &ClientRequest<'_>,
     ) -> Result<ClientReply, ClientError> {
         let inner = &*self.inner;
-        one_more(&inner.counts.requests);
-        inner.hedges.earn();
-        inner.retries.earn();
+        self.count_request();
         let until = Instant::now() + asking.timeout;
         let at_hand = self.at_hand(Slot::of_key(key), asking.repeatable);
         for (place, (node, link)) in at_hand.iter().enumerate() {
             if place > 0 {
-                if !inner.retries.spend() {
+                if !self.may_retry() {
                     break;
                 }
-                one_more(&inner.counts.retried);
             }
             let other =
                 at_hand.get(place + 1).filter(|_| asking.repeatable && inner.settings.hedging);
@@ -424,7 +436,7 @@ impl Client {
     }
 
     /// A link does not know how long the request was given.
-    fn timed(error: ClientError, asking: Asking) -> ClientError {
+    pub(crate) fn timed(error: ClientError, asking: Asking) -> ClientError {
         match error {
             ClientError::TimedOut { .. } => ClientError::TimedOut { after: asking.timeout },
             error => error,
@@ -467,7 +479,7 @@ impl Client {
     }
 
     /// The link of this client, or a new one if that is `gone` or broken.
-    async fn link_other_than(
+    pub(crate) async fn link_other_than(
         &self,
         gone: Option<Arc<Link>>,
         until: Instant,

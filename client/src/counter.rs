@@ -1,16 +1,18 @@
 //! Counter: a number that many add to at once, without losing any addition.
 //!
-//! An addition that timed out may have counted: it is not sent again by itself, and a program that
-//! repeats it may count twice. What has been acknowledged counts exactly once.
+//! What has been acknowledged counts exactly once. An addition whose answer was lost is asked for again
+//! under its own name; one that timed out may have counted, and a program that wants to repeat it
+//! gives it a name beforehand: [`Client::name`].
 
 use core::future::IntoFuture;
 
 use wire::{ClientReply, ClientRequest};
 
-use crate::client::{Asking, Client};
+use crate::client::Client;
 use crate::error::{ClientError, Told};
 use crate::key::Key;
 use crate::request::Answer;
+use crate::session::Before;
 use crate::terms::{Terms, terms};
 
 /// A counter, made by [`Client::counter`].
@@ -30,7 +32,7 @@ pub struct Add {
     terms: Terms,
 }
 
-terms!(Add: consistency, durability, timeout);
+terms!(Add: consistency, durability, timeout, session, named);
 
 impl Counter {
     /// Adds `by`, which may be negative. Gives the value as the coordinator knows it then.
@@ -64,11 +66,21 @@ impl IntoFuture for Add {
     fn into_future(self) -> Self::IntoFuture {
         Box::pin(async move {
             let Self { client, key, by, terms } = self;
-            let Terms { level, durability, timeout } = terms;
             let key = key.checked()?;
-            let request = ClientRequest::Add { key: &key, by, level, durability };
-            match client.ask_for(&key, Asking::once(timeout), &request).await? {
-                ClientReply::Number { value } => Ok(value),
+            let before = Before::new(terms.session.clone(), &key);
+            let add = |name| ClientRequest::Add {
+                key: &key,
+                by,
+                level: terms.level,
+                durability: terms.durability,
+                after: before.seen(),
+                name: Some(name),
+            };
+            match client.ask_write(&key, &terms, add).await? {
+                ClientReply::Number { value, context } => {
+                    before.learn(&context);
+                    Ok(value)
+                }
                 other => Err(Client::misfit(&other)),
             }
         })

@@ -42,6 +42,12 @@ pub enum ClientError {
         /// The words of the last one.
         told: Told,
     },
+    /// The replicas that are up lack what the request's session has seen; nothing was done. Retry, or
+    /// ask outside of the session.
+    Behind {
+        /// The node's own words.
+        told: Told,
+    },
     /// A condition of the request does not hold; nothing was done.
     Conflict {
         /// The node's own words.
@@ -67,12 +73,14 @@ pub enum ClientError {
         /// What was tried, in order.
         attempts: Vec<Attempt>,
     },
-    /// No answer in the time given; a write may have taken effect.
+    /// No answer in the time given; a write may have taken effect. Repeated under its
+    /// [`Name`](crate::Name), it is done once.
     TimedOut {
         /// The time given.
         after: Duration,
     },
-    /// The connection ended before the answer came; the write may have taken effect.
+    /// The connection ended before the answer came, and no other node could tell what became of the
+    /// write: it may have taken effect. Repeated under its [`Name`](crate::Name), it is done once.
     Interrupted {
         /// The node that was asked.
         address: String,
@@ -127,6 +135,7 @@ impl ClientError {
             Self::Unavailable { .. }
             | Self::Overloaded { .. }
             | Self::NotReady { .. }
+            | Self::Behind { .. }
             | Self::Conflict { .. }
             | Self::Invalid { .. }
             | Self::Unauthorised { .. }
@@ -162,6 +171,11 @@ impl ClientError {
                 "it starts, stops, or is no member yet",
                 "retry, or ask another node",
             )),
+            Self::Behind { told } => told.clone().or(Told::new(
+                "the replicas that are up lack what this session has seen",
+                "the one that has it is down or cut off; nothing was done",
+                "retry, bring it back, or ask outside of the session",
+            )),
             Self::Conflict { told } => told.clone().or(Told::new(
                 "a condition of the request does not hold",
                 "the key has changed",
@@ -187,12 +201,12 @@ impl ClientError {
                 format!("no answer in {} ms", after.as_millis()),
                 "the node, or the way to it, is slower than the time given; \
                  a write may have taken effect",
-                "give more time, or ask another node",
+                "give more time; repeat a write under its name, or read to see",
             ),
             Self::Interrupted { address, reason } => Told::new(
                 format!("the connection to {address} ended before the answer came"),
                 format!("{reason}; a write may have taken effect"),
-                "read to see, or write again",
+                "repeat it under its name within 20 s, or read to see",
             ),
         }
     }
@@ -237,6 +251,7 @@ impl From<ErrorReply> for ClientError {
                 Self::Overloaded { retry_after, told }
             }
             ErrorCode::NotReady => Self::NotReady { told },
+            ErrorCode::Behind => Self::Behind { told },
             ErrorCode::Conflict => Self::Conflict { told },
             ErrorCode::Invalid => Self::Invalid { told },
             ErrorCode::Unauthorised => Self::Unauthorised { told },

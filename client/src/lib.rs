@@ -36,7 +36,10 @@ mod causal;
 mod counter;
 mod key;
 mod many;
+mod name;
+mod named;
 mod range;
+mod session;
 mod span;
 mod terms;
 
@@ -61,7 +64,9 @@ pub use counter::{Add, Counter};
 pub use error::{Attempt, ClientError, Told};
 pub use key::Key;
 pub use many::GetMany;
+pub use name::Name;
 pub use range::{DeleteRange, Range, Row, Rows};
+pub use session::{NotASession, Session};
 pub use span::{HalfOpen, SortRange};
 pub use tls::Tls;
 

@@ -57,6 +57,15 @@ pub const RETRIES_PER_THOUSAND: i64 = 100;
 /// How many may be asked again before any share was earned.
 pub const RETRY_RESERVE: i64 = 10;
 
+/// How long before a write whose answer was lost is asked for again; twice as long each time.
+pub const NAMED_PAUSE: Duration = Duration::from_millis(50);
+
+/// How long, after an answer was lost, a write is asked for again while nobody knows of it.
+pub const NAMED_PATIENCE: Duration = Duration::from_secs(1);
+
+/// How often one request is sent at most, whatever the budget allows.
+pub const TRIES_MAX: usize = 16;
+
 /// The rows of one page of a range, unless the program says otherwise.
 pub const PAGE_ROWS: u32 = 512;
 

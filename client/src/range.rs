@@ -224,16 +224,17 @@ impl IntoFuture for DeleteRange {
             let Self { mut rest, terms } = self;
             let (key, mut sum) = (rest.key()?, 0);
             loop {
-                let request = ClientRequest::DeleteRange {
+                // Each page is a request with a name of its own.
+                let request = |name| ClientRequest::DeleteRange {
                     partition: &rest.partition,
                     from: rest.bounds.0.as_deref(),
                     to: rest.bounds.1.as_deref(),
                     rows: PAGE_ROWS,
                     level: terms.level,
                     durability: terms.durability,
+                    name: Some(name),
                 };
-                let asking = Asking::once(terms.timeout);
-                match rest.client.ask_for(&key, asking, &request).await? {
+                match rest.client.ask_write(&key, &terms, request).await? {
                     ClientReply::Deleted { count, next } => {
                         sum += count;
                         if next.is_none() {

@@ -14,6 +14,7 @@ use crate::causal::{Context, Read};
 use crate::client::{Asking, Client};
 use crate::error::ClientError;
 use crate::key::Key;
+use crate::session::Before;
 use crate::terms::{Terms, terms};
 
 /// The answer to a request that is under way.
@@ -50,9 +51,9 @@ pub struct Delete {
     pub(crate) terms: Terms,
 }
 
-terms!(Get: consistency, timeout);
-terms!(Put: context, consistency, durability, timeout);
-terms!(Delete: context, consistency, timeout);
+terms!(Get: consistency, timeout, session);
+terms!(Put: context, consistency, durability, timeout, session, named);
+terms!(Delete: context, consistency, durability, timeout, session, named);
 
 impl Put {
     /// The value expires so much later. Counted in whole milliseconds, at least one.
@@ -69,10 +70,13 @@ impl IntoFuture for Get {
     fn into_future(self) -> Self::IntoFuture {
         Box::pin(async move {
             let Self { client, key, terms } = self;
-            let (key, level) = (key.checked()?, terms.level);
+            let key = key.checked()?;
+            let before = Before::new(terms.session, &key);
             let asking = Asking::harmless(terms.timeout);
-            match client.ask_for(&key, asking, &ClientRequest::Get { key: &key, level }).await? {
+            let get = ClientRequest::Get { key: &key, level: terms.level, after: before.seen() };
+            match client.ask_for(&key, asking, &get).await? {
                 ClientReply::Value { values, context } => {
+                    before.learn(&context);
                     Ok(Read { values, context: Context(context) })
                 }
                 other => Err(Client::misfit(&other)),
@@ -82,20 +86,27 @@ impl IntoFuture for Get {
 }
 
 impl IntoFuture for Put {
-    /// What is seen now, this write included.
+    /// What is seen now, this write included: the next write with it replaces this one.
     type Output = Result<Context, ClientError>;
     type IntoFuture = Answer<Context>;
 
     fn into_future(self) -> Self::IntoFuture {
         Box::pin(async move {
             let Self { client, key, value, context, ttl, terms } = self;
-            let Terms { level, durability, timeout } = terms;
-            let key = key.checked()?;
             let ttl_ms = ttl.map(|ttl| u64::try_from(ttl.as_millis()).unwrap_or(u64::MAX).max(1));
-            let context = context.as_ref().map(Context::as_bytes);
-            let (key, value) = (&key[..], &value[..]);
-            let put = ClientRequest::Put { key, value, context, level, durability, ttl_ms };
-            client.write(key, timeout, &put).await
+            let key = key.checked()?;
+            let before = Before::new(terms.session.clone(), &key);
+            let put = |name| ClientRequest::Put {
+                key: &key,
+                value: &value,
+                context: context.as_ref().map(Context::as_bytes),
+                level: terms.level,
+                durability: terms.durability,
+                ttl_ms,
+                after: before.seen(),
+                name: Some(name),
+            };
+            done(client.ask_write(&key, &terms, put).await?, &before)
         })
     }
 }
@@ -108,9 +119,28 @@ impl IntoFuture for Delete {
     fn into_future(self) -> Self::IntoFuture {
         Box::pin(async move {
             let Self { client, key, context, terms } = self;
-            let (key, level, timeout) = (key.checked()?, terms.level, terms.timeout);
-            let context = context.as_ref().map(Context::as_bytes);
-            client.write(&key, timeout, &ClientRequest::Delete { key: &key, context, level }).await
+            let key = key.checked()?;
+            let before = Before::new(terms.session.clone(), &key);
+            let delete = |name| ClientRequest::Delete {
+                key: &key,
+                context: context.as_ref().map(Context::as_bytes),
+                level: terms.level,
+                durability: terms.durability,
+                after: before.seen(),
+                name: Some(name),
+            };
+            done(client.ask_write(&key, &terms, delete).await?, &before)
         })
+    }
+}
+
+/// What a write has seen, from its answer.
+fn done(reply: ClientReply, before: &Before) -> Result<Context, ClientError> {
+    match reply {
+        ClientReply::Done { context } => {
+            before.learn(&context);
+            Ok(Context(context))
+        }
+        other => Err(Client::misfit(&other)),
     }
 }

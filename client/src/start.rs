@@ -1,17 +1,40 @@
 //! Start: what a program may ask of its [`Client`], each as a request that is sent when it is awaited.
 
+use std::path::Path;
+
 use bytes::Bytes;
 
 use crate::client::Client;
+use crate::context::ContextFile;
 use crate::counter::Counter;
+use crate::error::{ClientError, Told};
 use crate::key::Key;
 use crate::many::GetMany;
 use crate::range::{DeleteRange, Range};
 use crate::request::{Delete, Get, Put};
 use crate::span::SortRange;
 use crate::terms::Terms;
+use crate::tls::Tls;
 
 impl Client {
+    /// Connects to the current cluster of a [file of contexts](crate::context), as `ringd demo` writes one beside
+    /// its data.
+    ///
+    /// # Errors
+    /// [`ClientError::Invalid`] if the file, or a certificate that it names, is not what it should be;
+    /// else as [`Client::connect`].
+    pub async fn open(file: impl AsRef<Path>) -> Result<Self, ClientError> {
+        let file = file.as_ref();
+        let invalid = |told| ClientError::Invalid { told };
+        let contexts = ContextFile::load(file).map_err(|e| invalid(e.told()))?;
+        let cluster = contexts.choose(None, file).map_err(|e| invalid(e.told()))?;
+        let tls = Tls::load(&cluster.tls_files()).map_err(|e| {
+            let what = format!("the certificate that {} names cannot be used", file.display());
+            invalid(Told::new(what, e.to_string(), "name the .pem and .key files of a client"))
+        })?;
+        Self::connect(cluster.nodes.clone(), tls).await
+    }
+
     /// Reads a key.
     pub fn get(&self, key: impl Into<Key>) -> Get {
         Get { client: self.clone(), key: key.into(), terms: self.terms() }

@@ -5,18 +5,23 @@ use core::time::Duration;
 
 use wire::{Durability, Level};
 
+use crate::name::Name;
+use crate::session::Session;
+
 /// What was said of a request.
 #[derive(Clone, Debug)]
 pub(crate) struct Terms {
     pub(crate) level: Option<Level>,
     pub(crate) durability: Option<Durability>,
     pub(crate) timeout: Duration,
+    pub(crate) session: Option<Session>,
+    pub(crate) name: Option<Name>,
 }
 
 impl Terms {
     /// Nothing was said yet.
     pub(crate) const fn new(timeout: Duration) -> Self {
-        Self { level: None, durability: None, timeout }
+        Self { level: None, durability: None, timeout, session: None, name: None }
     }
 }
 
@@ -46,6 +51,22 @@ macro_rules! terms {
         /// How long it may take; the node hears of it.
         pub fn timeout(mut self, timeout: core::time::Duration) -> Self {
             self.terms.timeout = timeout;
+            self
+        }
+    };
+    (@session) => {
+        /// What the program has seen in this session is not gone back behind, and what it sees now
+        /// counts as seen.
+        pub fn session(mut self, session: &$crate::Session) -> Self {
+            self.terms.session = Some(session.clone());
+            self
+        }
+    };
+    (@named) => {
+        /// Its name: sent again under the same one, it is done once. Without it, the request has a
+        /// name of its own, under which only the client sends it again.
+        pub fn named(mut self, name: &$crate::Name) -> Self {
+            self.terms.name = Some(name.clone());
             self
         }
     };

@@ -1,7 +1,7 @@
 //! What can go wrong, and that the caller learns what to do about it.
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -9,7 +9,7 @@ use certs::{CertError, Role};
 use ringdb_client::{Client, ClientError, Patience, Tls, Told};
 use tokio::net::UdpSocket;
 use wire::hello::close;
-use wire::{ClientReply, ClientRequest, ErrorCode, Header};
+use wire::{ClientReply, ClientRequest, ErrorCode, Header, Name};
 
 use crate::fake::*;
 use crate::requests::client_of;
@@ -30,6 +30,7 @@ async fn every_code_becomes_the_variant_that_says_what_to_do() {
         (ErrorCode::Unconfirmed { acked: 1, needed: 2 }, false),
         (ErrorCode::Overloaded { retry_after_ms: 30 }, true),
         (ErrorCode::NotReady, true),
+        (ErrorCode::Behind, true),
         (ErrorCode::Conflict, true),
         (ErrorCode::Invalid, true),
         (ErrorCode::Unauthorised, true),
@@ -40,6 +41,7 @@ async fn every_code_becomes_the_variant_that_says_what_to_do() {
         ClientError::Unconfirmed { acked: 1, needed: 2, told: told() },
         ClientError::Overloaded { retry_after: Duration::from_millis(30), told: told() },
         ClientError::NotReady { told: told() },
+        ClientError::Behind { told: told() },
         ClientError::Conflict { told: told() },
         ClientError::Invalid { told: told() },
         ClientError::Unauthorised { told: told() },
@@ -144,7 +146,7 @@ async fn a_role_that_the_node_refuses_is_told_in_its_words() {
 }
 
 #[tokio::test]
-async fn a_read_moves_on_when_its_node_goes_and_a_write_says_that_it_may_have_happened() {
+async fn a_read_moves_on_when_its_node_goes_and_so_does_a_write_under_its_name() {
     let ca = authority();
     let n1 = FakeNode::start(&node(&ca, 1), 1, |_, _| Answer::HangUp(close::CLOSING, "gone"));
     let n2 = FakeNode::start(&node(&ca, 2), 2, |_, request| {
@@ -152,20 +154,95 @@ async fn a_read_moves_on_when_its_node_goes_and_a_write_says_that_it_may_have_ha
             ClientRequest::Get { .. } => {
                 ClientReply::Value { values: vec!["v".into()], context: Bytes::new() }
             }
-            _ => ClientReply::Done { context: Bytes::new() },
+            // It may do what it is asked first, and holds one of those that it was not.
+            ClientRequest::Put { name: Some(name), key, .. }
+                if name.first_asked == boot_of(2) || *key == b"held" =>
+            {
+                ClientReply::Done { context: Bytes::new() }
+            }
+            _ => error(ErrorCode::Unconfirmed { acked: 0, needed: 2 }),
         })
     });
     let ring = client_of(&ca, &[&n1, &n2]).await;
     assert_eq!(ring.contact().await.node.0, 1);
-    let error = ring.put("k", "v").await.unwrap_err();
-    assert!(matches!(error, ClientError::Interrupted { .. }), "{error}");
+    ring.put("held", "v").await.unwrap();
     assert_eq!(ring.get("k").await.unwrap().values(), ["v"]);
     // From now on the node that answers is asked.
     ring.put("k", "w").await.unwrap();
     assert_eq!(ring.contact().await.node.0, 2);
 
     let ring = client_of(&ca, &[&n1, &n2]).await;
+    let error = ring.put("k", "v").await.unwrap_err();
+    assert!(matches!(error, ClientError::Unconfirmed { acked: 0, .. }), "{error}");
+    assert!(!error.had_no_effect());
+
+    let ring = client_of(&ca, &[&n1, &n2]).await;
     assert_eq!(ring.get("k").await.unwrap().values(), ["v"], "the read that meets it moves on");
+}
+
+/// A counter that hears of each name once, and answers only when it is asked a second time.
+fn forgetful_counter(names: Arc<Mutex<Vec<Name>>>) -> impl Fn(&ClientRequest<'_>) -> Answer {
+    move |request| {
+        let ClientRequest::Add { name: Some(name), .. } = request else { panic!("{request:?}") };
+        let mut names = names.lock().unwrap();
+        names.push(*name);
+        if names.iter().filter(|other| other.n == name.n).count() == 1 {
+            return Answer::HangUp(close::CLOSING, "the answer is lost");
+        }
+        let distinct: std::collections::BTreeSet<_> = names.iter().map(|name| name.n).collect();
+        let value = i64::try_from(distinct.len()).unwrap();
+        Answer::Say(ClientReply::Number { value, context: Bytes::new() })
+    }
+}
+
+#[tokio::test]
+async fn an_addition_whose_answer_was_lost_is_asked_for_again_under_the_same_name() {
+    let ca = authority();
+    let names = Arc::new(Mutex::new(Vec::new()));
+    let script = forgetful_counter(names.clone());
+    let n1 = FakeNode::start(&node(&ca, 1), 1, move |_, request| script(request));
+    let ring = client_of(&ca, &[&n1]).await;
+    assert_eq!(ring.counter("hits").add(1).await.unwrap(), 1);
+    assert_eq!(ring.counter("hits").add(1).await.unwrap(), 2);
+    // Twice each; a program's own repetition under a name is the same request as well.
+    let name = ring.name();
+    for _ in 0..2 {
+        assert_eq!(ring.counter("hits").add(1).named(&name).await.unwrap(), 3);
+    }
+    let names = names.lock().unwrap();
+    let numbers: Vec<_> = names.iter().map(|name| name.n).collect();
+    assert_eq!(numbers, [1, 1, 2, 2, 3, 3, 3]);
+    assert!(
+        names.iter().all(|name| (name.client, name.first_asked) == (names[0].client, boot_of(1)))
+    );
+    assert!(names[1].age_ms >= names[0].age_ms);
+    assert_eq!(ring.tally().retried, 3);
+}
+
+#[tokio::test]
+async fn what_was_certainly_not_done_is_another_request_when_it_is_asked_again() {
+    let ca = authority();
+    let names = Arc::new(Mutex::new(Vec::new()));
+    let n1 = FakeNode::start(&node(&ca, 1), 1, {
+        let names = names.clone();
+        move |_, request| {
+            let ClientRequest::Put { name: Some(name), .. } = request else {
+                panic!("{request:?}")
+            };
+            let mut names = names.lock().unwrap();
+            names.push(name.n);
+            Answer::Say(match names.len() {
+                1 => error(ErrorCode::Overloaded { retry_after_ms: 1 }),
+                _ => ClientReply::Done { context: Bytes::new() },
+            })
+        }
+    });
+    let ring = client_of(&ca, &[&n1]).await;
+    let name = ring.name();
+    let refused = ring.put("k", "v").named(&name).await.unwrap_err();
+    assert!(refused.had_no_effect());
+    ring.put("k", "v").named(&name).await.unwrap();
+    assert_eq!(*names.lock().unwrap(), [1, 2]);
 }
 
 /// Passes datagrams on between one client and a node, until it is cut: then both hear nothing.
@@ -195,8 +272,13 @@ async fn cable_to(node: &FakeNode) -> (String, tokio::task::JoinHandle<()>) {
 #[tokio::test]
 async fn a_node_that_falls_silent_is_left_behind_by_reads() {
     let ca = authority();
-    let value = |_: &Header, _: &ClientRequest<'_>| {
-        Answer::Say(ClientReply::Value { values: vec!["v".into()], context: Bytes::new() })
+    let value = |_: &Header, request: &ClientRequest<'_>| {
+        Answer::Say(match request {
+            ClientRequest::Get { .. } => {
+                ClientReply::Value { values: vec!["v".into()], context: Bytes::new() }
+            }
+            _ => error(ErrorCode::Unconfirmed { acked: 0, needed: 2 }),
+        })
     };
     let n1 = FakeNode::start(&node(&ca, 1), 1, value);
     let n2 = FakeNode::start(&node(&ca, 2), 2, value);
@@ -207,10 +289,9 @@ async fn a_node_that_falls_silent_is_left_behind_by_reads() {
     assert_eq!(ring.contact().await.address, address);
     cable.abort();
     assert!(cable.await.unwrap_err().is_cancelled());
-    // A write cannot know. A read asks the other node once the silence has lasted.
+    // A write cannot know, unless another node does. A read asks that once the silence has lasted.
     let (write, read) = tokio::join!(ring.put("k", "w").into_future(), ring.get("k").into_future());
-    let reason = "nothing was heard of it any longer".to_owned();
-    assert_eq!(write, Err(ClientError::Interrupted { address, reason }));
+    assert!(matches!(write, Err(ClientError::Unconfirmed { acked: 0, .. })), "{write:?}");
     assert_eq!(read.unwrap().values(), ["v"]);
     assert_eq!(ring.contact().await.address, n2.address());
 }
@@ -251,7 +332,8 @@ async fn a_silent_node_costs_the_time_given_and_no_more() {
     assert_eq!(
         error.to_string(),
         "no answer in 50 ms\n  why: the node, or the way to it, is slower than the time given; \
-         a write may have taken effect\n  fix: give more time, or ask another node"
+         a write may have taken effect\n  fix: give more time; repeat a write under its name, or read to \
+         see"
     );
     assert_eq!(ring.pending().await, 0);
 }

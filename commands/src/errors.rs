@@ -183,6 +183,13 @@ pub(crate) fn of_task(error: &TaskError, host: &dyn Host) -> String {
         ),
         TaskError::NotReady => LOADING.to_owned(),
         TaskError::BadLevel(why) => format!("ERR {why}"),
+        TaskError::Behind { missing } => {
+            let silent = named(missing, host, |names| format!(" ({names} silent)"));
+            format!(
+                "UNAVAILABLE the replicas that are up lack what was seen{silent}. Nothing was done. \
+                 fix: retry, or bring the others back"
+            )
+        }
         TaskError::Aborted => {
             "ERR a watched key has changed. Nothing was done. fix: read it again and retry".to_owned()
         }

@@ -43,6 +43,7 @@ impl Ask {
             read: self.levels.read,
             write: self.levels.write,
             durability: self.levels.durability,
+            after: None,
         }
     }
 }

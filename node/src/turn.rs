@@ -20,7 +20,7 @@ use std::task::Waker;
 use std::time::Duration;
 
 use replication::op::TaskError;
-use replication::{Answer, Effect, Event, Message, Outbox, Peer, Request, RowChange};
+use replication::{Answer, Effect, Event, Message, Named, Outbox, Peer, Request, RowChange};
 use ring::keyspace::Durability;
 use ring::{Hlc, NodeId, Now, Slot};
 use store::Store;
@@ -329,6 +329,17 @@ impl Core {
 
     /// Asks the machine of the slot's core.
     pub fn submit(&mut self, asker: Asker, request: Request, timeout_us: u64) {
+        self.submit_named(asker, request, timeout_us, None);
+    }
+
+    /// As [`Core::submit`], under the name that the client gave.
+    pub fn submit_named(
+        &mut self,
+        asker: Asker,
+        request: Request,
+        timeout_us: u64,
+        named: Option<Named>,
+    ) {
         let class = match &request {
             Request::Task(task) if task.is_read() => Class::Read,
             Request::Task(_) | Request::DeleteRange { .. } => Class::Write,
@@ -348,7 +359,11 @@ impl Core {
             self.begin();
             return;
         }
-        self.tell(core, Event::Submit { id, request, timeout_us });
+        let event = match named {
+            Some(named) => Event::SubmitNamed { id, request, timeout_us, named },
+            None => Event::Submit { id, request, timeout_us },
+        };
+        self.tell(core, event);
     }
 
     /// The client is gone: nobody waits for its answers any more.

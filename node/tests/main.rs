@@ -2,6 +2,9 @@
 
 #![allow(clippy::unwrap_used)]
 
+// The name under which the examples of the client know it.
+extern crate client as ringdb_client;
+
 mod support;
 
 mod single;

@@ -113,6 +113,23 @@ fn a_client_that_went_away_and_asks_again_finds_its_request() {
 }
 
 #[test]
+fn a_request_that_waits_keeps_its_name_though_its_client_went_away() {
+    let mut c = Cluster::new(3);
+    let &[at, ..] = c.layout().replicas(Slot::of_key(b"c")) else { panic!("three") };
+    // Something that reads first has the key, and its reading takes a while.
+    c.lose = Box::new(|_, _, m| matches!(m, Message::Read { .. }));
+    c.submit(at, task("c", Op::Delete));
+    let first = c.submit_named(at, task("c", Op::Increment(5)), name(1, true));
+    c.event(at, Event::Cancel(first));
+    c.settle();
+    c.lose = Box::new(|_, _, _| false);
+    c.wait(Duration::from_secs(1));
+    let again = c.submit_named(at, task("c", Op::Increment(5)), name(1, true));
+    assert_eq!(integer(&c.await_answer(again)), Some(5));
+    assert_eq!(c.incr(at, "c", 0), 5);
+}
+
+#[test]
 fn what_was_refused_stays_refused_under_its_name() {
     let mut c = Cluster::new(3);
     let &[at, one, two] = c.layout().replicas(Slot::of_key(b"k")) else { panic!("three") };

@@ -43,4 +43,4 @@ pub use codec::CodecError;
 pub use frame::{Frame, FrameDecoder, FrameError, FrameWriter, Header, Kind};
 pub use hello::{Hello, Purpose, Versions};
 pub use reply::{ClientReply, ErrorCode, ErrorReply};
-pub use request::{ClientRequest, Durability, Level};
+pub use request::{ClientRequest, Durability, Level, Name};

@@ -55,6 +55,9 @@ pub enum ClientReply {
     Number {
         /// The value.
         value: i64,
+        /// What is seen now, the addition included. Opaque.
+        #[serde(default)]
+        context: Bytes,
     },
     /// Which node holds which slot.
     Layout {
@@ -165,6 +168,9 @@ pub enum ErrorCode {
     },
     /// The node is starting, stopping, or not yet a member. Retry elsewhere.
     NotReady,
+    /// The replicas that are up lack what the client has seen. Nothing was done. Retry, or give up
+    /// what was seen.
+    Behind,
     /// A condition of the request does not hold.
     Conflict,
     /// The request makes no sense to this node. Do not retry it.
@@ -183,7 +189,7 @@ impl ErrorCode {
             Self::Unavailable { .. } => "UNAVAILABLE",
             Self::Unconfirmed { .. } => "UNCONFIRMED",
             Self::Overloaded { .. } => "OVERLOADED",
-            Self::NotReady => "LOADING",
+            Self::NotReady | Self::Behind => "LOADING",
             Self::Unauthorised => "NOPERM",
             Self::Conflict | Self::Invalid | Self::Internal => "ERR",
         }

@@ -21,6 +21,10 @@ pub enum ClientRequest<'a> {
         /// How many replicas must agree; the keyspace's default if absent.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         level: Option<Level>,
+        /// What must have been seen: contexts of earlier replies about keys of this slot. The answer's
+        /// context has seen all of it. What is there is enough if absent.
+        #[serde(borrow, default, skip_serializing_if = "Vec::is_empty")]
+        after: Vec<&'a serde_bytes::Bytes>,
     },
     /// Replaces what the context has seen. Answered with `Done`.
     Put {
@@ -43,6 +47,13 @@ pub enum ClientRequest<'a> {
         /// Expires so many milliseconds from now; never if absent.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         ttl_ms: Option<u64>,
+        /// What must have been seen: contexts of earlier replies about keys of this slot. The answer's
+        /// context has seen all of it. What is there is enough if absent.
+        #[serde(borrow, default, skip_serializing_if = "Vec::is_empty")]
+        after: Vec<&'a serde_bytes::Bytes>,
+        /// Its name, so that it is done once however often it is sent; it has none if absent.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        name: Option<Name>,
     },
     /// Removes what the context has seen; a concurrent write survives. Answered with `Done`.
     Delete {
@@ -55,6 +66,16 @@ pub enum ClientRequest<'a> {
         /// As in `Put`.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         level: Option<Level>,
+        /// As in `Put`.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        durability: Option<Durability>,
+        /// What must have been seen: contexts of earlier replies about keys of this slot. The answer's
+        /// context has seen all of it. What is there is enough if absent.
+        #[serde(borrow, default, skip_serializing_if = "Vec::is_empty")]
+        after: Vec<&'a serde_bytes::Bytes>,
+        /// Its name, so that it is done once however often it is sent; it has none if absent.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        name: Option<Name>,
     },
     /// The values of several keys, read in one go: each key as `Get` would. Answered with `Values`,
     /// in the order of the keys.
@@ -107,9 +128,12 @@ pub enum ClientRequest<'a> {
         /// As in `Put`.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         durability: Option<Durability>,
+        /// Its name, so that it is done once however often it is sent; it has none if absent.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        name: Option<Name>,
     },
-    /// Adds to a counter. Not to be repeated by itself: a second one counts twice. Answered with
-    /// `Number`.
+    /// Adds to a counter. Without a name it is not to be repeated: a second one counts twice.
+    /// Answered with `Number`.
     Add {
         /// The key.
         #[serde(borrow, with = "serde_bytes")]
@@ -122,6 +146,13 @@ pub enum ClientRequest<'a> {
         /// As in `Put`.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         durability: Option<Durability>,
+        /// What must have been seen: contexts of earlier replies about keys of this slot. The answer's
+        /// context has seen all of it. What is there is enough if absent.
+        #[serde(borrow, default, skip_serializing_if = "Vec::is_empty")]
+        after: Vec<&'a serde_bytes::Bytes>,
+        /// Its name, so that it is done once however often it is sent; it has none if absent.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        name: Option<Name>,
     },
     /// Whoever asked for this request of the same connection does not want to know any more. A write
     /// that was minted goes on; all else stops. Not answered.
@@ -141,6 +172,23 @@ pub enum ClientRequest<'a> {
     },
     /// Nothing. Answered with `Pong`.
     Ping,
+}
+
+/// The name of a request: the same whenever it is sent again.
+///
+/// Only the process that it was first sent to may carry it out; any other, that process's successor
+/// too, can only say that it was done. The time is an interval, since clocks differ.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Name {
+    /// Who asks: a number that a client chooses by chance when it starts.
+    pub client: u64,
+    /// Its number there; never given twice.
+    pub n: u64,
+    /// How long ago it was first sent, in milliseconds.
+    #[serde(default)]
+    pub age_ms: u64,
+    /// The process that it was first sent to: the boot number in that one's hello.
+    pub first_asked: u64,
 }
 
 /// How many replicas must answer.

@@ -3,9 +3,10 @@
 use bytes::Bytes;
 use ringdb_wire::codec::{decode, decode_next, encode_into};
 use ringdb_wire::limits::CODEC_DEPTH_MAX;
+use ringdb_wire::reply::PageRow;
 use ringdb_wire::{
     ClientReply, ClientRequest, ClusterStatus, CodecError, Durability, ErrorCode, ErrorReply,
-    Level, NodeStatus,
+    Level, Name, NodeStatus,
 };
 use serde::{Deserialize, Serialize};
 
@@ -115,7 +116,7 @@ fn requests_and_replies_round_trip() {
 
 #[test]
 fn a_request_looks_like_this() {
-    let get = ClientRequest::Get { key: b"k", level: Some(Level::Quorum) };
+    let get = ClientRequest::Get { key: b"k", level: Some(Level::Quorum), after: vec![] };
     assert_eq!(encoded(&get), b"\x81\xa3get\x82\xa3key\xc4\x01k\xa5level\xa6quorum");
     assert_eq!(encoded(&ClientRequest::Ping), b"\xa4ping");
     // Without its optional fields it is shorter and means the same.
@@ -127,6 +128,8 @@ fn a_request_looks_like_this() {
         level: None,
         durability: None,
         ttl_ms: None,
+        after: vec![],
+        name: None,
     };
     assert_eq!(encoded(&put), bare);
     assert_eq!(decode(bare), Ok(put));
@@ -148,10 +151,15 @@ fn levels_are_read_as_people_write_them() {
     assert_eq!(Level::parse("most"), None);
 }
 
+fn seen(contexts: &[&'static [u8]]) -> Vec<&'static serde_bytes::Bytes> {
+    contexts.iter().map(|context| serde_bytes::Bytes::new(context)).collect()
+}
+
 pub(crate) fn requests() -> Vec<ClientRequest<'static>> {
+    let name = Some(Name { client: u64::MAX, n: 1, age_ms: 0, first_asked: 7 });
     vec![
-        ClientRequest::Get { key: b"k", level: Some(Level::Count(2)) },
-        ClientRequest::Get { key: b"", level: None },
+        ClientRequest::Get { key: b"k", level: Some(Level::Count(2)), after: seen(&[b"1", b"2"]) },
+        ClientRequest::Get { key: b"", level: None, after: seen(&[]) },
         ClientRequest::Put {
             key: b"cart:42",
             value: &[0xff; 300],
@@ -159,9 +167,42 @@ pub(crate) fn requests() -> Vec<ClientRequest<'static>> {
             level: Some(Level::LocalQuorum),
             durability: Some(Durability::Sync),
             ttl_ms: Some(60_000),
+            after: seen(&[b"1"]),
+            name,
         },
-        ClientRequest::Delete { key: b"k", context: Some(b"c"), level: Some(Level::All) },
-        ClientRequest::Delete { key: b"k", context: None, level: None },
+        ClientRequest::Delete {
+            key: b"k",
+            context: Some(b"c"),
+            level: Some(Level::All),
+            durability: None,
+            after: seen(&[]),
+            name: None,
+        },
+        ClientRequest::Add {
+            key: b"k",
+            by: -1,
+            level: None,
+            durability: None,
+            after: seen(&[]),
+            name,
+        },
+        ClientRequest::Range {
+            partition: b"inbox",
+            from: Some(b"a"),
+            to: None,
+            reverse: true,
+            rows: 100,
+            level: Some(Level::One),
+        },
+        ClientRequest::DeleteRange {
+            partition: b"inbox",
+            from: None,
+            to: Some(b"\0"),
+            rows: 1,
+            level: None,
+            durability: Some(Durability::Sync),
+            name,
+        },
         ClientRequest::Status,
         ClientRequest::Owners { key: b"k" },
         ClientRequest::Ping,
@@ -204,12 +245,23 @@ pub(crate) fn replies() -> Vec<ClientReply> {
             context: Bytes::from_static(b"seen"),
         },
         ClientReply::Done { context: Bytes::new() },
+        ClientReply::Number { value: i64::MIN, context: Bytes::from_static(b"seen") },
+        ClientReply::Page {
+            rows: vec![PageRow {
+                sort: Bytes::new(),
+                values: vec![Bytes::from_static(b"a")],
+                context: Bytes::from_static(b"seen"),
+            }],
+            next: Some(Bytes::from_static(b"b")),
+        },
+        ClientReply::Deleted { count: 3, next: None },
         ClientReply::Status(status),
         ClientReply::Owners { slot: 866, nodes: vec![] },
         ClientReply::Pong,
         error(ErrorCode::Unavailable { needed: 2, alive: 1 }),
         error(ErrorCode::Unconfirmed { acked: 1, needed: 2 }),
         error(ErrorCode::Overloaded { retry_after_ms: 50 }),
+        error(ErrorCode::Behind),
         error(ErrorCode::Invalid),
     ]
 }

@@ -187,6 +187,7 @@ fn finish(profile: &Profile, draft: Draft, c: &mut Chance) -> Composed {
         read: own.then_some(read),
         write: own.then_some(write),
         durability: None,
+        after: None,
     };
     let (read, write) = (needed(read), needed(write));
     Composed { ask: draft.ask, rows, read, write, request: Request::Task(task) }

@@ -142,7 +142,8 @@ async fn talk(
     let hello = Hello::decode(&hello).unwrap();
     assert_eq!((hello.purpose, hello.node), (Purpose::Client, NodeId(0)));
     let node = NodeId(id);
-    let answer = Hello { node, wire: Versions::OURS, boot: 9, cluster: ClusterId(5), ..hello };
+    let boot = boot_of(id);
+    let answer = Hello { node, wire: Versions::OURS, boot, cluster: ClusterId(5), ..hello };
     send.write_all(&answer.encode()).await.unwrap();
     let mut decoder = FrameDecoder::new();
     let mut kept: Vec<(u64, ClientReply)> = Vec::new();
@@ -190,6 +191,11 @@ async fn say(send: &mut SendStream, replies: impl IntoIterator<Item = (u64, Clie
     let length = u32::try_from(writer.bytes().len()).unwrap();
     // The client may be gone.
     drop(send.write_all(&[&length.to_le_bytes(), writer.bytes()].concat()).await);
+}
+
+/// Which start of its process node `id` says to be.
+pub(crate) fn boot_of(id: u32) -> u64 {
+    900 + u64::from(id)
 }
 
 pub(crate) fn authority() -> CaPair {

@@ -36,6 +36,12 @@ impl ClientConn {
         self.shared.id
     }
 
+    /// Which start of this process it talks to: what our hello said.
+    #[must_use]
+    pub fn boot(&self) -> u64 {
+        self.shared.mesh.inner.boot
+    }
+
     /// Who it is; its role is client or administrator.
     #[must_use]
     pub fn identity(&self) -> &Identity {

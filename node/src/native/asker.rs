@@ -95,19 +95,24 @@ impl NativeAsker {
     }
 
     fn reply_to(&self, outcomes: Vec<Outcome>) -> ClientReply {
+        let (mut values, mut number, mut seen) = (Vec::new(), None, Bytes::new());
         for outcome in outcomes {
-            match (outcome, &self.wants) {
-                (Outcome::Siblings { values, context }, Wants::Value) => {
-                    let values = values.into_iter().map(|s| s.value).collect();
-                    return ClientReply::Value { values, context };
-                }
-                (Outcome::Siblings { context, .. }, _) => return ClientReply::Done { context },
-                (Outcome::Integer(value), Wants::Number) => return ClientReply::Number { value },
-                (Outcome::Failed(why), _) => return refused(why),
+            match outcome {
+                Outcome::Siblings { values: found, context } => (values, seen) = (found, context),
+                Outcome::Seen(context) => seen = context,
+                Outcome::Integer(value) => number = Some(value),
+                Outcome::Failed(why) => return refused(why),
                 _ => {}
             }
         }
-        ClientReply::Done { context: Bytes::new() }
+        match (&self.wants, number) {
+            (Wants::Value, _) => {
+                let values = values.into_iter().map(|s| s.value).collect();
+                ClientReply::Value { values, context: seen }
+            }
+            (Wants::Number, Some(value)) => ClientReply::Number { value, context: seen },
+            _ => ClientReply::Done { context: seen },
+        }
     }
 
     fn answer_part(

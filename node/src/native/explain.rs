@@ -83,6 +83,15 @@ pub(super) fn explain(shared: &Shared, error: TaskError) -> ErrorReply {
             "it is starting, catching up or stopping".to_owned(),
             "ask another node",
         ),
+        TaskError::Behind { missing } => say(
+            ErrorCode::Behind,
+            "the replicas that are up lack what this session has seen; nothing was done",
+            format!(
+                "they were waited for as long as the request may take; silent: {}",
+                names(&missing)
+            ),
+            "retry, bring the others back, or ask outside of the session",
+        ),
         TaskError::Aborted => say(
             ErrorCode::Conflict,
             "the key has changed; nothing was done",

@@ -95,7 +95,8 @@ pub fn on_frame(core: &mut Core, client: &ClientConn, frame: &Frame<'_>) {
     match asked {
         Ok(asked) => {
             hear(core, asked.slot(), heard);
-            core.submit(Asker::Native(asker(wants)), asked, timeout_us);
+            let name = task::name_of(&request, client.boot());
+            core.submit_named(Asker::Native(asker(wants)), asked, timeout_us, name);
         }
         Err(why) => say(&invalid(&why)),
     }

@@ -4,12 +4,14 @@ use std::collections::BTreeMap;
 use std::collections::btree_map::Entry;
 
 use bytes::Bytes;
-use replication::limits::SPAN_BYTES_MAX;
+use replication::encoding::Reader;
+use replication::limits::{RETRY_FOR, SPAN_BYTES_MAX};
+use replication::message::RequestKey;
 use replication::op::{ExpireCondition, Request, SetCondition, SetExpiry, Span};
 use replication::row::{self, Keyspace};
-use replication::{Op, Task};
+use replication::{DotSet, Named, Op, Task};
 use ring::keyspace::{Durability, Level, LevelError};
-use ring::{Slot, WallMillis};
+use ring::{Incarnation, NodeId, Slot, WallMillis};
 use wire::ClientRequest;
 
 /// The keyspace of native clients.
@@ -23,10 +25,20 @@ pub(super) fn of_one_key(request: &ClientRequest<'_>, now: WallMillis) -> Result
     let base =
         |key: &[u8], op: Op| Task::one(Slot::of_key(key), KEYSPACE, row::of_key(KEYSPACE, key), op);
     match *request {
-        ClientRequest::Get { key, level: read } => {
-            Ok(Task { read: level(read)?, ..base(key, Op::Siblings) })
+        ClientRequest::Get { key, level: read, ref after } => {
+            let after = if after.is_empty() { None } else { Some(seen(after)?) };
+            Ok(Task { read: level(read)?, after, ..base(key, Op::Siblings) })
         }
-        ClientRequest::Put { key, value, context, level: write, durability: d, ttl_ms } => {
+        ClientRequest::Put {
+            key,
+            value,
+            context,
+            level: write,
+            durability: d,
+            ttl_ms,
+            ref after,
+            name: _,
+        } => {
             let value = Bytes::copy_from_slice(value);
             let at = ttl_ms.map(|ttl| WallMillis(now.0.saturating_add(ttl)));
             let mut task = match context {
@@ -45,20 +57,19 @@ pub(super) fn of_one_key(request: &ClientRequest<'_>, now: WallMillis) -> Result
                 task.ops.push((row::of_key(KEYSPACE, key), Op::Expire { at, condition }));
                 task.atomic = true;
             }
-            Ok(Task { write: level(write)?, durability: d.map(durability), ..task })
+            written(task, write, d, after)
         }
-        ClientRequest::Delete { key, context, level: write } => {
+        ClientRequest::Delete { key, context, level: write, durability: d, ref after, name: _ } => {
             let op = match context {
                 Some(context) => {
                     Op::SetWithContext { value: None, context: Bytes::copy_from_slice(context) }
                 }
                 None => Op::Delete,
             };
-            Ok(Task { write: level(write)?, ..base(key, op) })
+            written(base(key, op), write, d, after)
         }
-        ClientRequest::Add { key, by, level: write, durability: d } => {
-            let task = base(key, Op::Increment(by));
-            Ok(Task { write: level(write)?, durability: d.map(durability), ..task })
+        ClientRequest::Add { key, by, level: write, durability: d, ref after, name: _ } => {
+            written(base(key, Op::Increment(by)), write, d, after)
         }
         ClientRequest::GetMany { .. }
         | ClientRequest::Range { .. }
@@ -69,6 +80,47 @@ pub(super) fn of_one_key(request: &ClientRequest<'_>, now: WallMillis) -> Result
         | ClientRequest::Owners { .. }
         | ClientRequest::Ping => Err("it is no task for one key".to_owned()),
     }
+}
+
+/// A task that writes; it tells what has been seen then.
+fn written<C: AsRef<[u8]>>(
+    task: Task,
+    write: Option<wire::Level>,
+    d: Option<wire::Durability>,
+    after: &[C],
+) -> Result<Task, String> {
+    let (write, durability) = (level(write)?, d.map(durability));
+    Ok(Task { write, durability, after: Some(seen(after)?), ..task })
+}
+
+/// What several contexts have seen together.
+fn seen<C: AsRef<[u8]>>(contexts: &[C]) -> Result<Bytes, String> {
+    let mut all = DotSet::new();
+    for context in contexts {
+        let one = DotSet::decode(&mut Reader::new(context.as_ref()));
+        all.union(&one.ok_or("what was seen is not a context that a reply gave")?);
+    }
+    let mut encoded = Vec::new();
+    all.encode(&mut encoded);
+    Ok(encoded.into())
+}
+
+/// The name that the client gave to a request, as replication knows it. `boot` is this process.
+pub(super) fn name_of(request: &ClientRequest<'_>, boot: u64) -> Option<Named> {
+    let (ClientRequest::Put { name, .. }
+    | ClientRequest::Delete { name, .. }
+    | ClientRequest::Add { name, .. }
+    | ClientRequest::DeleteRange { name, .. }) = request
+    else {
+        return None;
+    };
+    let wire::Name { client, n, age_ms, first_asked } = (*name)?;
+    // The highest bit: no node has such a number, so that no name of theirs is the same.
+    let front = NodeId(1 << 31 | (client >> 33) as u32);
+    let incarnation = Incarnation(client as u32);
+    let request = RequestKey { front, incarnation, core: u8::MAX, n, first_sent: 0 };
+    let is_young = age_ms <= RETRY_FOR.as_millis() as u64;
+    Some(Named { request, may_mint: is_young && first_asked == boot })
 }
 
 /// What a request for a page of sort keys asks for.
@@ -88,7 +140,15 @@ pub(super) fn of_range(request: &ClientRequest<'_>) -> Result<Request, String> {
             let span = span(partition, from, to, reverse, rows)?;
             Ok(Request::Range { span, level: level(read)? })
         }
-        ClientRequest::DeleteRange { partition, from, to, rows, level: write, durability: d } => {
+        ClientRequest::DeleteRange {
+            partition,
+            from,
+            to,
+            rows,
+            level: write,
+            durability: d,
+            ..
+        } => {
             let span = span(partition, from, to, false, rows)?;
             let (write, durability) = (level(write)?, d.map(durability));
             Ok(Request::DeleteRange { span, read: None, write, durability })

@@ -8,7 +8,10 @@ use client::{Client, ClientError, Level, Settings, Tls};
 
 use crate::support::demo::Demo;
 
+mod examples;
+mod names;
 mod ranges;
+mod sessions;
 
 async fn connect(dir: &Path) -> Client {
     let path = dir.join("ringctl.toml");

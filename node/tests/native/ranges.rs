@@ -90,7 +90,7 @@ fn a_range_deletion_survives_the_death_of_nodes_and_reaches_the_one_that_was_awa
         // Asked of the node that is gone, nobody knows what became of it: it may be repeated.
         let old = loop {
             match ring.delete_range("log", ..sort(1100)).await {
-                Err(ClientError::Interrupted { .. }) => {}
+                Err(ClientError::Interrupted { .. } | ClientError::Unconfirmed { .. }) => {}
                 done => break done.unwrap(),
             }
         };
