@@ -12,34 +12,35 @@ use clap_complete::Shell;
 /// Asks and administers a RingDB cluster.
 #[derive(Debug, Parser)]
 #[command(name = "ringctl", version, propagate_version = true, max_term_width = 100)]
-#[command(after_help = "Exit codes: 0 fine, 1 failed, 2 usage, 3 no node reached, \
-                        4 degraded (status --check), 6 timed out, 7 not authorised.")]
+#[command(after_help = "Exit codes: 0 fine, 1 failed, 2 usage, 3 no node reached, 4 degraded \
+                        (status --check, doctor),\n6 timed out, 7 not authorised. Every flag has a \
+                        variable: --node is RINGCTL_NODE,\nstatus --check is RINGCTL_STATUS_CHECK.")]
 pub(crate) struct Args {
     /// The node to ask: host:port of its QUIC port, or its name. Any node of the context if absent.
-    #[arg(long, global = true, env = "RINGCTL_NODE", value_name = "ADDR")]
+    #[arg(long, global = true, value_name = "ADDR")]
     pub(crate) node: Option<String>,
 
     /// The file of contexts. Looked for at ./ringdb-demo/ringctl.toml and
     /// ~/.config/ringctl/config.toml if absent.
-    #[arg(long, global = true, env = "RINGCTL_CONFIG", value_name = "FILE")]
+    #[arg(long, global = true, value_name = "FILE")]
     pub(crate) config: Option<PathBuf>,
 
     /// The context in that file; its current one if absent.
-    #[arg(long, global = true, env = "RINGCTL_CONTEXT", value_name = "NAME")]
+    #[arg(long, global = true, value_name = "NAME")]
     pub(crate) context: Option<String>,
 
     /// How to print: for people, or for programs.
-    #[arg(short, long, global = true, env = "RINGCTL_OUTPUT", value_name = "FORMAT")]
-    #[arg(default_value = "table", hide_env = true)]
+    #[arg(short, long, global = true, value_name = "FORMAT")]
+    #[arg(default_value = "table")]
     pub(crate) output: Format,
 
-    /// No colours, not even on a terminal (also NO_COLOR).
+    /// No colours, not even on a terminal (NO_COLOR does the same).
     #[arg(long, global = true)]
     pub(crate) no_color: bool,
 
     /// How long to wait for an answer: 500ms, 2s, 1m.
-    #[arg(long, global = true, env = "RINGCTL_TIMEOUT", value_name = "TIME")]
-    #[arg(default_value = "5s", value_parser = duration, hide_env = true)]
+    #[arg(long, global = true, value_name = "TIME")]
+    #[arg(default_value = "5s", value_parser = duration)]
     pub(crate) timeout: Duration,
 
     #[command(subcommand)]
@@ -87,10 +88,29 @@ pub(crate) enum Command {
     Cert(Cert),
     /// Shows the versions of this program and of the protocol it speaks.
     Version,
+    /// Shows the clusters that are known here, and chooses one.
+    #[command(subcommand)]
+    Ctx(Ctx),
     /// Prints completions for a shell.
     Completions {
         /// Which shell.
         shell: Shell,
+    },
+    /// Writes the manual pages, one a command.
+    Man {
+        /// Where they go.
+        dir: PathBuf,
+    },
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Ctx {
+    /// Lists the contexts of the file.
+    Ls,
+    /// Makes a context the current one.
+    Use {
+        /// Its name.
+        name: String,
     },
 }
 

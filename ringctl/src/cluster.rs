@@ -23,6 +23,8 @@ pub(crate) struct Cluster {
     nodes: Vec<String>,
     tls: Tls,
     patience: Patience,
+    /// Nothing may be changed there.
+    readonly: bool,
 }
 
 impl Cluster {
@@ -35,7 +37,8 @@ impl Cluster {
         check_cluster(context, &tls, &file)?;
         let default = Patience::default();
         let patience = Patience { dial: default.dial.min(args.timeout), request: args.timeout };
-        Ok(Self { nodes: context.nodes.clone(), file, tls, patience })
+        let (nodes, readonly) = (context.nodes.clone(), context.readonly);
+        Ok(Self { nodes, file, tls, patience, readonly })
     }
 
     /// Connects to `wanted`, an address or a node's name, or to any node.
@@ -59,6 +62,19 @@ impl Cluster {
                 }
             }
         }
+    }
+
+    /// An error if the context says that nothing may be changed there.
+    pub(crate) fn check_writable(&self, what: &str) -> Result<(), Failure> {
+        if !self.readonly {
+            return Ok(());
+        }
+        let told = Told::new(
+            format!("{what} is refused"),
+            format!("the context in {} is marked readonly", self.file.display()),
+            "use another context, or remove readonly = true from this one",
+        );
+        Err(Failure { exit: Exit::Usage, told })
     }
 
     /// Connects to one node for a moment, without a word if it cannot.
@@ -123,7 +139,7 @@ impl Cluster {
 }
 
 /// The first file of contexts that there is.
-fn contexts_file(args: &Args) -> Result<PathBuf, Failure> {
+pub(crate) fn contexts_file(args: &Args) -> Result<PathBuf, Failure> {
     if let Some(file) = &args.config {
         return Ok(file.clone());
     }

@@ -8,6 +8,8 @@
 
 mod args;
 
+mod environment;
+
 mod failure;
 
 mod cluster;
@@ -19,14 +21,15 @@ mod render;
 use std::io::{IsTerminal, Write};
 use std::process::ExitCode;
 
-use clap::Parser;
+use clap::{CommandFactory, FromArgMatches};
 
 use args::Args;
 use failure::{Exit, Failure};
 use render::{Report, Style};
 
 fn main() -> ExitCode {
-    let done = match Args::try_parse() {
+    let parsed = environment::with_variables(Args::command()).try_get_matches();
+    let done = match parsed.and_then(|matches| Args::from_arg_matches(&matches)) {
         Ok(args) => run(&args),
         Err(error) => not_understood(&error),
     };

@@ -7,5 +7,6 @@ mod fake;
 
 mod certificates;
 mod cluster;
+mod contexts;
 mod faults;
 mod stage;

@@ -2,6 +2,8 @@
 
 mod cert;
 mod completions;
+mod ctx;
+mod man;
 mod owners;
 mod status;
 mod version;
@@ -16,6 +18,8 @@ pub(crate) async fn run(args: &Args) -> Result<Exit, Failure> {
         Command::Ring(Ring::Owners { key }) => owners::run(args, key).await,
         Command::Cert(command) => cert::run(args, command),
         Command::Version => Ok(version::run(args)),
+        Command::Ctx(command) => ctx::run(args, command),
+        Command::Man { dir } => man::run(args, dir),
         Command::Completions { shell } => Ok(completions::run(*shell)),
     }
 }
