@@ -6,6 +6,7 @@ mod support;
 
 mod single;
 
+mod admin;
 mod clients;
 
 mod refusals;

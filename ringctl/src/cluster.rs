@@ -64,6 +64,16 @@ impl Cluster {
         }
     }
 
+    /// How long an answer may take.
+    pub(crate) const fn timeout(&self) -> Duration {
+        self.patience.request
+    }
+
+    /// A client of its own, for the runtime that it is called on.
+    pub(crate) async fn dial_all(&self, addresses: &[String]) -> Result<Client, ClientError> {
+        Client::connect_with(addresses, self.tls.clone(), self.patience).await
+    }
+
     /// An error if the context says that nothing may be changed there.
     pub(crate) fn check_writable(&self, what: &str) -> Result<(), Failure> {
         if !self.readonly {

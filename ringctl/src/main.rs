@@ -16,6 +16,8 @@ mod cluster;
 
 mod commands;
 
+mod bench;
+
 mod render;
 
 use std::io::{IsTerminal, Write};

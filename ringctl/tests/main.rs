@@ -5,8 +5,10 @@
 #[path = "../../client/tests/fake/mod.rs"]
 mod fake;
 
+mod bench;
 mod certificates;
 mod cluster;
 mod contexts;
 mod faults;
 mod stage;
+mod told;

@@ -1,6 +1,8 @@
 //! Arguments: what may be said on the command line. Flags win over the environment, the
 //! environment over the context file.
 
+mod bench;
+
 use std::ffi::OsString;
 use std::path::PathBuf;
 use std::time::Duration;
@@ -8,6 +10,9 @@ use std::time::Duration;
 use certs::Role;
 use clap::{Parser, Subcommand, ValueEnum};
 use clap_complete::Shell;
+use client::Level;
+
+pub(crate) use bench::{BenchArgs, Distribution, Workload};
 
 /// Asks and administers a RingDB cluster.
 #[derive(Debug, Parser)]
@@ -83,6 +88,8 @@ pub(crate) enum Command {
     /// Says where keys live.
     #[command(subcommand)]
     Ring(Ring),
+    /// Measures how fast a cluster is, or any Redis endpoint, and what that costs.
+    Bench(Box<BenchArgs>),
     /// Makes and shows certificates.
     #[command(subcommand)]
     Cert(Cert),
@@ -182,6 +189,11 @@ fn duration(text: &str) -> Result<Duration, String> {
         Ok(time) => Ok(time.min(Duration::from_secs(24 * 3600))),
         Err(error) => Err(error.to_string()),
     }
+}
+
+fn level(text: &str) -> Result<Level, String> {
+    let known = "a level is ONE, TWO, THREE, QUORUM, ALL or a number of replicas";
+    Level::parse(text).ok_or_else(|| known.to_owned())
 }
 
 fn role(text: &str) -> Result<Role, String> {
