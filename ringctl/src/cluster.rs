@@ -22,6 +22,7 @@ pub(crate) struct Cluster {
     file: PathBuf,
     nodes: Vec<String>,
     tls: Tls,
+    cert: PathBuf,
     patience: Patience,
     /// Nothing may be changed there.
     readonly: bool,
@@ -38,7 +39,8 @@ impl Cluster {
         let default = Patience::default();
         let patience = Patience { dial: default.dial.min(args.timeout), request: args.timeout };
         let (nodes, readonly) = (context.nodes.clone(), context.readonly);
-        Ok(Self { nodes, file, tls, patience, readonly })
+        let cert = context.cert.clone();
+        Ok(Self { nodes, file, tls, cert, patience, readonly })
     }
 
     /// Connects to `wanted`, an address or a node's name, or to any node.
@@ -72,6 +74,19 @@ impl Cluster {
     /// A client of its own, for the runtime that it is called on.
     pub(crate) async fn dial_all(&self, addresses: &[String]) -> Result<Client, ClientError> {
         Client::connect_with(addresses, self.tls.clone(), self.patience).await
+    }
+
+    /// The certificate that this program shows, as DER; empty if its file is gone by now.
+    pub(crate) fn own_certificates(&self) -> Vec<Vec<u8>> {
+        let text = std::fs::read(&self.cert).unwrap_or_default();
+        let pems = x509_parser::pem::Pem::iter_from_buffer(&text).filter_map(Result::ok);
+        pems.filter(|pem| pem.label == "CERTIFICATE").map(|pem| pem.contents).collect()
+    }
+
+    /// The log of a node, if it is one of a demo on this machine.
+    pub(crate) fn log_of(&self, name: &str) -> Option<PathBuf> {
+        let log = self.dir().join(name).join("ringd.log");
+        log.exists().then_some(log)
     }
 
     /// An error if the context says that nothing may be changed there.

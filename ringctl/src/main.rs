@@ -4,7 +4,8 @@
 //! JSON for programs under `"schema":"ringctl/v1"`; an error has three lines, what, why and fix, on
 //! standard error; the exit code says what kind of error it was ([`failure::Exit`]).
 //!
-//! Reading order: [`args`], [`cluster`] (how a cluster is found), [`commands`], [`render`].
+//! Reading order: [`args`], [`cluster`] (how a cluster is found), [`nodes`] (all
+//! members asked at once), [`commands`], [`doctor`], [`bench`], [`render`].
 
 mod args;
 
@@ -14,9 +15,15 @@ mod failure;
 
 mod cluster;
 
+mod nodes;
+
+mod confirm;
+
 mod commands;
 
 mod bench;
+
+mod doctor;
 
 mod render;
 

@@ -10,5 +10,8 @@ mod certificates;
 mod cluster;
 mod contexts;
 mod faults;
+mod keys;
+mod look;
+mod nodes;
 mod stage;
 mod told;

@@ -124,6 +124,7 @@ fn speaker(ca: &CaPair, id: u32, status: Arc<Mutex<ClusterStatus>>) -> FakeNode 
             },
             ClientRequest::Layout => layout(&status),
             ClientRequest::Cancel { .. } => return Answer::Silence,
+            ClientRequest::Ping => ClientReply::Pong,
             ClientRequest::Get { .. } => {
                 ClientReply::Value { values: vec!["two apples".into()], context: "seen".into() }
             }

@@ -21,12 +21,13 @@ pub(crate) use bench::{BenchArgs, Distribution, Workload};
                         (status --check, doctor),\n6 timed out, 7 not authorised. Every flag has a \
                         variable: --node is RINGCTL_NODE,\nstatus --check is RINGCTL_STATUS_CHECK.")]
 pub(crate) struct Args {
-    /// The node to ask: host:port of its QUIC port, or its name. Any node of the context if absent.
+    /// The node to ask: its name, or host:port of its QUIC port; any if absent.
     #[arg(long, global = true, value_name = "ADDR")]
     pub(crate) node: Option<String>,
 
-    /// The file of contexts. Looked for at ./ringdb-demo/ringctl.toml and
-    /// ~/.config/ringctl/config.toml if absent.
+    /// The file of contexts.
+    ///
+    /// Looked for at ./ringdb-demo/ringctl.toml and ~/.config/ringctl/config.toml if absent.
     #[arg(long, global = true, value_name = "FILE")]
     pub(crate) config: Option<PathBuf>,
 
@@ -85,9 +86,41 @@ pub(crate) enum Command {
         #[arg(default_missing_value = "2s", value_parser = duration)]
         watch: Option<Duration>,
     },
+    /// Shows the members one by one, and drains one.
+    #[command(subcommand)]
+    Node(Node),
     /// Says where keys live.
     #[command(subcommand)]
     Ring(Ring),
+    /// Shows what is under a key, and sets it right.
+    #[command(subcommand)]
+    Key(Key),
+    /// Shows the keys that are asked for most, from samples of the last minute.
+    Hot {
+        /// How many.
+        #[arg(long, value_name = "N", default_value_t = 20)]
+        count: usize,
+    },
+    /// Finds the largest keys.
+    ///
+    /// Reads the store of every node once, in small parts so that nobody who is served notices; of one
+    /// node only with --node.
+    Big {
+        /// How many.
+        #[arg(long, value_name = "N", default_value_t = 20)]
+        #[arg(value_parser = clap::value_parser!(u16).range(1..=1000))]
+        count: u16,
+    },
+    /// Shows by which rules keys are kept.
+    #[command(subcommand)]
+    Keyspace(Keyspace),
+    /// Looks for what commonly goes wrong, and says what to do about it.
+    ///
+    /// Exits with 4 if it finds anything.
+    Doctor,
+    /// Gathers what helps to understand a fault.
+    #[command(subcommand)]
+    Debug(Debugging),
     /// Measures how fast a cluster is, or any Redis endpoint, and what that costs.
     Bench(Box<BenchArgs>),
     /// Makes and shows certificates.
@@ -128,6 +161,124 @@ pub(crate) enum Ring {
         /// The key.
         key: OsString,
     },
+    /// Draws which node is first in which slots.
+    Map,
+    /// Lists which nodes keep which slots, in ranges.
+    Slots {
+        /// Only what this node keeps: its name or number.
+        #[arg(long, value_name = "NODE")]
+        of: Option<String>,
+        /// Only the range with this slot.
+        #[arg(long, value_name = "N")]
+        #[arg(value_parser = clap::value_parser!(u16).range(0..i64::from(ring::SLOTS)))]
+        slot: Option<u16>,
+    },
+    /// Compares what each node keeps with its fair share.
+    Balance,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Keyspace {
+    /// Lists the databases that have rules of their own, after the default.
+    Ls,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Debugging {
+    /// Writes all that helps to understand a fault into one directory.
+    ///
+    /// Status, findings of the doctor, layout, and of each node its metrics, its settings without
+    /// secrets, and its log if that lies on this machine.
+    Bundle {
+        /// The directory, which must not exist; ringctl-bundle-TIME if absent.
+        #[arg(long, value_name = "DIR")]
+        out: Option<PathBuf>,
+    },
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Node {
+    /// Lists the members, each by its own words.
+    Ls,
+    /// Shows all that one node says of itself.
+    Show {
+        /// Its name, its number or its address.
+        name: String,
+    },
+    /// Lets a node finish what it does, put everything on disk, and end.
+    ///
+    /// Nothing moves: it keeps its share, and takes it up again when it is started.
+    Drain {
+        /// Its name, its number or its address.
+        name: String,
+        /// Does not ask whether you mean it.
+        #[arg(long)]
+        yes: bool,
+        /// Even if another node is down or not ready.
+        #[arg(long)]
+        even_if_degraded: bool,
+    },
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Key {
+    /// Shows the value, or the values if they were written concurrently.
+    Get {
+        /// The key.
+        key: OsString,
+        /// How many replicas must agree; the keyspace's own level if absent.
+        #[arg(short = 'c', long = "consistency", value_parser = level, value_name = "LEVEL")]
+        level: Option<Level>,
+    },
+    /// Shows concurrent values, and who wrote each of them when.
+    Siblings {
+        /// The key.
+        key: OsString,
+        /// As for get.
+        #[arg(short = 'c', long = "consistency", value_parser = level, value_name = "LEVEL")]
+        level: Option<Level>,
+    },
+    /// Replaces what is read by one value; what is written meanwhile stays.
+    Resolve {
+        /// The key.
+        key: OsString,
+        #[command(flatten)]
+        take: Take,
+        /// For the read and the write.
+        #[arg(short = 'c', long = "consistency", value_parser = level, value_name = "LEVEL")]
+        level: Option<Level>,
+    },
+    /// Asks each replica for its own copy, then reads at a level.
+    Trace {
+        /// The key.
+        key: OsString,
+        /// The level of the read; QUORUM if absent.
+        #[arg(short = 'c', long = "consistency", value_parser = level, value_name = "LEVEL")]
+        level: Option<Level>,
+    },
+    /// Removes what is read; what is written meanwhile stays.
+    Delete {
+        /// The key.
+        key: OsString,
+        /// For the read and the write.
+        #[arg(short = 'c', long = "consistency", value_parser = level, value_name = "LEVEL")]
+        level: Option<Level>,
+        /// Does not ask whether you mean it.
+        #[arg(long)]
+        yes: bool,
+    },
+}
+
+/// Which value a key shall have.
+#[derive(Debug, clap::Args)]
+#[group(required = true, multiple = false)]
+pub(crate) struct Take {
+    /// The sibling of this place, as `key siblings` shows them.
+    #[arg(long, value_name = "N")]
+    pub(crate) take: Option<usize>,
+    /// This value.
+    #[arg(long, value_name = "TEXT")]
+    pub(crate) value: Option<OsString>,
 }
 
 #[derive(Debug, Subcommand)]
