@@ -255,6 +255,11 @@ impl Client {
         Contact { node: answer.node, address, wire: answer.wire }
     }
 
+    /// The certificates of the node that the next request goes to, its own first, as DER.
+    pub async fn certificates(&self) -> Vec<Vec<u8>> {
+        self.inner.link.lock().await.certificates()
+    }
+
     /// How many requests wait for their answers.
     pub async fn pending(&self) -> usize {
         let routed: usize = self.inner.routes.links().iter().map(|link| link.pending()).sum();
@@ -271,7 +276,10 @@ impl Client {
         link.close().await;
     }
 
-    async fn ask_default(&self, request: &ClientRequest<'_>) -> Result<ClientReply, ClientError> {
+    pub(crate) async fn ask_default(
+        &self,
+        request: &ClientRequest<'_>,
+    ) -> Result<ClientReply, ClientError> {
         self.ask(Asking::harmless(self.inner.settings.patience.request), request).await
     }
 
@@ -518,6 +526,7 @@ impl Client {
             ClientReply::Status(_) => "a status",
             ClientReply::Owners { .. } => "owners",
             ClientReply::Pong => "a pong",
+            ClientReply::Admin(_) => "an answer for administrators",
             ClientReply::Error(_) => "an error",
         };
         ClientError::Internal {

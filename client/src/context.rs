@@ -9,6 +9,7 @@
 //! ca = "certs/ca.pem"                       # the cluster's root certificate
 //! cert = "certs/admin.pem"                  # a certificate of role admin or client
 //! key = "certs/admin.key"                   # its private key
+//! readonly = true                           # ringctl changes nothing there; false if absent
 //! ```
 //!
 //! A relative path is relative to the file. `ringd demo` writes such a file beside its data;
@@ -52,6 +53,9 @@ pub struct ClusterContext {
     pub cert: PathBuf,
     /// Its private key.
     pub key: PathBuf,
+    /// `ringctl` changes nothing there.
+    #[serde(default, skip_serializing_if = "core::ops::Not::not")]
+    pub readonly: bool,
 }
 
 /// Why there is no context.

@@ -54,6 +54,8 @@ mod error;
 mod dial;
 mod link;
 
+mod operate;
+
 pub mod context;
 
 pub mod limits;
@@ -72,8 +74,12 @@ pub use tls::Tls;
 
 pub use certs::{CertError, Identity, Role, TlsFiles};
 pub use ring::slot::hash_tag;
-pub use ring::{NodeId, Slot};
+pub use ring::{Layout, NodeId, Slot};
 pub use wire::admin::{ClusterStatus, NodeState, NodeStatus};
 pub use wire::frame::{WIRE_VERSION, WIRE_VERSION_MIN};
+pub use wire::operate::{
+    AdminReply, AdminRequest, BigKey, BigKeys, CopyValue, HotKey, HotKeys, KeyCopy, KeyspaceFacts,
+    NodeFacts, StoreFacts,
+};
 pub use wire::reply::Owner;
 pub use wire::{Durability, Level, Versions};

@@ -12,6 +12,7 @@ use core::time::Duration;
 
 use quinn::{Connection, Endpoint, RecvStream, SendStream};
 use ring::Hlc;
+use rustls::pki_types::CertificateDer;
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::{Instant, timeout, timeout_at};
 use tracing::{debug, warn};
@@ -139,6 +140,13 @@ impl Link {
     /// What the node said of itself.
     pub(crate) fn answer(&self) -> &Hello {
         &self.answer
+    }
+
+    /// The certificates that the node showed, its own first.
+    pub(crate) fn certificates(&self) -> Vec<Vec<u8>> {
+        let shown = self.connection.peer_identity();
+        let shown = shown.and_then(|any| any.downcast::<Vec<CertificateDer<'static>>>().ok());
+        shown.into_iter().flat_map(|all| *all).map(|der| der.to_vec()).collect()
     }
 
     /// Whether requests still make sense.

@@ -9,8 +9,8 @@
 //!    [`members`] (its peers), [`front`] (its clients);
 //! 2. [`driver`]: the thread of a core; [`mailbox`] and [`background`]: the other threads;
 //! 3. [`Server`]: a node from its start to its drain; [`state`]: what it remembers of itself;
-//! 4. [`config`], [`cli`], [`demo`]: what the operator says; [`status`], [`http`], [`metrics`],
-//!    [`native`]: what he hears.
+//! 4. [`config`], [`cli`], [`demo`]: what the operator says; [`status`], [`facts`], [`hot`], [`http`],
+//!    [`metrics`], [`native`]: what he hears.
 
 pub mod allocator;
 pub mod clock;
@@ -40,6 +40,9 @@ pub mod driver;
 pub mod shared;
 
 pub mod server;
+
+pub mod facts;
+pub mod hot;
 
 pub mod http;
 pub mod metrics;

@@ -12,6 +12,7 @@ use tokio::sync::Notify;
 use crate::background::Background;
 use crate::config::Config;
 use crate::front::registry::Registry;
+use crate::hot::Hot;
 use crate::mailbox::Mailbox;
 use crate::metrics::CoreReport;
 use crate::turn::Letter;
@@ -74,6 +75,8 @@ pub struct Shared {
     pub last_stamp: AtomicU64,
     /// Rises with every CONFIG RESETSTAT.
     pub stats_epoch: AtomicU64,
+    /// The busiest keys of each core.
+    pub hot: Vec<Hot>,
     layout: Mutex<Arc<Layout>>,
     members: Mutex<Arc<MembersView>>,
     reports: Vec<Mutex<CoreReport>>,
@@ -123,6 +126,7 @@ impl Shared {
             draining: AtomicBool::new(false),
             last_stamp: AtomicU64::new(0),
             stats_epoch: AtomicU64::new(0),
+            hot: boxes.iter().map(|_| Hot::default()).collect(),
             layout: Mutex::new(layout),
             members: Mutex::default(),
             reports: boxes.iter().map(|_| Mutex::default()).collect(),

@@ -34,7 +34,7 @@ use crate::limits::HOLD_US_MIN;
 use crate::members::Members;
 use crate::mesh::Lane;
 use crate::metrics::{Class, CoreReport};
-use crate::native::NativeAsker;
+use crate::native::{Look, NativeAsker, look};
 use crate::peers::Sends;
 use crate::shared::Shared;
 use crate::slab::{Key, Slab};
@@ -81,6 +81,22 @@ pub enum Letter {
     FetchLayout {
         /// The peer.
         from: NodeId,
+    },
+    /// An administrator wants to know what this core's store holds.
+    Look {
+        /// The core that was asked.
+        asked: usize,
+        /// Who waits there.
+        key: Key,
+        /// What is asked.
+        look: Look,
+    },
+    /// What was seen, for who waits here.
+    Looked {
+        /// Who waits.
+        key: Key,
+        /// What was seen.
+        reply: Box<wire::ClientReply>,
     },
     /// Close this client's connection.
     Kill(Key),
@@ -133,6 +149,8 @@ pub struct Core {
     pub drain_bell: Rc<Notify>,
     /// True once everything is over.
     pub stopped: bool,
+    /// Administrators who wait for what a core sees.
+    pub looks: Slab<NativeAsker>,
     peer: Peer,
     store: Store,
     tally: Tally,
@@ -195,6 +213,7 @@ impl Core {
             draining: false,
             drain_bell: Rc::default(),
             stopped: false,
+            looks: Slab::default(),
             peer,
             store,
             now: None,
@@ -351,6 +370,7 @@ impl Core {
         };
         let core = request.slot().core(self.mail.len());
         let since = self.now().mono;
+        self.shared.hot[self.index].see(&request, since);
         let key = self.asked.insert(Asked { asker, since, class });
         let id = ((self.index as u64) << CORE_SHIFT) | key.to_bits();
         if class == Class::Write && self.shared.engine.debt().memtables >= 1.0 {
@@ -413,6 +433,16 @@ impl Core {
             Letter::FetchLayout { from } => {
                 if let Some(members) = &self.members {
                     members.fetch_layout(from);
+                }
+            }
+            Letter::Look { asked, key, look: wanted } => {
+                let reply = Box::new(look(&self.store, wanted));
+                self.hand(asked, Letter::Looked { key, reply });
+            }
+            Letter::Looked { key, reply } => {
+                if let Some(asker) = self.looks.remove(key) {
+                    let hlc = self.hlc();
+                    asker.send(&self.shared, &reply, hlc);
                 }
             }
             Letter::Kill(key) => {

@@ -9,6 +9,7 @@ mod support;
 
 mod single;
 
+mod admin;
 mod clients;
 
 mod refusals;

@@ -22,7 +22,10 @@ pub(crate) struct Cluster {
     file: PathBuf,
     nodes: Vec<String>,
     tls: Tls,
+    cert: PathBuf,
     patience: Patience,
+    /// Nothing may be changed there.
+    readonly: bool,
 }
 
 impl Cluster {
@@ -35,7 +38,9 @@ impl Cluster {
         check_cluster(context, &tls, &file)?;
         let default = Patience::default();
         let patience = Patience { dial: default.dial.min(args.timeout), request: args.timeout };
-        Ok(Self { nodes: context.nodes.clone(), file, tls, patience })
+        let (nodes, readonly) = (context.nodes.clone(), context.readonly);
+        let cert = context.cert.clone();
+        Ok(Self { nodes, file, tls, cert, patience, readonly })
     }
 
     /// Connects to `wanted`, an address or a node's name, or to any node.
@@ -59,6 +64,42 @@ impl Cluster {
                 }
             }
         }
+    }
+
+    /// How long an answer may take.
+    pub(crate) const fn timeout(&self) -> Duration {
+        self.patience.request
+    }
+
+    /// A client of its own, for the runtime that it is called on.
+    pub(crate) async fn dial_all(&self, addresses: &[String]) -> Result<Client, ClientError> {
+        Client::connect_with(addresses, self.tls.clone(), self.patience).await
+    }
+
+    /// The certificate that this program shows, as DER; empty if its file is gone by now.
+    pub(crate) fn own_certificates(&self) -> Vec<Vec<u8>> {
+        let text = std::fs::read(&self.cert).unwrap_or_default();
+        let pems = x509_parser::pem::Pem::iter_from_buffer(&text).filter_map(Result::ok);
+        pems.filter(|pem| pem.label == "CERTIFICATE").map(|pem| pem.contents).collect()
+    }
+
+    /// The log of a node, if it is one of a demo on this machine.
+    pub(crate) fn log_of(&self, name: &str) -> Option<PathBuf> {
+        let log = self.dir().join(name).join("ringd.log");
+        log.exists().then_some(log)
+    }
+
+    /// An error if the context says that nothing may be changed there.
+    pub(crate) fn check_writable(&self, what: &str) -> Result<(), Failure> {
+        if !self.readonly {
+            return Ok(());
+        }
+        let told = Told::new(
+            format!("{what} is refused"),
+            format!("the context in {} is marked readonly", self.file.display()),
+            "use another context, or remove readonly = true from this one",
+        );
+        Err(Failure { exit: Exit::Usage, told })
     }
 
     /// Connects to one node for a moment, without a word if it cannot.
@@ -123,7 +164,7 @@ impl Cluster {
 }
 
 /// The first file of contexts that there is.
-fn contexts_file(args: &Args) -> Result<PathBuf, Failure> {
+pub(crate) fn contexts_file(args: &Args) -> Result<PathBuf, Failure> {
     if let Some(file) = &args.config {
         return Ok(file.clone());
     }

@@ -4,29 +4,41 @@
 //! JSON for programs under `"schema":"ringctl/v1"`; an error has three lines, what, why and fix, on
 //! standard error; the exit code says what kind of error it was ([`failure::Exit`]).
 //!
-//! Reading order: [`args`], [`cluster`] (how a cluster is found), [`commands`], [`render`].
+//! Reading order: [`args`], [`cluster`] (how a cluster is found), [`nodes`] (all
+//! members asked at once), [`commands`], [`doctor`], [`bench`], [`render`].
 
 mod args;
+
+mod environment;
 
 mod failure;
 
 mod cluster;
 
+mod nodes;
+
+mod confirm;
+
 mod commands;
+
+mod bench;
+
+mod doctor;
 
 mod render;
 
 use std::io::{IsTerminal, Write};
 use std::process::ExitCode;
 
-use clap::Parser;
+use clap::{CommandFactory, FromArgMatches};
 
 use args::Args;
 use failure::{Exit, Failure};
 use render::{Report, Style};
 
 fn main() -> ExitCode {
-    let done = match Args::try_parse() {
+    let parsed = environment::with_variables(Args::command()).try_get_matches();
+    let done = match parsed.and_then(|matches| Args::from_arg_matches(&matches)) {
         Ok(args) => run(&args),
         Err(error) => not_understood(&error),
     };

@@ -5,7 +5,13 @@
 #[path = "../../client/tests/fake/mod.rs"]
 mod fake;
 
+mod bench;
 mod certificates;
 mod cluster;
+mod contexts;
 mod faults;
+mod keys;
+mod look;
+mod nodes;
 mod stage;
+mod told;

@@ -3,6 +3,7 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 
 use certs::{CaPair, Role};
@@ -12,6 +13,7 @@ use wire::reply::Owner;
 use wire::{ClientReply, ClientRequest, ClusterStatus, NodeStatus};
 
 use crate::fake::*;
+use crate::told;
 
 /// How a run of the program ended.
 #[derive(Debug, PartialEq, Eq)]
@@ -105,7 +107,8 @@ pub(crate) fn alone(dir: &Path, line: &str) -> Ran {
 
 /// A node that says the shared status, and of itself what only it knows.
 fn speaker(ca: &CaPair, id: u32, status: Arc<Mutex<ClusterStatus>>) -> FakeNode {
-    FakeNode::start(&node(ca, id), id, move |_, request| {
+    let asked = AtomicU64::new(0);
+    FakeNode::start_mapped(&node(ca, id), id, move |_, request| {
         let mut status = status.lock().unwrap().clone();
         status.reporter = format!("n{id}");
         let own = &mut status.nodes[id as usize - 1];
@@ -119,9 +122,34 @@ fn speaker(ca: &CaPair, id: u32, status: Arc<Mutex<ClusterStatus>>) -> FakeNode 
                 slot: ring::Slot::of_key(key).0,
                 nodes: [2, 3, 1].map(|id| owner(&status.nodes[id - 1])).into(),
             },
+            ClientRequest::Layout => layout(&status),
+            ClientRequest::Cancel { .. } => return Answer::Silence,
+            ClientRequest::Ping => ClientReply::Pong,
+            ClientRequest::Get { .. } => {
+                ClientReply::Value { values: vec!["two apples".into()], context: "seen".into() }
+            }
+            ClientRequest::Put { .. } | ClientRequest::Delete { .. } => {
+                ClientReply::Done { context: "seen".into() }
+            }
+            ClientRequest::Add { .. } => ClientReply::Number { value: 1 },
+            ClientRequest::Admin(request) => {
+                let asked = asked.fetch_add(1, Ordering::Relaxed);
+                ClientReply::Admin(told::admin(id, asked, request))
+            }
             other => panic!("{other:?}"),
         })
     })
+}
+
+/// The layout that the members make.
+fn layout(status: &ClusterStatus) -> ClientReply {
+    let members = status.nodes.iter().map(|node| ring::Member {
+        zone: node.zone.clone(),
+        ..ring::Member::new(node.name.as_str(), node.address.as_str())
+    });
+    let layout = ring::Layout::genesis(ring::ClusterId(0xc1), 3, members).unwrap();
+    let down = status.nodes.iter().filter(|node| !node.up).map(|node| node.id).collect();
+    ClientReply::Layout { layout: Box::new(layout), down }
 }
 
 fn owner(node: &NodeStatus) -> Owner {

@@ -15,7 +15,7 @@
 //! 3. [`frame`]: [`FrameWriter`] builds frames in place, [`FrameDecoder`] reads them in place;
 //! 4. [`hello`]: what both ends of a connection say first;
 //! 5. [`codec`]: the only call to the MessagePack library;
-//! 6. [`request`], [`reply`], [`admin`]: the native client's vocabulary;
+//! 6. [`request`], [`reply`], [`admin`], [`operate`]: the native client's vocabulary, and `ringctl`'s;
 //! 7. [`fuzz`]: the properties that must hold for any bytes whatever.
 //!
 //! Every incremental decoder keeps one contract: it is called with all bytes since the last one it
@@ -33,6 +33,7 @@ pub mod hello;
 pub mod codec;
 
 pub mod admin;
+pub mod operate;
 pub mod reply;
 pub mod request;
 
@@ -42,5 +43,6 @@ pub use admin::{ClusterStatus, NodeStatus};
 pub use codec::CodecError;
 pub use frame::{Frame, FrameDecoder, FrameError, FrameWriter, Header, Kind};
 pub use hello::{Hello, Purpose, Versions};
+pub use operate::{AdminReply, AdminRequest};
 pub use reply::{ClientReply, ErrorCode, ErrorReply};
 pub use request::{ClientRequest, Durability, Level, Name};

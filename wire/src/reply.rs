@@ -11,6 +11,7 @@ use ring::Layout;
 use serde::{Deserialize, Serialize};
 
 use crate::admin::ClusterStatus;
+use crate::operate::AdminReply;
 
 /// A reply.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -78,6 +79,8 @@ pub enum ClientReply {
     },
     /// Nothing was asked.
     Pong,
+    /// To an administrator.
+    Admin(AdminReply),
     /// It did not work.
     Error(ErrorReply),
 }

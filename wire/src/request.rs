@@ -9,6 +9,8 @@ use core::fmt;
 
 use serde::{Deserialize, Serialize};
 
+use crate::operate::AdminRequest;
+
 /// A request.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
@@ -172,6 +174,8 @@ pub enum ClientRequest<'a> {
     },
     /// Nothing. Answered with `Pong`.
     Ping,
+    /// What only administrators may ask. Answered with `Admin`.
+    Admin(AdminRequest),
 }
 
 /// The name of a request: the same whenever it is sent again.

@@ -54,6 +54,8 @@ pub struct Config {
     pub log_level: String,
     /// The file that it was read from, if there was one.
     pub file: Option<PathBuf>,
+    /// All settings and where each was set, as text, without secrets.
+    pub printed: String,
     /// True for a child of the demo: it drains when its standard input ends.
     pub drain_on_stdin_end: bool,
 }
@@ -165,6 +167,7 @@ impl Config {
             },
             log_level: read.text("log.level")?,
             file: None,
+            printed: print(settings, true),
             drain_on_stdin_end: false,
         };
         config.check_exposure()?;

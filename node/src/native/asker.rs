@@ -158,7 +158,8 @@ impl NativeAsker {
         }
     }
 
-    pub(super) fn send(&self, shared: &Shared, reply: &ClientReply, hlc: Hlc) {
+    /// Sends a reply as it is; the clock is that of whoever gave it.
+    pub fn send(&self, shared: &Shared, reply: &ClientReply, hlc: Hlc) {
         let mut writer = FrameWriter::new();
         let header = Header::new(self.reply);
         let epoch = shared.layout().epoch.0;

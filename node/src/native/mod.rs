@@ -1,10 +1,12 @@
 //! Native requests: what `ringctl` and the native client ask over the mesh.
 //!
-//! What a client may do stands in its certificate; clients and administrators may do all of this.
+//! What a client may do stands in its certificate; clients and administrators may do all of this, but
+//! what is in [`admin`] is for administrators.
 //! A request that the machine has to answer waits in the core's table like any other; the answer
 //! leaves with the mesh's next flush. The clock that a client has heard is merged before anything is
 //! minted for it.
 
+mod admin;
 mod asker;
 mod explain;
 mod task;
@@ -20,6 +22,7 @@ use tracing::debug;
 use wire::reply::Owner;
 use wire::{ClientReply, ClientRequest, Frame, Kind, codec};
 
+pub use admin::{Look, look};
 pub use asker::NativeAsker;
 use asker::{Many, Wants};
 use explain::{explain, invalid};
@@ -55,6 +58,9 @@ pub fn on_frame(core: &mut Core, client: &ClientConn, frame: &Frame<'_>) {
         ClientRequest::Status => return say(&ClientReply::Status(status::of(&shared))),
         ClientRequest::Owners { key } => return say(&owners(&shared, key)),
         ClientRequest::Layout => return say(&layout(&shared)),
+        ClientRequest::Admin(asked) => {
+            return admin::on_request(core, asker(Wants::Done), asked.clone());
+        }
         ClientRequest::Cancel { request_id } => {
             return core.cancel_native(client.id(), Some(*request_id));
         }

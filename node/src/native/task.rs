@@ -78,7 +78,8 @@ pub(super) fn of_one_key(request: &ClientRequest<'_>, now: WallMillis) -> Result
         | ClientRequest::Layout
         | ClientRequest::Status
         | ClientRequest::Owners { .. }
-        | ClientRequest::Ping => Err("it is no task for one key".to_owned()),
+        | ClientRequest::Ping
+        | ClientRequest::Admin(_) => Err("it is no task for one key".to_owned()),
     }
 }
 

@@ -1,12 +1,21 @@
 //! Commands, one a file.
 
+mod bundle;
 mod cert;
 mod completions;
+mod ctx;
+mod hot;
+mod key;
+mod keyspace;
+mod man;
+mod node;
 mod owners;
+mod ring;
 mod status;
+mod trace;
 mod version;
 
-use crate::args::{Args, Command, Ring};
+use crate::args::{Args, Command, Debugging, Keyspace, Ring};
 use crate::failure::{Exit, Failure};
 
 /// Runs the command.
@@ -14,8 +23,21 @@ pub(crate) async fn run(args: &Args) -> Result<Exit, Failure> {
     match &args.command {
         Command::Status { check, watch } => status::run(args, *check, *watch).await,
         Command::Ring(Ring::Owners { key }) => owners::run(args, key).await,
+        Command::Ring(Ring::Map) => ring::map(args).await,
+        Command::Ring(Ring::Slots { of, slot }) => ring::slots(args, of.as_deref(), *slot).await,
+        Command::Ring(Ring::Balance) => ring::balance(args).await,
+        Command::Node(command) => node::run(args, command).await,
+        Command::Key(command) => key::run(args, command).await,
+        Command::Hot { count } => hot::hot(args, *count).await,
+        Command::Big { count } => hot::big(args, *count).await,
+        Command::Keyspace(Keyspace::Ls) => keyspace::ls(args).await,
+        Command::Doctor => crate::doctor::run(args).await,
+        Command::Debug(Debugging::Bundle { out }) => bundle::run(args, out.as_deref()).await,
+        Command::Bench(wanted) => crate::bench::run(args, wanted).await,
         Command::Cert(command) => cert::run(args, command),
         Command::Version => Ok(version::run(args)),
+        Command::Ctx(command) => ctx::run(args, command),
+        Command::Man { dir } => man::run(args, dir),
         Command::Completions { shell } => Ok(completions::run(*shell)),
     }
 }

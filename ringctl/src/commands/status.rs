@@ -149,7 +149,7 @@ fn problems(status: &ClusterStatus) -> Vec<String> {
 }
 
 /// Two letters: up or down; normal, joining, leaving, draining.
-fn code(node: &NodeStatus) -> &'static str {
+pub(super) fn code(node: &NodeStatus) -> &'static str {
     match (node.up, node.state) {
         (true, NodeState::Normal) => "UN",
         (true, NodeState::Joining) => "UJ",
@@ -162,7 +162,7 @@ fn code(node: &NodeStatus) -> &'static str {
     }
 }
 
-fn state(node: &NodeStatus) -> &'static str {
+pub(super) fn state(node: &NodeStatus) -> &'static str {
     match node.state {
         _ if !node.up => "down",
         NodeState::Normal if !node.ready => "starting",

@@ -40,6 +40,30 @@ pub(crate) fn duration(time: Duration) -> String {
     }
 }
 
+/// A moment, given in milliseconds since 1970: `2026-11-25T20:41:48.120Z`.
+pub(crate) fn rfc3339(ms: u64) -> String {
+    let (s, ms) = (ms / 1_000, ms % 1_000);
+    let (days, s) = (s / 86_400, s % 86_400);
+    // Days since the first of March of the year 0: leap days come last in such a year.
+    let day = days + 719_468;
+    let (era, day) = (day / 146_097, day % 146_097);
+    let year = (day - day / 1_460 + day / 36_524 - day / 146_096) / 365;
+    let day = day - (365 * year + year / 4 - year / 100);
+    let month = (5 * day + 2) / 153;
+    let (year, day) = (year + era * 400, day - (153 * month + 2) / 5 + 1);
+    let (year, month) = if month < 10 { (year, month + 3) } else { (year + 1, month - 9) };
+    let (h, m, s) = (s / 3_600, s / 60 % 60, s % 60);
+    format!("{year:04}-{month:02}-{day:02}T{h:02}:{m:02}:{s:02}.{ms:03}Z")
+}
+
+/// At most `chars` characters of a text, with a sign that there was more.
+pub(crate) fn cut(text: &str, chars: usize) -> String {
+    match text.char_indices().nth(chars) {
+        Some((at, _)) => format!("{}…", &text[..at]),
+        None => text.to_owned(),
+    }
+}
+
 /// A share: `33.3%`.
 pub(crate) fn share(fraction: f64) -> String {
     format!("{:.1}%", fraction * 100.0)
@@ -64,6 +88,15 @@ pub(crate) fn things(count: usize, one: &str, many: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn moments_have_their_dates() {
+        assert_eq!(rfc3339(0), "1970-01-01T00:00:00.000Z");
+        assert_eq!(rfc3339(951_782_400_000), "2000-02-29T00:00:00.000Z");
+        assert_eq!(rfc3339(1_790_000_000_123), "2026-09-21T14:13:20.123Z");
+        assert_eq!(rfc3339(4_107_542_399_999), "2100-02-28T23:59:59.999Z");
+        assert_eq!(rfc3339(4_107_542_400_000), "2100-03-01T00:00:00.000Z");
+    }
 
     #[test]
     fn numbers_read_well() {

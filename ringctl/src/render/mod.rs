@@ -51,6 +51,12 @@ impl Record {
         Self(fields.into_iter().collect())
     }
 
+    /// With these fields behind its own.
+    pub(crate) fn and(mut self, fields: impl IntoIterator<Item = (&'static str, Value)>) -> Self {
+        self.0.extend(fields);
+        self
+    }
+
     /// With this list of records behind its fields.
     pub(crate) fn with(self, name: &'static str, rows: &[Self]) -> Whole {
         Whole { fields: self, list: Some((name, rows.to_vec())) }

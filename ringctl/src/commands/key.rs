@@ -1,0 +1,277 @@
+//! `key`: what the cluster holds under a key, and how to set it right.
+//!
+//! Promise: what `resolve` and `delete` replace is what they have read just before; what somebody
+//! writes meanwhile stays.
+
+use std::os::unix::ffi::OsStrExt;
+
+use bytes::Bytes;
+use client::{AdminReply, AdminRequest, Client, CopyValue, Level, Read, Slot, Told};
+use serde_json::Value;
+
+use crate::args::{Args, Key, Take};
+use crate::cluster::Cluster;
+use crate::confirm::confirm;
+use crate::failure::{Exit, Failure};
+use crate::nodes::PATIENCE;
+use crate::render::{Cell, Record, Report, Style, Table, human};
+use crate::{show, style};
+
+pub(crate) async fn run(args: &Args, command: &Key) -> Result<Exit, Failure> {
+    match command {
+        Key::Get { key, level } => get(args, key.as_bytes(), *level).await,
+        Key::Siblings { key, level } => siblings(args, key.as_bytes(), *level).await,
+        Key::Resolve { key, take, level } => resolve(args, key.as_bytes(), take, *level).await,
+        Key::Delete { key, level, yes } => delete(args, key.as_bytes(), *level, *yes).await,
+        Key::Trace { key, level } => super::trace::run(args, key.as_bytes(), *level).await,
+    }
+}
+
+/// A key or a value between quotation marks.
+pub(crate) fn quoted(bytes: &[u8]) -> String {
+    let mut out = String::from("\"");
+    for chunk in bytes.utf8_chunks() {
+        for c in chunk.valid().chars() {
+            match c {
+                '"' | '\\' => out.extend(['\\', c]),
+                c if c.is_control() => out.extend(c.escape_default()),
+                c => out.push(c),
+            }
+        }
+        chunk.invalid().iter().for_each(|b| out += &format!("\\x{b:02x}"));
+    }
+    out + "\""
+}
+
+fn hex(bytes: &[u8]) -> String {
+    bytes.iter().map(|b| format!("{b:02x}")).collect()
+}
+
+/// Bytes for programs: as text where they are text, else in hexadecimal.
+fn for_programs(bytes: &[u8]) -> [(&'static str, Value); 2] {
+    match std::str::from_utf8(bytes) {
+        Ok(text) => [("value", text.into()), ("value_hex", Value::Null)],
+        Err(_) => [("value", Value::Null), ("value_hex", hex(bytes).into())],
+    }
+}
+
+fn level_name(level: Option<Level>) -> String {
+    level.map_or_else(|| "the keyspace's level".into(), |level| level.to_string())
+}
+
+fn head(key: &[u8], what: &str, level: Option<Level>) -> String {
+    format!(
+        "key {}   slot {}   {what}   at {}\n",
+        quoted(key),
+        Slot::of_key(key),
+        level_name(level)
+    )
+}
+
+async fn read(client: &Client, key: &[u8], level: Option<Level>) -> Result<Read, Failure> {
+    let get = client.get(Bytes::copy_from_slice(key));
+    let get = if let Some(level) = level { get.consistency(level) } else { get };
+    Ok(get.await?)
+}
+
+fn whole(key: &[u8], level: Option<Level>) -> Record {
+    Record::new([
+        ("key", String::from_utf8_lossy(key).into()),
+        ("slot", Slot::of_key(key).0.into()),
+        ("level", level.map_or(Value::Null, |level| level.to_string().into())),
+    ])
+}
+
+pub(crate) fn amount(count: usize) -> String {
+    match count {
+        0 => "no value".into(),
+        1 => "1 value".into(),
+        many => format!("{many} siblings"),
+    }
+}
+
+async fn get(args: &Args, key: &[u8], level: Option<Level>) -> Result<Exit, Failure> {
+    let client = Cluster::find(args)?.connect(args.node.as_deref()).await?;
+    let read = read(&client, key, level).await?;
+    let rows: Vec<_> = read
+        .values()
+        .iter()
+        .map(|value| {
+            let [text, hex] = for_programs(value);
+            Record::new([("bytes", value.len().into()), text, hex])
+        })
+        .collect();
+    let mut text = head(key, &amount(rows.len()), level);
+    read.values().iter().for_each(|value| text += &format!("{}\n", quoted(value)));
+    if rows.len() > 1 {
+        text += &format!("next: ringctl key siblings {}\n", String::from_utf8_lossy(key));
+    }
+    show(args, &Report { text, whole: whole(key, level).with("values", &rows), rows });
+    client.close().await;
+    Ok(Exit::Fine)
+}
+
+async fn siblings(args: &Args, key: &[u8], level: Option<Level>) -> Result<Exit, Failure> {
+    let cluster = Cluster::find(args)?;
+    let client = cluster.connect(args.node.as_deref()).await?;
+    let read = read(&client, key, level).await?;
+    let written = writers(&cluster, &client, key, read.values()).await;
+    let names: Vec<(u32, String)> =
+        client.status().await?.nodes.into_iter().map(|node| (node.id, node.name)).collect();
+    let report = siblings_report(key, level, &read, &written, &names, style(args));
+    show(args, &report);
+    client.close().await;
+    Ok(Exit::Fine)
+}
+
+/// Who wrote each value, as the first holder says that has the same values; empty if none has.
+async fn writers(
+    cluster: &Cluster,
+    client: &Client,
+    key: &[u8],
+    values: &[Bytes],
+) -> Vec<CopyValue> {
+    let Ok(owners) = client.owners(key).await else { return Vec::new() };
+    for owner in owners.nodes.iter().filter(|owner| owner.up) {
+        let request = AdminRequest::Copy { key: Bytes::copy_from_slice(key), keyspace: 0 };
+        let Ok(node) = cluster.dial_aside(owner.address.clone(), PATIENCE).await else { continue };
+        if let Ok(AdminReply::Copy(copy)) = node.administer(request, PATIENCE).await
+            && copy.counter.is_none()
+            && copy.values.len() == values.len()
+            && copy.values.iter().zip(values).all(|(a, b)| a.bytes == b.len() as u64)
+        {
+            return copy.values;
+        }
+    }
+    Vec::new()
+}
+
+fn siblings_report(
+    key: &[u8],
+    level: Option<Level>,
+    read: &Read,
+    written: &[CopyValue],
+    names: &[(u32, String)],
+    style: Style,
+) -> Report {
+    let mut table = Table::new(&["", "WRITTEN BY", ">DOT", "AT", ">BYTES", "VALUE"]);
+    let mut rows = Vec::new();
+    for (place, value) in read.values().iter().enumerate() {
+        let by = written.get(place);
+        let name = by.map(|by| {
+            let named = names.iter().find(|(id, _)| *id == by.node);
+            named.map_or_else(|| by.node.to_string(), |(_, name)| name.clone())
+        });
+        let dot = by.map(|by| format!("{}.{}:{}", by.node, by.incarnation, by.seq));
+        let at = by.map(|by| human::rfc3339(by.at_ms));
+        let or = |text: &Option<String>| text.clone().unwrap_or_else(|| "-".into());
+        table.row([
+            Cell::text((place + 1).to_string()),
+            Cell::text(or(&name)),
+            Cell::number(or(&dot)),
+            Cell::text(or(&at)),
+            Cell::number(value.len().to_string()),
+            Cell::text(human::cut(&quoted(value), if style.wide { usize::MAX } else { 60 })),
+        ]);
+        let [text, hex] = for_programs(value);
+        rows.push(Record::new([
+            ("place", (place + 1).into()),
+            ("written_by", name.into()),
+            ("dot", dot.into()),
+            ("written_at", at.into()),
+            ("bytes", value.len().into()),
+            text,
+            hex,
+        ]));
+    }
+    let mut text = head(key, &amount(rows.len()), level);
+    if !rows.is_empty() {
+        text += &table.render(style.colour);
+    }
+    if rows.len() > 1 {
+        let key = String::from_utf8_lossy(key);
+        text += &format!("next: ringctl key resolve {key} --take 1, or --value TEXT\n");
+    }
+    Report { text, whole: whole(key, level).with("siblings", &rows), rows }
+}
+
+async fn resolve(
+    args: &Args,
+    key: &[u8],
+    take: &Take,
+    level: Option<Level>,
+) -> Result<Exit, Failure> {
+    let cluster = Cluster::find(args)?;
+    cluster.check_writable("a change of a key")?;
+    let client = cluster.connect(args.node.as_deref()).await?;
+    let read = read(&client, key, level).await?;
+    let found = read.values().len();
+    let value = match take {
+        Take { value: Some(value), .. } => Bytes::copy_from_slice(value.as_bytes()),
+        Take { take, .. } => {
+            let take = take.unwrap_or(1);
+            let chosen = take.checked_sub(1).and_then(|place| read.values().get(place));
+            chosen.cloned().ok_or_else(|| no_such_sibling(key, take, found))?
+        }
+    };
+    if found == 1 && read.values()[0] == value {
+        let text = head(key, "1 value: nothing to resolve", level);
+        let record = resolved(key, level, found, &value);
+        show(args, &Report { text, whole: record.clone().into(), rows: vec![record] });
+        client.close().await;
+        return Ok(Exit::Fine);
+    }
+    let put = client.put(Bytes::copy_from_slice(key), value.clone()).context(read.context());
+    let put = if let Some(level) = level { put.consistency(level) } else { put };
+    put.await?;
+    let what = format!("{} replaced by {}", amount(found), human::cut(&quoted(&value), 60));
+    let record = resolved(key, level, found, &value);
+    let text = head(key, &what, level);
+    show(args, &Report { text, whole: record.clone().into(), rows: vec![record] });
+    client.close().await;
+    Ok(Exit::Fine)
+}
+
+fn resolved(key: &[u8], level: Option<Level>, found: usize, value: &[u8]) -> Record {
+    let [text, hex] = for_programs(value);
+    whole(key, level).and([("replaced", found.into()), text, hex])
+}
+
+fn no_such_sibling(key: &[u8], take: usize, found: usize) -> Failure {
+    let what = format!("{} has no sibling {take}", quoted(key));
+    let why = format!("it has {}", amount(found));
+    let told = Told::new(what, why, "see them: ringctl key siblings KEY");
+    Failure { exit: Exit::Usage, told }
+}
+
+async fn delete(args: &Args, key: &[u8], level: Option<Level>, yes: bool) -> Result<Exit, Failure> {
+    let cluster = Cluster::find(args)?;
+    cluster.check_writable("a change of a key")?;
+    let client = cluster.connect(args.node.as_deref()).await?;
+    let read = read(&client, key, level).await?;
+    let found = read.values().len();
+    if found > 0 {
+        confirm(yes, &format!("delete {} of {}", amount(found), quoted(key)))?;
+        let delete = client.delete(Bytes::copy_from_slice(key)).context(read.context());
+        let delete = if let Some(level) = level { delete.consistency(level) } else { delete };
+        delete.await?;
+    }
+    let what =
+        if found == 0 { "there was no value".into() } else { format!("{} deleted", amount(found)) };
+    let record = whole(key, level).and([("deleted", found.into())]);
+    let text = head(key, &what, level);
+    show(args, &Report { text, whole: record.clone().into(), rows: vec![record] });
+    client.close().await;
+    Ok(Exit::Fine)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn bytes_that_are_no_text_are_shown_all_the_same() {
+        assert_eq!(quoted(b"a\"b\n\xff"), "\"a\\\"b\\n\\xff\"");
+        assert_eq!(for_programs(b"\xff")[1], ("value_hex", "ff".into()));
+    }
+}

@@ -1,0 +1,266 @@
+//! What an administrator may ask of one node, and what it says: facts of its process, its own copy of a
+//! key, its busiest and largest keys, and that it should leave.
+//!
+//! Only a certificate of role admin may ask these; each is answered by the node that is asked, of
+//! itself. Ids are numbers, sizes bytes, times milliseconds unless the name says otherwise. Every
+//! field has a default, so that either side may be older than the other.
+
+use bytes::Bytes;
+use serde::{Deserialize, Serialize};
+
+/// A request of an administrator.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum AdminRequest {
+    /// What the node knows of its process and its store. Answered with `Facts`.
+    Facts,
+    /// Its metrics, as Prometheus reads them. Answered with `Text`.
+    Metrics,
+    /// Its settings and where each was set, without secrets. Answered with `Text`.
+    Settings,
+    /// Its own copy of a key, whoever holds others. Answered with `Copy`.
+    Copy {
+        /// The key.
+        key: Bytes,
+        /// The database.
+        #[serde(default)]
+        keyspace: u16,
+    },
+    /// The keys that were asked of it most often lately. Answered with `Hot`.
+    Hot,
+    /// The largest of its keys from a place on; a part of them at a time. Answered with `Big`.
+    Big {
+        /// The slot to go on in.
+        slot: u16,
+        /// The row to go on at, as the last answer gave it; empty for the slot's first. Opaque.
+        #[serde(default)]
+        from: Bytes,
+        /// How many of the largest to name.
+        count: u16,
+    },
+    /// Take no more requests, put everything on disk, and end. Answered with `Draining`.
+    Drain,
+}
+
+/// What a node says to an administrator.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum AdminReply {
+    /// What it knows of itself.
+    Facts(Box<NodeFacts>),
+    /// Text.
+    Text {
+        /// The text.
+        text: String,
+    },
+    /// Its own copy of a key.
+    Copy(KeyCopy),
+    /// Its busiest keys.
+    Hot(HotKeys),
+    /// Some of its largest keys.
+    Big(BigKeys),
+    /// It drains, and ends then.
+    Draining,
+}
+
+/// What a node knows of its process and its store.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct NodeFacts {
+    /// Its number in the layout.
+    pub id: u32,
+    /// Its name.
+    pub name: String,
+    /// The version of its program.
+    pub version: String,
+    /// Which of its lives this is.
+    pub incarnation: u32,
+    /// Its process.
+    pub pid: u32,
+    /// How long it runs.
+    pub uptime_ms: u64,
+    /// Its clock: milliseconds since 1970.
+    pub wall_ms: u64,
+    /// Processor time of the process since it began, in microseconds.
+    pub cpu_us: u64,
+    /// Memory that it holds.
+    pub memory_bytes: u64,
+    /// Files and sockets that it has open.
+    pub files_open: u64,
+    /// How many it may.
+    pub files_max: u64,
+    /// Room on the disk of its data, for it to use.
+    pub disk_free_bytes: u64,
+    /// The size of that disk.
+    pub disk_bytes: u64,
+    /// Threads that serve.
+    pub cores: u32,
+    /// Where its data are.
+    pub data_dir: String,
+    /// The file of its settings; empty if there is none.
+    pub config_file: String,
+    /// Where Redis clients connect.
+    pub redis_listen: String,
+    /// Where peers and native clients connect.
+    pub peer_listen: String,
+    /// Where health and metrics are served; empty if nowhere.
+    pub http_listen: String,
+    /// Redis clients now.
+    pub clients: u64,
+    /// Redis clients at most.
+    pub clients_max: u64,
+    /// Commands of Redis clients in the last second.
+    pub ops_per_second: u64,
+    /// Requests for which too few replicas were up, since the start.
+    pub unavailable: u64,
+    /// Writes that too few replicas confirmed in time, since the start.
+    pub unconfirmed: u64,
+    /// Requests refused because too much was under way, since the start.
+    pub overloaded: u64,
+    /// Reads that repaired a replica, since the start.
+    pub read_repairs: u64,
+    /// Writes that are known to be missing here.
+    pub clock_gaps: u64,
+    /// Why it should get no traffic; nothing if it should.
+    pub not_ready: Vec<String>,
+    /// The version of its layout.
+    pub epoch: u64,
+    /// The store.
+    pub store: StoreFacts,
+    /// The policy of databases that have none of their own comes first, as `default`.
+    pub keyspaces: Vec<KeyspaceFacts>,
+}
+
+/// What a node knows of its store.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct StoreFacts {
+    /// Tables.
+    pub tables: u64,
+    /// Bytes in tables.
+    pub table_bytes: u64,
+    /// Bytes of large values beside them.
+    pub blob_bytes: u64,
+    /// Bytes of log.
+    pub log_bytes: u64,
+    /// Bytes in memory that are not in tables yet.
+    pub memtable_bytes: u64,
+    /// Bytes of blocks in memory.
+    pub cache_bytes: u64,
+    /// Tables that a read may meet in level 0.
+    pub level0_depth: u64,
+    /// How far flush and compaction are behind: 0 not at all, 1 as far as they may.
+    pub debt: f64,
+    /// Places whose rows are lost here.
+    pub damaged_places: u64,
+    /// The disk failed; writes are refused.
+    pub poisoned: bool,
+}
+
+/// How the keys of a keyspace are kept.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct KeyspaceFacts {
+    /// `default`, or the number of a database.
+    pub name: String,
+    /// Copies.
+    pub n: u8,
+    /// The level of reads that name none.
+    pub read: String,
+    /// The level of writes that name none.
+    pub write: String,
+    /// What an acknowledged write survives.
+    pub durability: String,
+    /// What is shown of concurrent values.
+    pub conflict: String,
+}
+
+/// A node's own copy of a key.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct KeyCopy {
+    /// The values that it would show, newest first.
+    pub values: Vec<CopyValue>,
+    /// The counter's sum in these values' place, as text, if it is a counter.
+    pub counter: Option<String>,
+    /// When it expires: milliseconds since 1970.
+    pub expires_ms: Option<u64>,
+    /// Bytes of the whole record, dots and all.
+    pub record_bytes: u64,
+    /// A fingerprint of what is live: equal where the state is.
+    pub digest: String,
+    /// How long the node took to read it, in microseconds.
+    pub read_us: u64,
+}
+
+/// One of the values of a key.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct CopyValue {
+    /// The node that wrote it.
+    pub node: u32,
+    /// In which of its lives.
+    pub incarnation: u32,
+    /// The number of that write among those of its life in the slot.
+    pub seq: u64,
+    /// When, by the writer's hybrid clock: milliseconds since 1970.
+    pub at_ms: u64,
+    /// The length of the value.
+    pub bytes: u64,
+}
+
+/// A node's busiest keys.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct HotKeys {
+    /// For how long it has looked.
+    pub window_ms: u64,
+    /// One request in so many was looked at.
+    pub one_in: u32,
+    /// How many were looked at.
+    pub samples: u64,
+    /// The keys, the busiest first.
+    pub keys: Vec<HotKey>,
+}
+
+/// A busy key.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct HotKey {
+    /// The database.
+    pub keyspace: u16,
+    /// The key.
+    pub key: Bytes,
+    /// Samples that met it; may be too many by `error`.
+    pub samples: u64,
+    /// Of these, writes.
+    pub writes: u64,
+    /// By how much the samples may be too many.
+    pub error: u64,
+}
+
+/// Some of a node's largest keys.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct BigKeys {
+    /// The largest of those that were read.
+    pub keys: Vec<BigKey>,
+    /// How many keys were read.
+    pub read: u64,
+    /// Where to go on; without it that was all.
+    pub next: Option<(u16, Bytes)>,
+}
+
+/// A large key.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct BigKey {
+    /// The database.
+    pub keyspace: u16,
+    /// The key.
+    pub key: Bytes,
+    /// The bytes of its record: values, dots and all.
+    pub bytes: u64,
+    /// How many concurrent values it holds.
+    pub values: u64,
+}
