@@ -13,6 +13,12 @@ const ONCE_BROKEN: &[(&str, u64, u64, &str)] = &[
     ("lossy", 159, 20, "a flush that was forwarded twice was done twice"),
     ("sync", 27, 20, "a ceiling half a second further than usual was taken for a broken clock"),
     ("transactions", 0, 10, "a transaction asked for again was stopped by its own writes"),
+    (
+        "swarm",
+        1421,
+        60,
+        "a retry was refused by a process whose log told no more that it was minted",
+    ),
     ("swarm", 1062, 60, "a retried write of one slot was no write when another slot was refused"),
     ("sessions", 2, 15, "of several slots one was written, and the command said that nothing was"),
 ];

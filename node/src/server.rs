@@ -210,6 +210,7 @@ fn machines(
             policies: config.policies.clone(),
             hlc_floor: start.hlc_floor,
             hlc_ceiling: start.state.hlc_ceiling,
+            resumed: start.resumed,
             amnesia: start.state.amnesia,
             seed: clock::seed(),
             bugs: Vec::new(),

@@ -64,6 +64,8 @@ pub struct Start {
     pub hlc_floor: WallMillis,
     /// True if there was no previous life.
     pub first: bool,
+    /// True if the life goes on after a clean end.
+    pub resumed: bool,
 }
 
 /// The file, as the one process that owns the directory sees it.
@@ -128,10 +130,10 @@ impl StateFile {
         let hlc_floor = old.as_ref().map_or(WallMillis(0), |o| floor(o, now));
         let forgot = |o: &NodeState| o.amnesia || (!o.clean && o.boot_id != boot_id);
         let amnesia = damaged || old.as_ref().is_some_and(forgot);
+        let resumed = old.as_ref().is_some_and(|o| o.clean && !damaged);
         let incarnation = match &old {
             None => Incarnation(1),
-            Some(o) if o.clean && !damaged => o.incarnation,
-            Some(o) => Incarnation(o.incarnation.0 + 1),
+            Some(o) => Incarnation(o.incarnation.0 + u32::from(!resumed)),
         };
         let ahead = WallMillis(now.0 + crate::limits::CEILING_AHEAD_MS);
         let state = NodeState {
@@ -150,7 +152,7 @@ impl StateFile {
         };
         let mut file = Self { dir: dir.to_owned(), state: state.clone() };
         file.write().map_err(|e| Fault::file(&dir.join(NAME), "write", &e))?;
-        Ok((file, Start { state, hlc_floor, first }))
+        Ok((file, Start { state, hlc_floor, first, resumed }))
     }
 
     /// Puts a higher ceiling on disk; returns the one that holds then.
@@ -259,9 +261,11 @@ mod tests {
         file.end(WallMillis(900)).expect("written");
         let (_, start) = begin(dir.path());
         assert_eq!(start.state.incarnation, Incarnation(1));
+        assert!(start.resumed);
         // That life ends without a word.
         let (_, start) = begin(dir.path());
         assert_eq!(start.state.incarnation, Incarnation(2));
+        assert!(!start.resumed);
         assert!(!start.state.amnesia, "the machine did not restart");
     }
 

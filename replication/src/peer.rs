@@ -49,6 +49,9 @@ pub struct Config {
     pub hlc_floor: WallMillis,
     /// The ceiling that is on disk now.
     pub hlc_ceiling: WallMillis,
+    /// True if the life goes on after a clean end. The process before may have minted for requests of
+    /// which the log tells no more: a retry of what was sent before that end is not minted.
+    pub resumed: bool,
     /// True if acknowledged writes may be lost: the machine lost power, or the log is damaged. The
     /// replica then answers nothing before it has pulled from every other replica. A damaged store
     /// must be emptied first: clocks that claim what the damage took would have joins delete it.
@@ -69,6 +72,8 @@ pub struct Peer {
     ceiling_asked: WallMillis,
     pub(crate) slots: Slots,
     pub(crate) known: Known,
+    /// Requests that were first sent by then may have been minted by a process of this life before this.
+    pub(crate) not_known_before: WallMillis,
     pub(crate) closed: Closed,
     pub(crate) up: BTreeSet<NodeId>,
     ready_peers: BTreeSet<NodeId>,
@@ -128,6 +133,7 @@ impl Peer {
             ceiling_asked: ceiling,
             slots: recovery.slots,
             known: recovery.known,
+            not_known_before: if config.resumed { floor } else { WallMillis(0) },
             closed: Closed::default(),
             up: BTreeSet::new(),
             ready_peers: BTreeSet::new(),

@@ -85,6 +85,10 @@ struct Node {
     disk: Disk,
     listings: Listings,
     incarnation: u32,
+    /// It ended cleanly, so that its life goes on.
+    lives_on: bool,
+    /// How far its clock went.
+    stamped: WallMillis,
 }
 
 /// Which messages arrive twice.
@@ -135,6 +139,8 @@ impl Cluster {
                 disk: Disk::default(),
                 listings: Listings::default(),
                 incarnation: 0,
+                lives_on: false,
+                stamped: WallMillis(0),
             };
             cluster.nodes.insert(NodeId(i), node);
         }
@@ -147,7 +153,9 @@ impl Cluster {
 
     /// Starts a node that is down, with what its disk holds.
     pub(crate) fn start(&mut self, id: NodeId, amnesia: bool) {
-        self.nodes.get_mut(&id).expect("a node").incarnation += 1;
+        let node = self.nodes.get_mut(&id).expect("a node");
+        node.incarnation += 1;
+        node.lives_on = false;
         self.start_in_this_life(id, amnesia);
     }
 
@@ -165,8 +173,9 @@ impl Cluster {
             layout: self.layout.clone(),
             default_policy: KeyspacePolicy::default(),
             policies: Vec::new(),
-            hlc_floor: WallMillis(0),
+            hlc_floor: node.stamped,
             hlc_ceiling: WallMillis(self.now.wall.0 + 20_000),
+            resumed: node.lives_on,
             amnesia,
             seed: u64::from(id.0),
             bugs: Vec::new(),
@@ -187,7 +196,12 @@ impl Cluster {
 
     /// Kills a node; the others notice if `noticed`.
     pub(crate) fn kill(&mut self, id: NodeId, noticed: bool) {
-        self.nodes.get_mut(&id).expect("a node").peer = None;
+        let now = self.now;
+        let node = self.nodes.get_mut(&id).expect("a node");
+        if let Some(peer) = node.peer.take() {
+            node.stamped = node.stamped.max(peer.hlc(now).wall());
+            node.lives_on = true;
+        }
         if noticed {
             for other in self.nodes.keys().copied().collect::<Vec<_>>() {
                 let incarnation = ring::Incarnation(self.nodes[&id].incarnation);

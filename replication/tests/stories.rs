@@ -133,6 +133,29 @@ fn a_lost_answer_is_asked_for_again_and_minted_once() {
 }
 
 #[test]
+fn a_retry_is_not_minted_again_by_a_process_to_which_the_log_tells_no_more() {
+    let mut c = Cluster::new(3);
+    let key = "hits";
+    let minter = c.layout().replicas(Slot::of_key(key.as_bytes()))[0];
+    let front = if minter == n(1) { n(2) } else { n(1) };
+    c.lose = Box::new(|_, _, m| matches!(m, Message::Forwarded { .. }));
+    let id = c.submit(front, task(key, Op::Increment(1)));
+    c.settle();
+    assert_eq!(c.answer(id), None, "the answer was lost");
+    // A clean stop, with everything in tables and nothing kept of the log.
+    c.truncate_log(minter);
+    c.kill(minter, true);
+    c.start_in_this_life(minter, false);
+    c.lose = Box::new(|_, _, _| false);
+    c.wait(Duration::from_millis(800));
+    let answer = c.answer(id);
+    let Some(Answer::Done { outcomes, .. }) = answer else { panic!("confirmed: {answer:?}") };
+    assert_eq!(outcomes, [Outcome::Integer(1)]);
+    assert_eq!(c.get(front, key).as_deref(), Some("1"), "minted once");
+    assert_eq!(c.incr(front, key, 1), 2, "what comes later is minted");
+}
+
+#[test]
 fn a_transaction_whose_answer_got_lost_is_not_stopped_by_its_own_writes() {
     let mut c = Cluster::new(3);
     let key = "hits";

@@ -160,6 +160,7 @@ impl Node {
         }
         let opened = opened.map_err(|e| e.to_string())?;
         let floor = self.platter.floor(now.wall);
+        let resumed = self.platter.memory.clean;
         let incarnation = self.platter.begin_life(same);
         let actor = Actor { node: self.id, incarnation };
         let policy = KeyspacePolicy {
@@ -182,6 +183,7 @@ impl Node {
                 policies: Vec::new(),
                 hlc_floor: floor,
                 hlc_ceiling: self.platter.memory.ceiling,
+                resumed,
                 // The planted bug goes on as if nothing had happened.
                 amnesia: self.platter.memory.suspect && !same,
                 seed,

@@ -275,7 +275,10 @@ impl Peer {
                 };
             }
             let age = now.wall.0.saturating_sub(name.first_sent);
-            let is_old = name.first_sent > 0 && age > RETRY_FOR.as_millis() as u64;
+            // Whoever mints has heard the clock of the asker: no stamp of the process before was lower.
+            let is_old = name.first_sent > 0
+                && (age > RETRY_FOR.as_millis() as u64
+                    || name.first_sent <= self.not_known_before.0);
             if minter != self.cfg.me || is_old {
                 return refuse(self, out, Refusal::NotHeld);
             }
