@@ -30,7 +30,8 @@ pub(crate) async fn counter(path: &Path) -> Result<Vec<String>, Box<dyn std::err
     for _ in 0..10 {
         let (hits, others) = (one.counter("hits"), two.counter("hits"));
         let (a, b) = tokio::join!(hits.add(3).into_future(), others.add(-1).into_future());
-        (a?, b?);
+        a?;
+        b?;
     }
     let mut lines =
         vec![format!("ten times 3 and ten times -1: {}", one.counter("hits").value().await?)];
@@ -43,7 +44,7 @@ pub(crate) async fn counter(path: &Path) -> Result<Vec<String>, Box<dyn std::err
     let value = loop {
         match add().await {
             Err(ClientError::TimedOut { .. } | ClientError::Unconfirmed { .. }) if left > 0 => {
-                left -= 1
+                left -= 1;
             }
             done => break done?,
         }

@@ -320,10 +320,8 @@ impl Client {
         let until = Instant::now() + asking.timeout;
         let at_hand = self.at_hand(Slot::of_key(key), asking.repeatable);
         for (place, (node, link)) in at_hand.iter().enumerate() {
-            if place > 0 {
-                if !self.may_retry() {
-                    break;
-                }
+            if place > 0 && !self.may_retry() {
+                break;
             }
             let other =
                 at_hand.get(place + 1).filter(|_| asking.repeatable && inner.settings.hedging);

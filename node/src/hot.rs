@@ -170,7 +170,7 @@ mod tests {
     fn a_busy_key_is_found_among_many_that_are_not() {
         let hot = [Hot::default(), Hot::default()];
         for i in 0..64_000_u32 {
-            let busy = i / ONE_IN % 4 == 0;
+            let busy = (i / ONE_IN).is_multiple_of(4);
             let key = if busy { "busy".to_owned() } else { format!("k{i}") };
             hot[(i / ONE_IN % 2) as usize].see(&read(key.as_bytes()), at(1));
         }

@@ -100,7 +100,7 @@ impl Tally {
         let seen = &mut self.kinds[kind];
         match done {
             Ok(()) => {
-                seen.latencies.saturating_record(took.as_nanos().min(LONGEST_NS.into()) as u64)
+                seen.latencies.saturating_record(took.as_nanos().min(LONGEST_NS.into()) as u64);
             }
             Err(what) => {
                 seen.errors += 1;
@@ -179,6 +179,11 @@ impl Crew {
     }
 }
 
+/// Waits for a moment of a schedule.
+pub(crate) async fn wait_until(moment: Instant) {
+    tokio::time::sleep_until(moment.into()).await;
+}
+
 async fn work<F, C>(
     orders: &Orders,
     connect: C,
@@ -205,7 +210,7 @@ where
         // Another crew could not begin.
         Err(_) => return Tally::default(),
     };
-    tokio::time::sleep_until(schedule.start.into()).await;
+    wait_until(schedule.start).await;
     let pace = orders.rate.map(|rate| {
         Arc::new(Pace {
             due: Semaphore::new(0),

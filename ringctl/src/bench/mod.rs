@@ -29,7 +29,7 @@ use crate::render::Record;
 use crate::{show, style};
 
 use cost::Payer;
-use drive::{Crew, Orders, Schedule, Tally};
+use drive::{Crew, Orders, Schedule, Tally, wait_until};
 use mix::Mix;
 use report::Run;
 use target::{Endpoint, Redis, Target};
@@ -260,7 +260,7 @@ impl<'a> Bench<'a> {
     ) -> (Tally, Vec<(String, Option<u64>)>, Duration) {
         let schedule = schedule(Instant::now() + Duration::from_millis(20));
         tell.send_replace(Some(schedule));
-        tokio::time::sleep_until(schedule.from.into()).await;
+        wait_until(schedule.from).await;
         let before = self.cpu_us().await;
         let (done, end) = tokio::sync::oneshot::channel();
         let joiner = std::thread::spawn(move || {
@@ -272,7 +272,7 @@ impl<'a> Bench<'a> {
         let mut end = std::pin::pin!(end);
         let early = tokio::select! {
             tally = &mut end => Some(tally),
-            () = tokio::time::sleep_until(schedule.until.into()) => None,
+            () = wait_until(schedule.until) => None,
         };
         let after = self.cpu_us().await;
         let took = schedule.until.min(Instant::now()).duration_since(schedule.from);

@@ -356,7 +356,7 @@ async fn drain(
         return Err(Failure { exit: Exit::TimedOut, told });
     }
     let text = format!(
-        "{} drained and ended in {:.1} s; everything it held is on its disk\nbring it back: {next}\n",
+        "{} has drained, and is gone after {:.2} s\nbring it back: {next}\n",
         node.name,
         took.as_secs_f64()
     );
