@@ -1,5 +1,8 @@
 //! Members and slots, as a person reads them.
 
+use std::io::{BufRead, BufReader};
+use std::process::Stdio;
+
 use crate::fake::*;
 use crate::stage::*;
 
@@ -30,6 +33,27 @@ DN   n3    c     127.0.0.1:N3000  down    nothing answers there
     assert_eq!(ran.code, 3);
     assert!(ran.err.starts_with("error: n3 says nothing: cannot reach a node at "), "{ran:?}");
     assert_eq!(ran.err.lines().count(), 3);
+}
+
+#[test]
+fn what_is_read_can_be_watched() {
+    let stage = Stage::three();
+    for line in [
+        "node ls --watch=20ms -o jsonl",
+        "hot --watch=20ms -o csv",
+        "node show n1 -o jsonl --watch=20ms",
+    ] {
+        let mut child = stage.command(line).stdout(Stdio::piped()).spawn().unwrap();
+        let lines = BufReader::new(child.stdout.take().unwrap()).lines();
+        assert_eq!(
+            lines.take(7).filter(|line| line.is_ok()).count(),
+            7,
+            "more than one picture: {line}"
+        );
+        // The reader is gone by now, so it may have ended by itself.
+        drop(child.kill());
+        child.wait().unwrap();
+    }
 }
 
 #[test]

@@ -100,6 +100,8 @@ pub(crate) enum Command {
         /// How many.
         #[arg(long, value_name = "N", default_value_t = 20)]
         count: usize,
+        #[command(flatten)]
+        watch: Watch,
     },
     /// Finds the largest keys.
     ///
@@ -199,11 +201,16 @@ pub(crate) enum Debugging {
 #[derive(Debug, Subcommand)]
 pub(crate) enum Node {
     /// Lists the members, each by its own words.
-    Ls,
+    Ls {
+        #[command(flatten)]
+        watch: Watch,
+    },
     /// Shows all that one node says of itself.
     Show {
         /// Its name, its number or its address.
         name: String,
+        #[command(flatten)]
+        watch: Watch,
     },
     /// Lets a node finish what it does, put everything on disk, and end.
     ///
@@ -267,6 +274,15 @@ pub(crate) enum Key {
         #[arg(long)]
         yes: bool,
     },
+}
+
+/// How often a command is carried out.
+#[derive(Clone, Copy, Debug, clap::Args)]
+pub(crate) struct Watch {
+    /// Shows it again and again, every two seconds if it is not said.
+    #[arg(short = 'w', long = "watch", value_name = "TIME", num_args = 0..=1, require_equals = true)]
+    #[arg(default_missing_value = "2s", value_parser = duration)]
+    pub(crate) every: Option<Duration>,
 }
 
 /// Which value a key shall have.

@@ -14,6 +14,7 @@ mod ring;
 mod status;
 mod trace;
 mod version;
+mod watch;
 
 use crate::args::{Args, Command, Debugging, Keyspace, Ring};
 use crate::failure::{Exit, Failure};
@@ -28,7 +29,9 @@ pub(crate) async fn run(args: &Args) -> Result<Exit, Failure> {
         Command::Ring(Ring::Balance) => ring::balance(args).await,
         Command::Node(command) => node::run(args, command).await,
         Command::Key(command) => key::run(args, command).await,
-        Command::Hot { count } => hot::hot(args, *count).await,
+        Command::Hot { count, watch } => {
+            watch::again(args, watch.every, || hot::hot(args, *count)).await
+        }
         Command::Big { count } => hot::big(args, *count).await,
         Command::Keyspace(Keyspace::Ls) => keyspace::ls(args).await,
         Command::Doctor => crate::doctor::run(args).await,

@@ -6,6 +6,7 @@ use client::{AdminReply, AdminRequest, NodeFacts, Told};
 use serde_json::Value;
 
 use super::status::{code, state};
+use super::watch::again;
 use crate::args::{Args, Node};
 use crate::cluster::Cluster;
 use crate::confirm::confirm;
@@ -16,8 +17,8 @@ use crate::{show, style};
 
 pub(crate) async fn run(args: &Args, command: &Node) -> Result<Exit, Failure> {
     match command {
-        Node::Ls => ls(args).await,
-        Node::Show { name } => show_one(args, name).await,
+        Node::Ls { watch } => again(args, watch.every, || ls(args)).await,
+        Node::Show { name, watch } => again(args, watch.every, || show_one(args, name)).await,
         Node::Drain { name, yes, even_if_degraded } => {
             drain(args, name, *yes, *even_if_degraded).await
         }
