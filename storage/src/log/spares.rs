@@ -15,6 +15,11 @@ use std::collections::BTreeSet;
 use std::io::{self, ErrorKind};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+/// Zeros that are written at a time: a page. What is written in one call a file system may keep as one
+/// piece of its cache, and then each later write into that piece, however small, looks at every block
+/// of it: with a mebibyte a put paid more for that than for everything else.
+static ZEROS: [u8; 4 << 10] = [0; 4 << 10];
+
 /// The spare files of a store.
 pub(crate) struct Spares {
     disk: Arc<dyn Disk>,
@@ -116,11 +121,10 @@ impl Spares {
 
     fn write_zeros(&self, name: &str) -> io::Result<()> {
         let file = self.disk.create(name)?;
-        let zeros = vec![0; usize::try_from(self.bytes.min(1 << 20)).expect("at most a mebibyte")];
         let mut at = 0;
         while at < self.bytes {
-            let len = self.bytes.min(at + zeros.len() as u64) - at;
-            file.write_at(&zeros[..usize::try_from(len).expect("at most a mebibyte")], at)?;
+            let len = self.bytes.min(at + ZEROS.len() as u64) - at;
+            file.write_at(&ZEROS[..usize::try_from(len).expect("at most a page")], at)?;
             at += len;
         }
         file.sync()
