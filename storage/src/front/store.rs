@@ -242,10 +242,8 @@ impl Store {
             };
             let view = lane.reader.view();
             let mut scan = view.scan(start, end, direction)?;
-            while let Some((key, value)) = scan.next_row()? {
-                if f(key, &value).is_break() {
-                    return Ok(());
-                }
+            if scan.for_each_row(&mut f)?.is_break() {
+                return Ok(());
             }
         }
         Ok(())
