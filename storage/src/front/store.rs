@@ -310,6 +310,13 @@ impl Inner {
         lane.groups.write(&Writing { inner: self, lane }, batch, durability)
     }
 
+    /// The log may want a file to be made ready: that is no job of a flush, which would call by itself.
+    fn call_for_spares(&self) {
+        if self.engine.shared.spares.fell_due() {
+            self.crew.call();
+        }
+    }
+
     /// Does one background job; false when there was none, or it failed and should wait.
     fn do_one_job(&self) -> bool {
         self.engine.next_job().is_some_and(|job| self.run(job).is_ok())
@@ -381,11 +388,17 @@ impl Target for Writing<'_> {
         }
         match durability {
             Durability::Buffered => Ok(()),
-            Durability::Os | Durability::Sync => shard.commit().map(|_| ()),
+            Durability::Os | Durability::Sync => {
+                let done = shard.commit().map(|_| ());
+                inner.call_for_spares();
+                done
+            }
         }
     }
 
     fn sync(&self) -> Result<(), Error> {
-        self.lane.sync.sync().map(|_| ())
+        let done = self.lane.sync.sync().map(|_| ());
+        self.inner.call_for_spares();
+        done
     }
 }
