@@ -3,9 +3,10 @@
 use crate::error::Error;
 use crate::key::Tag;
 use crate::memtable::{Cursor, Memtable};
-use crate::table::TablesCursor;
+use crate::table::{Run, TablesCursor};
 use crate::value::Bytes;
 use std::cmp::Ordering;
+use std::ops::ControlFlow;
 
 /// Which way a scan goes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -14,6 +15,35 @@ pub enum Direction {
     Forward,
     /// Keys descending.
     Backward,
+}
+
+impl Direction {
+    /// Keys in the order of a walk.
+    pub(crate) fn compare(self, a: &[u8], b: &[u8]) -> Ordering {
+        match self {
+            Self::Forward => a.cmp(b),
+            Self::Backward => b.cmp(a),
+        }
+    }
+}
+
+/// The first bytes of a key as a number that sorts as keys stand in a walk. Of two keys with the
+/// same number either may come first.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) struct Near(u64);
+
+impl Near {
+    #[inline]
+    pub(crate) fn of(key: &[u8], direction: Direction) -> Self {
+        let number = match key.first_chunk::<8>() {
+            Some(first) => u64::from_be_bytes(*first),
+            None => key.iter().rev().fold(0, |sum, byte| sum >> 8 | u64::from(*byte) << 56),
+        };
+        match direction {
+            Direction::Forward => Self(number),
+            Direction::Backward => Self(!number),
+        }
+    }
 }
 
 /// A change of the current key.
@@ -31,6 +61,8 @@ pub(crate) enum Source<'a> {
 /// after each step it is compared with the second alone, and moved only when that is nearer.
 pub(crate) struct Merged<'a> {
     sources: Vec<Source<'a>>,
+    /// Of the keys that they stand at.
+    nears: Vec<Near>,
     direction: Direction,
     /// Those with a key, by key, for one key by place: newer sources stand first.
     order: Vec<usize>,
@@ -40,7 +72,8 @@ pub(crate) struct Merged<'a> {
 
 impl<'a> Merged<'a> {
     pub(crate) fn new(sources: Vec<Source<'a>>, direction: Direction) -> Self {
-        let mut merged = Self { sources, direction, order: Vec::new(), tied: false };
+        let (nears, order) = (Vec::with_capacity(sources.len()), Vec::with_capacity(sources.len()));
+        let mut merged = Self { sources, nears, direction, order, tied: false };
         merged.sort();
         merged
     }
@@ -56,6 +89,39 @@ impl<'a> Merged<'a> {
             Source::Memtable(_) => None,
             Source::Tables(cursor) => cursor.only(),
         }
+    }
+
+    /// True when the value in [`Merged::only`] is what it looks like.
+    pub(crate) fn is_plain(&self) -> bool {
+        match self.order.first().map(|first| &self.sources[*first]) {
+            Some(Source::Tables(cursor)) => cursor.is_plain(),
+            _ => false,
+        }
+    }
+
+    /// Shows `visit` the rows up to the next one that wants a closer look; see [`TablesCursor::run`].
+    /// True when `visit` broke off: then the key at hand was shown.
+    pub(crate) fn run(
+        &mut self,
+        bound: u64,
+        visit: &mut impl FnMut(&[u8], &[u8]) -> ControlFlow<()>,
+    ) -> Result<bool, Error> {
+        while let Some(first) = self.order.first().copied().filter(|_| !self.tied) {
+            let beyond = self.order.get(1).map(|second| self.nears[*second]);
+            // Where these keys cannot be told apart, the next row is no further from another.
+            if beyond.is_some_and(|beyond| self.nears[first] >= beyond) {
+                return Ok(false);
+            }
+            let Source::Tables(cursor) = &mut self.sources[first] else { return Ok(false) };
+            let ran = cursor.run(beyond, bound, visit)?;
+            self.replace_first();
+            match ran {
+                Run::On => {}
+                Run::Look => return Ok(false),
+                Run::Broke => return Ok(true),
+            }
+        }
+        Ok(false)
     }
 
     /// Goes past the key at hand, of which there is one change; see [`Merged::only`].
@@ -106,18 +172,20 @@ impl<'a> Merged<'a> {
 
     /// Which of two sources comes first.
     fn compare(&self, a: usize, b: usize) -> Ordering {
-        let (Some(a_key), Some(b_key)) = (self.sources[a].key(), self.sources[b].key()) else {
-            return Ordering::Equal;
-        };
-        match self.direction {
-            Direction::Forward => a_key.cmp(b_key),
-            Direction::Backward => b_key.cmp(a_key),
-        }
+        self.nears[a].cmp(&self.nears[b]).then_with(|| {
+            match (self.sources[a].key(), self.sources[b].key()) {
+                (Some(a), Some(b)) => self.direction.compare(a, b),
+                _ => Ordering::Equal,
+            }
+        })
     }
 
     fn sort(&mut self) {
         let mut order: Vec<usize> = std::mem::take(&mut self.order);
         order.clear();
+        self.nears.clear();
+        let keys = self.sources.iter().map(|source| source.key().unwrap_or_default());
+        self.nears.extend(keys.map(|key| Near::of(key, self.direction)));
         order.extend((0..self.sources.len()).filter(|i| self.sources[*i].key().is_some()));
         order.sort_by(|a, b| self.compare(*a, *b).then(a.cmp(b)));
         self.order = order;
@@ -127,11 +195,12 @@ impl<'a> Merged<'a> {
     /// The first source has gone on: puts it where it belongs now.
     fn replace_first(&mut self) {
         let Some(first) = self.order.first().copied() else { return };
-        if self.sources[first].key().is_none() {
+        let Some(key) = self.sources[first].key() else {
             self.order.remove(0);
             self.note_tie();
             return;
-        }
+        };
+        self.nears[first] = Near::of(key, self.direction);
         let Some(second) = self.order.get(1) else { return self.tied = false };
         match self.compare(first, *second) {
             Ordering::Less => self.tied = false,

@@ -16,7 +16,8 @@ pub struct Options {
     /// that peers can pull missed writes from them.
     pub log_retain_bytes: u64,
     /// How many files for each shard are made ready before the log needs them. A segment in such a
-    /// file neither grows nor takes blocks, which is what makes a sync slow. 0: none.
+    /// file neither grows nor takes blocks, which is what makes a sync slow. Made from the first sync on. 0:
+    /// none.
     pub log_spares: usize,
     /// Uncompressed size at which a table's block is cut.
     pub block_bytes: usize,

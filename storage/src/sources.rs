@@ -82,11 +82,14 @@ impl Sources {
         };
         // A range that ends before it starts is empty, not an accident.
         let end = end.map(|end| end.max(lower));
-        let mut sources = Vec::new();
+        let mut sources = Vec::with_capacity(1 + self.immutable.len() + self.level0.len() + 2);
         let mut tombstones = Vec::new();
         for memtable in self.memtables() {
-            let cursor = MemtableCursor::new(memtable, lower, end, direction);
-            sources.push(Source::Memtable(cursor));
+            // Who sees a change sees this sequence raised, too.
+            if memtable.last_sequence() > 0 {
+                let cursor = MemtableCursor::new(memtable, lower, end, direction);
+                sources.push(Source::Memtable(cursor));
+            }
             tombstones.extend(memtable.tombstones().iter().map(AsRef::as_ref));
         }
         self.tables().sources(lower, end, direction, &mut sources, &mut tombstones)?;

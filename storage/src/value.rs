@@ -175,7 +175,9 @@ impl<'a> Resolver<'a> {
             return Err(Error::Io { what, kind: ErrorKind::InvalidData });
         }
         // Only what comes from a table may stand elsewhere.
-        if let Some(Bytes::Block(slice)) = &self.base {
+        if let Some(Bytes::Block(slice)) = &self.base
+            && !slice.block.is_plain()
+        {
             match shelf.resolve(slice.bytes(), key)? {
                 Resolved::AsItIs => {}
                 Resolved::Value(value) => self.base = Some(Bytes::Owned(value)),

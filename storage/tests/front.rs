@@ -2,7 +2,9 @@
 //! everybody whom they concern.
 
 use crate::fixture::{Append, options};
-use ringdb_storage::{Crash, Direction, Durability, Error, MemoryDisk, Options, Store, Survival};
+use ringdb_storage::{
+    Crash, Direction, Disk, Durability, Error, MemoryDisk, Options, Store, Survival,
+};
 use std::ops::ControlFlow;
 use std::sync::Arc;
 use std::thread;
@@ -140,4 +142,27 @@ fn a_batch_becomes_visible_at_once_to_readers_on_other_threads() {
             store.close();
         });
     }
+}
+
+#[test]
+fn a_worker_makes_files_ready_as_soon_as_somebody_syncs_and_as_they_are_used() {
+    let disk = MemoryDisk::new(1);
+    let memtable_bytes = 1 << 20;
+    let store = open(&disk, Options { memtable_bytes, log_retain_bytes: 0, ..options(1) });
+    let worker = {
+        let store = store.clone();
+        thread::spawn(move || store.work())
+    };
+    let spares = || disk.list().unwrap().iter().filter(|name| name.ends_with(".spare")).count();
+    store.put(b"k001", b"not synced", Durability::Os).unwrap();
+    assert_eq!(spares(), 0, "nobody needs one");
+    // No flush comes that would wake the worker. Many segments of 3 KiB, each in a new file.
+    for _ in 0..20 {
+        store.put(b"k001", &[1; 2000], Durability::Sync).unwrap();
+        while store.engine().stats().log_spares == 0 {
+            thread::yield_now();
+        }
+    }
+    store.close();
+    worker.join().unwrap();
 }

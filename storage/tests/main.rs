@@ -19,3 +19,4 @@ mod repair;
 mod spares;
 mod stories;
 mod storm;
+mod walks;

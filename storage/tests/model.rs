@@ -1,6 +1,7 @@
 //! The store against a BTreeMap: random changes, reads both ways, snapshots, reopens.
 
 use crate::fixture::{Append, Chance, Store, external, options};
+use crate::walks::mixed;
 use ringdb_storage::{
     Batch, Crash, Direction, Durability, Folded, Job, JobKind, MemoryDisk, Merge, Op, Options,
     PlantedBug, Snapshot,
@@ -231,7 +232,7 @@ impl Run {
         let mut forward = Vec::new();
         for shard in &self.store.shards {
             let rows = shard.scan(b"", None, Direction::Forward, None).unwrap();
-            forward.extend(rows.map(Result::unwrap));
+            forward.extend(mixed(rows, &mut self.chance));
         }
         assert_eq!(forward, want, "forward");
         let mut backward = Vec::new();
@@ -283,7 +284,7 @@ impl Run {
     }
 
     /// A scan of a part, both ways; parts that end before they start are empty.
-    fn check_part(&self, a: &[u8], b: &[u8]) {
+    fn check_part(&mut self, a: &[u8], b: &[u8]) {
         let want: Vec<_> = visible(&self.model)
             .into_iter()
             .filter(|(k, _)| k.as_slice() >= a && k.as_slice() < b)
@@ -292,7 +293,7 @@ impl Run {
             let mut rows = Vec::new();
             for shard in &self.store.shards {
                 let part = shard.scan(a, Some(b), direction, None).unwrap();
-                rows.extend(part.map(Result::unwrap));
+                rows.extend(mixed(part, &mut self.chance));
             }
             rows.sort();
             assert_eq!(rows, want, "{direction:?}");

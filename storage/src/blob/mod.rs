@@ -27,7 +27,7 @@ pub(crate) use file::BlobFile;
 pub(crate) use relocate::{choose, live_bytes, relocate};
 pub(crate) use separate::{LoadingMerge, Separator};
 pub(crate) use shelf::Blobs;
-pub(crate) use stored::{Pointer, Stored, escape, stored};
+pub(crate) use stored::{Pointer, Stored, TAG_FIRST, escape, stored};
 
 /// First bytes of a blob file.
 pub(crate) const MAGIC: &[u8; 8] = b"RINGBLB1";

@@ -6,6 +6,8 @@ use std::borrow::Cow;
 
 /// Begins every value in a table that is not simply itself. No UTF-8 text begins so.
 const TAG: &[u8; 7] = b"\xf5ringdb";
+/// A value in a table that does not begin with it is simply itself.
+pub(crate) const TAG_FIRST: u8 = TAG[0];
 const ESCAPED: u8 = 0;
 const POINTER: u8 = 1;
 

@@ -9,7 +9,7 @@ use crate::batch::Batch;
 use crate::error::Error;
 use crate::shard::Durability;
 use crate::sync::atomic::{AtomicU64, Ordering};
-use crate::sync::{Condvar, Mutex, lock, wait};
+use crate::sync::{Mutex, MutexGuard, Sleeper, lock, yield_now};
 use std::collections::BTreeMap;
 
 /// What a group is written to. Its calls exclude each other where they need to.
@@ -28,10 +28,10 @@ pub(crate) trait Target {
 #[derive(Default)]
 pub(crate) struct Groups {
     state: Mutex<State>,
-    /// Where those of even and of odd groups wait.
-    over: [Condvar; 2],
     /// The number of the last group that is over.
     last_over: AtomicU64,
+    /// How many groups stand in `State::failed`.
+    failed: AtomicU64,
 }
 
 #[derive(Default)]
@@ -42,6 +42,10 @@ struct State {
     number: u64,
     /// An emptied group, whose memory the next one takes.
     spare: Gathered,
+    /// Those who went to sleep after their group was taken.
+    led_sleepers: Vec<Sleeper>,
+    /// Members of the last group that was synced.
+    synced_last: usize,
     /// Groups that failed, and how many of their members do not know it yet.
     failed: BTreeMap<u64, (Error, usize)>,
 }
@@ -59,6 +63,9 @@ enum Phase {
 struct Gathered {
     batches: Vec<Batch>,
     len: usize,
+    /// Those who sleep until it is over, or until one of them is to lead it. Whoever looked first and
+    /// need not sleep any more may stand here too.
+    sleepers: Vec<Sleeper>,
     sync: bool,
     os: bool,
 }
@@ -91,6 +98,8 @@ impl Gathered {
 /// How often a writer looks whether its group is over before it sleeps: a few microseconds, about
 /// what it costs to be woken.
 const LOOKS: usize = 60;
+/// How often the leader of a group that is to be synced lets others run before it takes the group.
+const GATHER_TURNS: usize = if cfg!(any(loom, shuttle)) { 1 } else { 16 };
 
 impl Groups {
     /// Writes `batch` to `target`, alone or with others.
@@ -113,51 +122,97 @@ impl Groups {
         state.open.push(batch, durability);
         if durability != Durability::Sync {
             drop(state);
-            self.look(mine);
+            if self.look(mine) {
+                return self.outcome(mine);
+            }
             state = lock(&self.state);
-        }
-        loop {
-            // A group is over when its number is; groups are over in order.
-            if self.last_over.load(Ordering::Acquire) >= mine {
-                return Self::outcome(&mut state, mine);
+            if self.is_over(mine) {
+                drop(state);
+                return self.outcome(mine);
             }
             if state.phase == Phase::Idle {
                 return self.lead(state, target, None, durability, mine);
             }
-            state = wait(&self.over[(mine & 1) as usize], state);
         }
+        let sleeper = Sleeper::new();
+        // Not over, and somebody leads: this group, or one before it.
+        let led = state.number >= mine;
+        let sleepers = if led { &mut state.led_sleepers } else { &mut state.open.sleepers };
+        sleepers.push(sleeper.clone());
+        loop {
+            drop(state);
+            sleeper.sleep();
+            if self.is_over(mine) {
+                return self.outcome(mine);
+            }
+            state = lock(&self.state);
+            if state.phase == Phase::Idle && state.number < mine {
+                return self.lead(state, target, None, durability, mine);
+            }
+        }
+    }
+
+    /// A group is over when its number is; groups are over in order.
+    fn is_over(&self, group: u64) -> bool {
+        self.last_over.load(Ordering::Acquire) >= group
     }
 
     /// Looks for a while whether a group is over.
-    fn look(&self, group: u64) {
+    fn look(&self, group: u64) -> bool {
         for _ in 0..if cfg!(any(loom, shuttle)) { 0 } else { LOOKS } {
-            if self.last_over.load(Ordering::Acquire) >= group {
-                return;
+            if self.is_over(group) {
+                return true;
             }
             std::hint::spin_loop();
         }
+        false
     }
 
-    fn outcome(state: &mut State, group: u64) -> Result<(), Error> {
+    /// Lets those come who are about to: a sync costs much more than they do. Nobody waits for time:
+    /// it ends when whoever can run has run and nobody came.
+    fn gather<'a>(&'a self, mut state: MutexGuard<'a, State>, own: usize) -> MutexGuard<'a, State> {
+        let mut turns = if state.synced_last > 1 { GATHER_TURNS } else { 0 };
+        while turns > 0 {
+            let before = state.open.len;
+            drop(state);
+            yield_now();
+            state = lock(&self.state);
+            turns = if state.open.len > before { turns - 1 } else { 0 };
+        }
+        state.synced_last = state.open.len + own;
+        state
+    }
+
+    /// How a group ended that is over.
+    fn outcome(&self, group: u64) -> Result<(), Error> {
+        // What failed was counted before it was over.
+        if self.failed.load(Ordering::Acquire) == 0 {
+            return Ok(());
+        }
+        let mut state = lock(&self.state);
         let Some((error, left)) = state.failed.get_mut(&group) else { return Ok(()) };
         let error = error.clone();
         *left -= 1;
         if *left == 0 {
             state.failed.remove(&group);
+            self.failed.fetch_sub(1, Ordering::Release);
         }
         Err(error)
     }
 
     /// Carries out the group that is open, with `own` before it.
-    fn lead(
-        &self,
-        mut state: crate::sync::MutexGuard<'_, State>,
+    fn lead<'a>(
+        &'a self,
+        mut state: MutexGuard<'a, State>,
         target: &impl Target,
         own: Option<&Batch>,
         durability: Durability,
         mine: u64,
     ) -> Result<(), Error> {
         state.phase = Phase::Writing;
+        if state.open.sync || durability == Durability::Sync {
+            state = self.gather(state, usize::from(own.is_some()));
+        }
         state.number += 1;
         let number = state.number;
         debug_assert!(own.is_some() || mine == number, "who waits is in the group that is open");
@@ -172,20 +227,25 @@ impl Groups {
             done = target.sync();
         }
         let others = group.len - usize::from(own.is_none());
+        let mut sleepers = std::mem::take(&mut group.sleepers);
         group.clear();
         let mut state = lock(&self.state);
         state.spare = group;
         state.phase = Phase::Idle;
-        self.last_over.store(number, Ordering::Release);
-        if others > 0 {
-            if let Err(e) = &done {
-                state.failed.insert(number, (e.clone(), others));
-            }
-            self.over[(number & 1) as usize].notify_all();
+        if others > 0
+            && let Err(e) = &done
+        {
+            state.failed.insert(number, (e.clone(), others));
+            self.failed.fetch_add(1, Ordering::Release);
         }
-        if state.open.len > 0 {
-            // Woken last, so that those of this group may have come back when it takes the next.
-            self.over[((number + 1) & 1) as usize].notify_one();
+        self.last_over.store(number, Ordering::Release);
+        sleepers.append(&mut state.led_sleepers);
+        let next = state.open.sleepers.first().cloned();
+        drop(state);
+        sleepers.iter().for_each(Sleeper::wake);
+        // Woken last, so that those of this group may have come back when it takes the next.
+        if let Some(next) = next {
+            next.wake();
         }
         done
     }

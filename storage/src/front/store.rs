@@ -242,10 +242,8 @@ impl Store {
             };
             let view = lane.reader.view();
             let mut scan = view.scan(start, end, direction)?;
-            while let Some((key, value)) = scan.next_row()? {
-                if f(key, &value).is_break() {
-                    return Ok(());
-                }
+            if scan.for_each_row(&mut f)?.is_break() {
+                return Ok(());
             }
         }
         Ok(())
@@ -310,6 +308,13 @@ impl Inner {
 
     fn write(&self, lane: &Lane, batch: &Batch, durability: Durability) -> Result<(), Error> {
         lane.groups.write(&Writing { inner: self, lane }, batch, durability)
+    }
+
+    /// The log may want a file to be made ready: that is no job of a flush, which would call by itself.
+    fn call_for_spares(&self) {
+        if self.engine.shared.spares.fell_due() {
+            self.crew.call();
+        }
     }
 
     /// Does one background job; false when there was none, or it failed and should wait.
@@ -383,11 +388,17 @@ impl Target for Writing<'_> {
         }
         match durability {
             Durability::Buffered => Ok(()),
-            Durability::Os | Durability::Sync => shard.commit().map(|_| ()),
+            Durability::Os | Durability::Sync => {
+                let done = shard.commit().map(|_| ());
+                inner.call_for_spares();
+                done
+            }
         }
     }
 
     fn sync(&self) -> Result<(), Error> {
-        self.lane.sync.sync().map(|_| ())
+        let done = self.lane.sync.sync().map(|_| ());
+        self.inner.call_for_spares();
+        done
     }
 }

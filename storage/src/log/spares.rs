@@ -13,7 +13,13 @@ use crate::limits::LOG_SPARE_BYTES_MAX;
 use crate::options::Options;
 use std::collections::BTreeSet;
 use std::io::{self, ErrorKind};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+/// Zeros that are written at a time: a page. What is written in one call a file system may keep as one
+/// piece of its cache, and then each later write into that piece, however small, looks at every block
+/// of it: with a mebibyte a put paid more for that than for everything else.
+static ZEROS: [u8; 4 << 10] = [0; 4 << 10];
 
 /// The spare files of a store.
 pub(crate) struct Spares {
@@ -24,6 +30,10 @@ pub(crate) struct Spares {
     wanted: usize,
     /// More than so many are removed.
     room: usize,
+    /// Somebody syncs: until then a file of zeros would only be written twice. Segments that are
+    /// not needed any more are kept all the same.
+    syncing: AtomicBool,
+    due: AtomicBool,
     state: Mutex<State>,
 }
 
@@ -65,11 +75,33 @@ impl Spares {
                 tracing::warn!(%name, error = %e, "a left-over file could not be removed");
             }
         }
-        Self { disk: disk.clone(), bytes, wanted, room, state: Mutex::new(state) }
+        Self {
+            disk: disk.clone(),
+            bytes,
+            wanted,
+            room,
+            syncing: AtomicBool::new(false),
+            due: AtomicBool::new(false),
+            state: Mutex::new(state),
+        }
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Somebody syncs.
+    pub(crate) fn note_sync(&self) {
+        if !self.syncing.load(Ordering::Relaxed) {
+            self.syncing.store(true, Ordering::Relaxed);
+            self.due.store(true, Ordering::Relaxed);
+        }
+    }
+
+    /// True once after each change by which there may be a file to be made: for whoever wakes those
+    /// who make it.
+    pub(crate) fn fell_due(&self) -> bool {
+        self.due.load(Ordering::Relaxed) && self.due.swap(false, Ordering::Relaxed)
     }
 
     /// How many are ready.
@@ -79,11 +111,15 @@ impl Spares {
 
     /// Takes one out.
     pub(crate) fn take(&self) -> Option<String> {
+        self.due.store(true, Ordering::Relaxed);
         self.state().ready.pop()
     }
 
     /// True for one caller when a spare should be made: [`Spares::fill`] or [`Spares::leave`].
     pub(crate) fn claim(&self) -> bool {
+        if !self.syncing.load(Ordering::Relaxed) {
+            return false;
+        }
         let mut state = self.state();
         let claimed = !state.filling && state.ready.len() < self.wanted;
         state.filling |= claimed;
@@ -116,11 +152,10 @@ impl Spares {
 
     fn write_zeros(&self, name: &str) -> io::Result<()> {
         let file = self.disk.create(name)?;
-        let zeros = vec![0; usize::try_from(self.bytes.min(1 << 20)).expect("at most a mebibyte")];
         let mut at = 0;
         while at < self.bytes {
-            let len = self.bytes.min(at + zeros.len() as u64) - at;
-            file.write_at(&zeros[..usize::try_from(len).expect("at most a mebibyte")], at)?;
+            let len = self.bytes.min(at + ZEROS.len() as u64) - at;
+            file.write_at(&ZEROS[..usize::try_from(len).expect("at most a page")], at)?;
             at += len;
         }
         file.sync()

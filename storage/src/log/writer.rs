@@ -94,6 +94,7 @@ impl Stream {
     }
 
     fn sync(&self) -> Result<LogPosition, Error> {
+        self.spares.note_sync();
         let asked = self.progress().written;
         let _turn = self.syncing.lock().unwrap_or_else(PoisonError::into_inner);
         self.poison.check()?;

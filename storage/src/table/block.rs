@@ -13,6 +13,7 @@
 
 use super::build::common;
 use super::raw::{RawBlock, extend_key};
+use crate::blob::TAG_FIRST;
 use crate::codec::u64_at;
 use crate::key::Tag;
 use crate::limits::BLOCK_BYTES_MAX;
@@ -39,6 +40,8 @@ pub(crate) struct Head {
     values_at: u32,
     /// No key has two versions in this block.
     unique: bool,
+    /// Every value is what it looks like: none is escaped or stands elsewhere.
+    plain: bool,
     /// How often it was used of late.
     used: AtomicU8,
 }
@@ -49,6 +52,8 @@ const USED_MAX: u8 = 3;
 const COUNTED: usize = 64;
 const WORD: usize = 8;
 const TAG: usize = 8;
+/// Bytes of a key that are copied whether it has so many or not.
+const COPIED: usize = 32;
 /// What a block costs beside its bytes: its head, the allocation, its place in the cache.
 const OVERHEAD_BYTES: usize = 80;
 
@@ -144,7 +149,7 @@ impl Block {
         let (ends, rest) = rest.split_at_mut(prefix_at - words_len);
         let (prefix_part, rest) = rest.split_at_mut(prefix);
         let (mut keys, mut values) = rest.split_at_mut(keys_len);
-        let (mut key_end, mut value_end) = (0, 0);
+        let (mut key_end, mut value_end, mut plain) = (0, 0, true);
         key.clear();
         words[..WORD].fill(0);
         ends.iter_mut().take(WORD).for_each(|byte| *byte = 0);
@@ -163,6 +168,7 @@ impl Block {
             let place;
             (place, values) = values.split_at_mut_checked(value.len())?;
             place.copy_from_slice(value);
+            plain &= value.first() != Some(&TAG_FIRST);
             key_end += TAG + suffix.len();
             value_end += value.len();
             let mut packed = u64::from(head_of(suffix)) << 32;
@@ -184,6 +190,7 @@ impl Block {
             keys_at: keys_at as u32,
             values_at: values_at as u32,
             unique,
+            plain,
             used: AtomicU8::new(0),
         };
         Some(Self(ThinArc::from_header_and_slice(head, bytes)))
@@ -266,6 +273,34 @@ impl Block {
     /// The user key of row `i`.
     pub(crate) fn key(&self, i: usize) -> Vec<u8> {
         [self.prefix(), self.suffix(i)].concat()
+    }
+
+    /// Copies the user key of row `i` behind the prefix to `at` in `key`, which is made large enough
+    /// for it and more; where it ends.
+    #[inline]
+    pub(crate) fn copy_suffix(&self, i: usize, key: &mut Vec<u8>, at: usize) -> usize {
+        let from = self.at().keys_at as usize + self.ends(i).0 + TAG;
+        let to = self.at().keys_at as usize + self.ends(i + 1).0;
+        let len = to - from;
+        if key.len() < at + len.max(COPIED) {
+            key.resize(at + len.max(COPIED), 0);
+        }
+        // A copy of one length costs less than one of the right length.
+        match self.bytes()[from..].first_chunk::<COPIED>() {
+            Some(some) if len <= COPIED => key[at..at + COPIED].copy_from_slice(some),
+            _ => key[at..at + len].copy_from_slice(&self.bytes()[from..to]),
+        }
+        at + len
+    }
+
+    /// True when row after row is a key of its own, whose value in the block is its value.
+    pub(crate) fn is_simple(&self) -> bool {
+        self.at().unique && self.at().plain
+    }
+
+    /// True when no value is escaped or stands elsewhere.
+    pub(crate) fn is_plain(&self) -> bool {
+        self.at().plain
     }
 
     #[inline]

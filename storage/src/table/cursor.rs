@@ -6,10 +6,10 @@ use super::ahead::ReadAhead;
 use super::block::Block;
 use super::reader::{Slice, Table};
 use crate::error::Error;
-use crate::key::Tag;
-use crate::merge::{Direction, Found};
+use crate::key::{Kind, Tag};
+use crate::merge::{Direction, Found, Near};
 use crate::value::Bytes;
-use std::ops::Range;
+use std::ops::{ControlFlow, Range};
 use std::sync::Arc;
 
 /// Walks tables that follow each other without overlap.
@@ -32,10 +32,21 @@ pub(crate) struct TablesCursor<'a> {
     done: bool,
     /// Versions of one key may stand in several blocks of the table at hand.
     splits: bool,
-    /// The head's key, and how much of it is the block's prefix.
+    /// The head's key, in the first `key_len` bytes, and how much of it is the block's prefix.
     key: Vec<u8>,
+    key_len: usize,
     prefix: usize,
     ahead: ReadAhead,
+}
+
+/// Why a [`TablesCursor::run`] ended.
+pub(crate) enum Run {
+    /// It may go on, perhaps in another source.
+    On,
+    /// The row at hand wants a closer look.
+    Look,
+    /// It was broken off; the row at hand was shown.
+    Broke,
 }
 
 impl<'a> TablesCursor<'a> {
@@ -82,6 +93,7 @@ impl<'a> TablesCursor<'a> {
             done: false,
             splits: false,
             key: Vec::new(),
+            key_len: 0,
             prefix: 0,
             ahead,
         };
@@ -105,7 +117,7 @@ impl<'a> TablesCursor<'a> {
 
     /// The key at hand; none at the end.
     pub(crate) fn key(&self) -> Option<&[u8]> {
-        (!self.done).then_some(&self.key)
+        (!self.done).then(|| &self.key[..self.key_len])
     }
 
     /// The change of the key at hand if it is the only one; lends its value.
@@ -118,9 +130,75 @@ impl<'a> TablesCursor<'a> {
         Some((block.tag(first), block.bytes().get(block.value(first))?))
     }
 
+    /// True when the value of the key at hand, if [`TablesCursor::only`] has it, is its value.
+    pub(crate) fn is_plain(&self) -> bool {
+        self.block.as_ref().is_some_and(Block::is_plain)
+    }
+
     /// Goes on to the next key.
     pub(crate) fn advance(&mut self) -> Result<(), Error> {
-        self.walk(|_, _, _| {})
+        match &self.block {
+            // Nearly always.
+            Some(block) if !self.splits && !self.done => {
+                let (first, next) = self.head(block);
+                match self.direction {
+                    Direction::Forward => self.from = next,
+                    Direction::Backward => self.to = first,
+                }
+                self.settle()
+            }
+            _ => self.walk(|_, _, _| {}),
+        }
+    }
+
+    /// Shows `visit` row after row for as long as there is nothing to decide: puts up to sequence
+    /// `bound`, each the only change of its key in these tables, in the block at hand, whose keys
+    /// come before those of `beyond` ([`Near::of`]; none: all do). Stands at the row after these,
+    /// or at the one that `visit` broke off at.
+    pub(crate) fn run(
+        &mut self,
+        beyond: Option<Near>,
+        bound: u64,
+        visit: &mut impl FnMut(&[u8], &[u8]) -> ControlFlow<()>,
+    ) -> Result<Run, Error> {
+        let Self { block: Some(block), key, key_len, from, to, prefix, direction, .. } = self
+        else {
+            return Ok(Run::Look);
+        };
+        if self.done || self.splits || !block.is_simple() {
+            return Ok(Run::Look);
+        }
+        loop {
+            let row = match direction {
+                Direction::Forward => *from,
+                Direction::Backward => *to - 1,
+            };
+            let tag = block.tag(row);
+            if tag.kind() != Some(Kind::Put) || tag.sequence() > bound {
+                return Ok(Run::Look);
+            }
+            if visit(&key[..*key_len], &block.bytes()[block.value(row)]).is_break() {
+                return Ok(Run::Broke);
+            }
+            let next = match direction {
+                Direction::Forward => {
+                    *from += 1;
+                    *from
+                }
+                Direction::Backward => {
+                    *to -= 1;
+                    to.wrapping_sub(1)
+                }
+            };
+            if *from >= *to {
+                self.settle()?;
+                return Ok(Run::On);
+            }
+            *key_len = block.copy_suffix(next, key, *prefix);
+            if beyond.is_some_and(|beyond| Near::of(&key[..*key_len], *direction) >= beyond) {
+                return Ok(Run::On);
+            }
+        }
     }
 
     /// Hands out the changes of the key at hand, newest first, and goes on to the next key.
@@ -192,7 +270,7 @@ impl<'a> TablesCursor<'a> {
     /// and goes on to the next key.
     fn walk(&mut self, mut visit: impl FnMut(&Block, Range<usize>, bool)) -> Result<(), Error> {
         let splits = self.splits;
-        let key = if splits { self.key.clone() } else { Vec::new() };
+        let key = if splits { self.key[..self.key_len].to_vec() } else { Vec::new() };
         let mut again = false;
         while let Some(block) = self.block.as_ref().filter(|_| !self.done) {
             let (first, next) = self.head(block);
@@ -202,7 +280,7 @@ impl<'a> TablesCursor<'a> {
                 Direction::Backward => self.to = first,
             }
             self.settle()?;
-            if !splits || self.key() != Some(&key) {
+            if !splits || self.key() != Some(key.as_slice()) {
                 break;
             }
             again = true;
@@ -256,9 +334,12 @@ impl<'a> TablesCursor<'a> {
                 Direction::Backward => bound > 0,
             };
         }
-        self.key.clear();
-        self.key.extend_from_slice(block.prefix());
-        self.prefix = self.key.len();
+        let prefix = block.prefix();
+        self.prefix = prefix.len();
+        if self.key.len() < self.prefix {
+            self.key.resize(self.prefix, 0);
+        }
+        self.key[..self.prefix].copy_from_slice(prefix);
         self.block = Some(block);
         Ok(())
     }
@@ -305,8 +386,7 @@ impl<'a> TablesCursor<'a> {
                 Direction::Forward => self.from,
                 Direction::Backward => self.to - 1,
             };
-            self.key.truncate(self.prefix);
-            self.key.extend_from_slice(block.suffix(row));
+            self.key_len = block.copy_suffix(row, &mut self.key, self.prefix);
         }
         Ok(())
     }

@@ -26,7 +26,7 @@ mod tests;
 pub(crate) use block::{Block, SharedBlock};
 #[cfg(test)]
 pub(crate) use counts::TableCounts;
-pub(crate) use cursor::TablesCursor;
+pub(crate) use cursor::{Run, TablesCursor};
 pub(crate) use filter::hash;
 pub(crate) use reader::{Slice, Table};
 pub(crate) use writer::{TableBounds, TableWriter};
