@@ -13,4 +13,5 @@ mod refusals;
 mod demo;
 
 mod native;
+mod operating;
 mod storage;
