@@ -148,9 +148,12 @@ fn of_family(name: &str, family: &Family) -> Vec<String> {
     wrong
 }
 
+/// Its buckets (bound and count), its count, and whether it has a sum.
+type Histogram = (Vec<(f64, f64)>, Option<f64>, bool);
+
 fn of_histogram(name: &str, family: &Family) -> Vec<String> {
     let mut wrong = Vec::new();
-    let mut by_labels: BTreeMap<String, (Vec<(f64, f64)>, Option<f64>, bool)> = BTreeMap::new();
+    let mut by_labels: BTreeMap<String, Histogram> = BTreeMap::new();
     for (sample, labels, value) in &family.samples {
         let others: Vec<_> = labels.iter().filter(|(label, _)| *label != "le").collect();
         let of = by_labels.entry(format!("{others:?}")).or_default();
