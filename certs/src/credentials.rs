@@ -143,7 +143,10 @@ impl fmt::Debug for Credentials {
     }
 }
 
-fn certificates(path: &Path, pem: &str) -> Result<Vec<CertificateDer<'static>>, CertError> {
+pub(crate) fn certificates(
+    path: &Path,
+    pem: &str,
+) -> Result<Vec<CertificateDer<'static>>, CertError> {
     let not_pem =
         |detail: String| CertError::NotPem { path: path.to_owned(), wanted: "certificate", detail };
     let found: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(pem.as_bytes()).collect();
@@ -154,7 +157,7 @@ fn certificates(path: &Path, pem: &str) -> Result<Vec<CertificateDer<'static>>, 
     }
 }
 
-fn private_key(path: &Path, pem: &str) -> Result<PrivateKeyDer<'static>, CertError> {
+pub(crate) fn private_key(path: &Path, pem: &str) -> Result<PrivateKeyDer<'static>, CertError> {
     PrivateKeyDer::from_pem_slice(pem.as_bytes()).map_err(|e| CertError::NotPem {
         path: path.to_owned(),
         wanted: "private key",
@@ -162,7 +165,7 @@ fn private_key(path: &Path, pem: &str) -> Result<PrivateKeyDer<'static>, CertErr
     })
 }
 
-fn in_its_time(path: &Path, der: &[u8], now: UnixTime) -> Result<(), CertError> {
+pub(crate) fn in_its_time(path: &Path, der: &[u8], now: UnixTime) -> Result<(), CertError> {
     let fingerprint = Fingerprint::of(der);
     let (_, parsed) = X509Certificate::from_der(der)
         .map_err(|e| CertError::NoIdentity { fingerprint, detail: e.to_string() })?;

@@ -101,6 +101,16 @@ pub fn identity_of(der: &[u8]) -> Result<Identity, CertError> {
     }
 }
 
+/// The common name of the subject of the certificate in `der`, if it has exactly one. Does not verify the
+/// certificate.
+#[must_use]
+pub fn common_name(der: &[u8]) -> Option<String> {
+    let (_, certificate) = X509Certificate::from_der(der).ok()?;
+    let mut names = certificate.subject().iter_common_name();
+    let name = names.next()?.as_str().ok()?.to_owned();
+    names.next().is_none().then_some(name)
+}
+
 /// Whether `name` can name a cluster, a node or a client.
 ///
 /// # Errors

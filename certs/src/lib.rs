@@ -18,6 +18,7 @@ mod files;
 mod fingerprint;
 mod gate;
 mod identity;
+mod public;
 mod tls;
 
 pub use authority::{CaPair, CertPair, Subject, Validity, ca_init, issue};
@@ -25,7 +26,10 @@ pub use credentials::{Credentials, TlsFiles};
 pub use error::CertError;
 pub use fingerprint::Fingerprint;
 pub use gate::{OnRefused, Refused};
-pub use identity::{Identity, NAME_BYTES_MAX, Role, check_name, identity_of, node_dns_name};
+pub use identity::{
+    Identity, NAME_BYTES_MAX, Role, check_name, common_name, identity_of, node_dns_name,
+};
+pub use public::{ClientCerts, PublicFiles, public_config};
 pub use tls::{
-    ALPN, client_config, explain_alert, provider, server_config, server_config_reporting,
+    ALPN, client_config, explain_alert, provider, server_config, server_config_reporting, sha256,
 };

@@ -105,7 +105,12 @@ fn suite() -> &'static Tls13CipherSuite {
         .expect("a suite named TLS13 is one of TLS 1.3")
 }
 
-pub(crate) fn sha256(bytes: &[u8]) -> [u8; 32] {
+/// The SHA-256 of some bytes.
+///
+/// # Panics
+/// Never: the hash has 32 bytes.
+#[must_use]
+pub fn sha256(bytes: &[u8]) -> [u8; 32] {
     let hash = suite().common.hash_provider.hash(bytes);
     hash.as_ref().try_into().expect("SHA-256 has 32 bytes")
 }

@@ -6,7 +6,7 @@
 use std::collections::BTreeMap;
 
 /// Every setting with the value that it starts with.
-const STARTING: [(&str, &str); 46] = [
+const STARTING: [(&str, &str); 47] = [
     ("activedefrag", "no"),
     ("appendfsync", "everysec"),
     ("appendonly", "yes"),
@@ -51,12 +51,13 @@ const STARTING: [(&str, &str); 46] = [
     ("stop-writes-on-bgsave-error", "no"),
     ("tcp-keepalive", "300"),
     ("timeout", "0"),
+    ("tls-port", "0"),
     ("zset-max-listpack-entries", "128"),
     ("zset-max-listpack-value", "64"),
 ];
 
 /// Settings that hold from the start and cannot be set.
-const FIXED: [&str; 9] = [
+const FIXED: [&str; 10] = [
     "bind",
     "cluster-enabled",
     "daemonize",
@@ -66,6 +67,7 @@ const FIXED: [&str; 9] = [
     "logfile",
     "port",
     "requirepass",
+    "tls-port",
 ];
 
 /// Settings whose value is a number that is not negative.

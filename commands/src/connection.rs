@@ -3,6 +3,7 @@
 use wire::resp::Protocol;
 use wire::resp::encode;
 
+use crate::acl::{Denial, Why};
 use crate::args;
 use crate::client;
 use crate::errors::Fault;
@@ -94,8 +95,12 @@ fn log_in(turn: &mut Turn<'_>, name: &str, password: &[u8]) -> bool {
         levels = levels.or(taken);
         name = rest;
     }
-    let Some(user) = turn.host.authenticate(name, password) else { return false };
-    turn.state.user = Some(user.name);
+    let Some(user) = turn.host.authenticate(name, password) else {
+        let (client, user) = (turn.state.id, name.to_owned());
+        turn.host.denied(Denial { client, user, why: Why::Password });
+        return false;
+    };
+    turn.state.is_user(user.name);
     turn.state.levels = levels.or(turn.state.defaults.levels);
     true
 }

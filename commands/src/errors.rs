@@ -63,6 +63,11 @@ pub enum Fault {
     },
     /// The client has not said who it is.
     NoAuth,
+    /// Too much is asked of this node. Nothing was done.
+    Overloaded {
+        /// When to come back.
+        retry_after_ms: u32,
+    },
     /// A context that cannot be used.
     BadContext {
         /// Why.
@@ -126,6 +131,11 @@ impl fmt::Display for Fault {
                 write!(f, "ERR Unsupported option {}", String::from_utf8_lossy(option))
             }
             Self::NoAuth => f.write_str("NOAUTH Authentication required."),
+            Self::Overloaded { retry_after_ms } => write!(
+                f,
+                "OVERLOADED retry_after_ms={retry_after_ms} too much is in flight here. Nothing was \
+                 done. fix: wait that long and retry, here or on another node"
+            ),
             Self::BadContext { why, fix } => write!(f, "ERR context {why}. fix: {fix}"),
             Self::CrossSlot { what, fix } => {
                 write!(f, "CROSSSLOT {what} has keys in several slots. fix: {fix}")
@@ -177,10 +187,9 @@ pub(crate) fn of_task(error: &TaskError, host: &dyn Host) -> String {
                  The write may survive. fix: read it back or retry"
             )
         }
-        TaskError::Overloaded { retry_after_ms } => format!(
-            "OVERLOADED retry_after_ms={retry_after_ms} too much is in flight here. Nothing was \
-             done. fix: wait that long and retry, here or on another node"
-        ),
+        TaskError::Overloaded { retry_after_ms } => {
+            Fault::Overloaded { retry_after_ms: *retry_after_ms }.to_string()
+        }
         TaskError::NotReady => LOADING.to_owned(),
         TaskError::BadLevel(why) => format!("ERR {why}"),
         TaskError::Behind { missing } => {
@@ -219,6 +228,15 @@ pub(crate) fn in_part(line: &str) -> String {
         "UNCONFIRMED some slots were written, others were not: {why}. What was written stays. fix: \
          read the keys back or retry"
     )
+}
+
+/// The line of an overloaded node, at its usual time to come back: most often no text has to be made.
+pub(crate) const OVERLOADED: &str = "OVERLOADED retry_after_ms=100 too much is in flight here. \
+    Nothing was done. fix: wait that long and retry, here or on another node";
+
+/// The same for another time; nothing if it is the usual one.
+pub(crate) fn overloaded(retry_after_ms: u32) -> Option<String> {
+    (retry_after_ms != 100).then(|| Fault::Overloaded { retry_after_ms }.to_string())
 }
 
 /// What a node says that may not serve yet.

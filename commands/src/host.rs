@@ -4,12 +4,15 @@
 //! plain memory ([`PlainHost`]). What takes time, or another node, is a
 //! [`replication::Request`] instead.
 
+use core::time::Duration;
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use replication::row::Keyspace;
-use ring::{NodeId, Slot};
+use ring::{NodeId, Now, Slot};
 use wire::resp::Protocol;
 
+use crate::acl::{Account, Accounts, Denial, Hash};
 use crate::config::ConfigTable;
 use crate::stats::Stats;
 
@@ -123,6 +126,49 @@ pub struct NodeFacts {
     pub keyspaces: Vec<(Keyspace, u64, u64)>,
 }
 
+/// A line of ACL LOG.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct DenialLine {
+    /// Unique on this node.
+    pub id: u64,
+    /// How often it happened in a row.
+    pub count: u64,
+    /// Seconds since the last time.
+    pub age_s: u64,
+    /// What was refused.
+    pub denial: Denial,
+}
+
+/// A command that took long.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Slow {
+    /// Its name.
+    pub command: &'static str,
+    /// The first of its keys, if it has some.
+    pub key: Option<Vec<u8>>,
+    /// From its arrival to its answer, in microseconds.
+    pub micros: u64,
+    /// The connection.
+    pub client: u64,
+    /// CLIENT SETNAME.
+    pub client_name: String,
+    /// Who it was.
+    pub user: String,
+}
+
+/// A line of SLOWLOG GET.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SlowLine {
+    /// Unique on this node.
+    pub id: u64,
+    /// When it was answered, in Unix seconds.
+    pub unix_s: u64,
+    /// The client's address and port.
+    pub address: String,
+    /// What was slow.
+    pub slow: Slow,
+}
+
 /// Which clients CLIENT KILL means: all that fit every filter that is set.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct KillFilter {
@@ -156,6 +202,47 @@ pub trait Host {
     /// comes without its `~level` suffix; `default` stands for the one-argument form.
     fn authenticate(&mut self, user: &str, password: &[u8]) -> Option<User>;
 
+    /// SHA-256 of a password.
+    fn hash_password(&self, password: &[u8]) -> Hash;
+
+    /// Every account of this node.
+    fn accounts(&self) -> Arc<Accounts>;
+
+    /// Rises with every change of an account.
+    fn accounts_version(&self) -> u64;
+
+    /// The account of this name.
+    fn account(&self, name: &str) -> Option<Arc<Account>> {
+        self.accounts().get(name).cloned()
+    }
+
+    /// Sets, or adds, an account.
+    fn set_account(&mut self, account: Account);
+
+    /// Removes an account; false if there is none of this name.
+    fn remove_account(&mut self, name: &str) -> bool;
+
+    /// Writes the accounts where they are found at the next start.
+    ///
+    /// # Errors
+    /// Why not, for a person.
+    fn save_accounts(&mut self) -> Result<(), String>;
+
+    /// Reads them from there again.
+    ///
+    /// # Errors
+    /// Why not, for a person; nothing has changed then.
+    fn load_accounts(&mut self) -> Result<(), String>;
+
+    /// Something was refused: log it and count it.
+    fn denied(&mut self, denial: Denial);
+
+    /// What was refused of late, the latest first.
+    fn denials(&self) -> Vec<DenialLine>;
+
+    /// Empties that.
+    fn forget_denials(&mut self);
+
     /// False if the default user needs no password: then AUTH with one argument says so.
     fn default_has_password(&self) -> bool;
 
@@ -164,6 +251,33 @@ pub trait Host {
 
     /// True while nothing may be served yet.
     fn is_loading(&self) -> bool;
+
+    /// `Some` while commands on keys are refused because too much is asked: the milliseconds after
+    /// which to come back.
+    fn overload(&self) -> Option<u32> {
+        None
+    }
+
+    /// For how long the command that is being fed has waited already: it counts against its time.
+    fn waited(&self) -> Duration {
+        Duration::ZERO
+    }
+
+    /// From when on a command is slow, in microseconds.
+    fn slow_from_us(&self) -> u64 {
+        u64::MAX
+    }
+
+    /// A command was slow.
+    fn was_slow(&mut self, _now: Now, _slow: Slow) {}
+
+    /// Slow commands, the latest first.
+    fn slow_lines(&self) -> Vec<SlowLine> {
+        Vec::new()
+    }
+
+    /// Forgets them.
+    fn forget_slow(&mut self) {}
 
     /// Facts for INFO.
     fn node(&self) -> NodeFacts;
@@ -210,10 +324,24 @@ pub trait Host {
 pub struct PlainHost {
     /// Passwords by user; if `default` is absent it needs none.
     pub passwords: BTreeMap<String, Vec<u8>>,
+    /// Users with rights of their own; those of `passwords` may do everything.
+    pub accounts: Accounts,
+    /// See [`Host::accounts_version`].
+    pub accounts_version: u64,
+    /// See [`Host::denials`].
+    pub denials: Vec<Denial>,
     /// Seals contexts.
     pub secret: [u8; 16],
     /// See [`Host::is_loading`].
     pub loading: bool,
+    /// See [`Host::overload`].
+    pub overload: Option<u32>,
+    /// See [`Host::waited`].
+    pub waited: Duration,
+    /// See [`Host::slow_from_us`]; none if nothing is slow.
+    pub slow_from_us: Option<u64>,
+    /// See [`Host::slow_lines`].
+    pub slow: Vec<Slow>,
     /// See [`Host::node`].
     pub facts: NodeFacts,
     /// See [`Host::clients`].
@@ -242,11 +370,69 @@ impl PlainHost {
 
 impl Host for PlainHost {
     fn authenticate(&mut self, user: &str, password: &[u8]) -> Option<User> {
-        let known = match self.passwords.get(user) {
-            Some(wanted) => wanted == password,
-            None => user == "default",
+        let known = match (self.passwords.get(user), self.accounts.get(user)) {
+            (Some(wanted), _) => wanted == password,
+            (None, Some(account)) => account.takes(&self.hash_password(password)),
+            (None, None) => false,
         };
         known.then(|| User { name: user.to_owned() })
+    }
+
+    /// Not SHA-256, and no secret: this host is for stories.
+    fn hash_password(&self, password: &[u8]) -> Hash {
+        let mut hash = Hash::default();
+        for (i, byte) in password.iter().enumerate() {
+            hash[i % hash.len()] = hash[i % hash.len()].wrapping_mul(31).wrapping_add(*byte);
+        }
+        hash
+    }
+
+    fn accounts(&self) -> Arc<Accounts> {
+        let mut accounts = self.accounts.clone();
+        for name in self.passwords.keys() {
+            accounts.set(Account::unlimited(name));
+        }
+        Arc::new(accounts)
+    }
+
+    fn accounts_version(&self) -> u64 {
+        self.accounts_version
+    }
+
+    fn set_account(&mut self, account: Account) {
+        self.accounts.set(account);
+        self.accounts_version += 1;
+    }
+
+    fn remove_account(&mut self, name: &str) -> bool {
+        self.accounts_version += 1;
+        self.accounts.remove(name)
+    }
+
+    fn save_accounts(&mut self) -> Result<(), String> {
+        Err("this host keeps nothing".to_owned())
+    }
+
+    fn load_accounts(&mut self) -> Result<(), String> {
+        Err("this host keeps nothing".to_owned())
+    }
+
+    fn denied(&mut self, denial: Denial) {
+        self.denials.insert(0, denial);
+    }
+
+    fn denials(&self) -> Vec<DenialLine> {
+        let line = |(i, denial): (usize, &Denial)| DenialLine {
+            id: (self.denials.len() - i) as u64,
+            count: 1,
+            age_s: 0,
+            denial: denial.clone(),
+        };
+        self.denials.iter().enumerate().map(line).collect()
+    }
+
+    fn forget_denials(&mut self) {
+        self.denials.clear();
     }
 
     fn default_has_password(&self) -> bool {
@@ -259,6 +445,36 @@ impl Host for PlainHost {
 
     fn is_loading(&self) -> bool {
         self.loading
+    }
+
+    fn overload(&self) -> Option<u32> {
+        self.overload
+    }
+
+    fn waited(&self) -> Duration {
+        self.waited
+    }
+
+    fn slow_from_us(&self) -> u64 {
+        self.slow_from_us.unwrap_or(u64::MAX)
+    }
+
+    fn was_slow(&mut self, _now: Now, slow: Slow) {
+        self.slow.insert(0, slow);
+    }
+
+    fn slow_lines(&self) -> Vec<SlowLine> {
+        let line = |(i, slow): (usize, &Slow)| SlowLine {
+            id: (self.slow.len() - 1 - i) as u64,
+            unix_s: 0,
+            address: String::new(),
+            slow: slow.clone(),
+        };
+        self.slow.iter().enumerate().map(line).collect()
+    }
+
+    fn forget_slow(&mut self) {
+        self.slow.clear();
     }
 
     fn node(&self) -> NodeFacts {

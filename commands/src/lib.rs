@@ -13,8 +13,11 @@
 //! 4. one file a family of commands: `strings`, `counters`, `expiry`, `keys`, `ring_face`,
 //!    `scan`, `whole`, `transactions`, `connection`, `client`, `server`, `info`,
 //!    `introspection`;
-//! 5. [`host`], [`config`], [`stats`]: the surroundings; [`errors`], `token`, [`glob`],
+//! 5. [`acl`]: who may do which of it;
+//! 6. [`host`], [`config`], [`stats`]: the surroundings; [`errors`], `token`, [`glob`],
 //!    `args`, [`limits`]; [`bugs`], what the simulator plants.
+
+pub mod acl;
 
 mod args;
 mod client;
@@ -52,7 +55,10 @@ pub mod stats;
 pub use bugs::Bug;
 pub use config::ConfigTable;
 pub use errors::Fault;
-pub use host::{ClientFacts, ClientLine, Host, KillFilter, NodeFacts, PlainHost, User};
+pub use host::{
+    ClientFacts, ClientLine, DenialLine, Host, KillFilter, NodeFacts, PlainHost, Slow, SlowLine,
+    User,
+};
 pub use levels::Levels;
 pub use session::{CrossSlot, Output, Session, SessionDefaults, Submit};
 pub use stats::{CommandCount, Stats};

@@ -11,6 +11,7 @@
 
 use std::collections::VecDeque;
 
+use replication::row::Row;
 use ring::Instant;
 use smallvec::SmallVec;
 
@@ -56,6 +57,8 @@ pub(crate) struct Entry {
     pub(crate) next_part: u32,
     pub(crate) stage: Stage,
     pub(crate) footprint: Footprint,
+    /// The first of its keys, for the slow log.
+    pub(crate) subject: Option<Row>,
     pub(crate) reply: Vec<u8>,
     /// What it holds in memory beside its reply, about.
     pub(crate) bytes: usize,
@@ -80,6 +83,7 @@ impl Entry {
             next_part: 0,
             stage,
             footprint,
+            subject: None,
             reply: Vec::new(),
             bytes,
             locks_missing: 0,

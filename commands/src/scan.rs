@@ -124,7 +124,7 @@ impl ScanJob {
                 if group == first { self.from } else { (first_slot(group as u8), 0) };
             let count = self.count - self.keys.len() as u32;
             let (keyspace, level) = (flow.ask.keyspace, flow.ask.levels.read);
-            let part = flow.submit(Request::Scan { keyspace, from, from_hash, count, level });
+            let part = flow.submit_step(Request::Scan { keyspace, from, from_hash, count, level });
             self.wave.insert(part, None);
         }
         Step::Waits
@@ -232,7 +232,7 @@ impl KeysJob {
     }
 
     fn look(&mut self, group: u8, (from, from_hash): Position, flow: &mut Flow<'_>) {
-        let part = flow.submit(Request::Scan {
+        let part = flow.submit_step(Request::Scan {
             keyspace: flow.ask.keyspace,
             from,
             from_hash,

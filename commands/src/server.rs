@@ -6,6 +6,7 @@ use wire::resp::encode;
 use crate::args;
 use crate::errors::Fault;
 use crate::glob;
+use crate::host::SlowLine;
 use crate::turn::Turn;
 
 pub(crate) fn config(turn: &mut Turn<'_>, args: &[&[u8]]) {
@@ -123,19 +124,65 @@ pub(crate) fn cluster(turn: &mut Turn<'_>, args: &[&[u8]]) {
     }
 }
 
+/// Entries that SLOWLOG GET shows unless it is told how many.
+const SLOW_SHOWN: i64 = 10;
+
 pub(crate) fn slowlog(turn: &mut Turn<'_>, args: &[&[u8]]) {
+    let rest = &args[2..];
     match () {
-        () if args::is(args[1], "get") => encode::write_array(turn.reply, 0),
-        () if args::is(args[1], "len") => turn.integer(0),
-        () if args::is(args[1], "reset") => turn.ok(),
-        () if args::is(args[1], "help") => turn.help("SLOWLOG", &args[2..], &[
-            "GET | LEN | RESET",
-            "    Always empty: slow commands are not kept, /metrics tells how long requests took.",
-        ]),
+        () if args::is(args[1], "get") && rest.len() <= 1 => {
+            match rest.first().map_or(Some(SLOW_SHOWN), |count| args::canonical(count)) {
+                Some(count @ -1..) => slow_commands(turn, usize::try_from(count).ok()),
+                Some(_) => turn
+                    .fail(&Fault::Fixed("ERR count should be greater than or equal to -1")),
+                None => turn.fail(&Fault::NotInteger),
+            }
+        }
+        () if args::is(args[1], "get") => turn.fail(&arity("slowlog|get")),
+        () if args::is(args[1], "len") => {
+            let length = turn.host.slow_lines().len();
+            turn.integer(length as i64);
+        }
+        () if args::is(args[1], "reset") => {
+            turn.host.forget_slow();
+            turn.ok();
+        }
+        () if args::is(args[1], "help") => turn.help(
+            "SLOWLOG",
+            rest,
+            &[
+                "GET [<count>]",
+                "    Commands that took longer than slowlog-log-slower-than, the latest first: number,",
+                "    Unix second, microseconds, name and first key, address of the client, its name.",
+                "LEN",
+                "    How many are kept.",
+                "RESET",
+                "    Forgets them.",
+            ],
+        ),
         () => {
             let name = args[1].to_vec();
             turn.fail(&Fault::UnknownSubcommand { container: "SLOWLOG", name });
         }
+    }
+}
+
+fn slow_commands(turn: &mut Turn<'_>, count: Option<usize>) {
+    let lines = turn.host.slow_lines();
+    let shown = &lines[..count.unwrap_or(usize::MAX).min(lines.len())];
+    encode::write_array(turn.reply, shown.len());
+    for SlowLine { id, unix_s, address, slow } in shown {
+        encode::write_array(turn.reply, 6);
+        turn.integer(*id as i64);
+        turn.integer(*unix_s as i64);
+        turn.integer(slow.micros as i64);
+        encode::write_array(turn.reply, 1 + usize::from(slow.key.is_some()));
+        turn.bulk(slow.command);
+        if let Some(key) = &slow.key {
+            turn.bulk(key);
+        }
+        turn.bulk(address);
+        turn.bulk(&slow.client_name);
     }
 }
 
@@ -159,19 +206,6 @@ pub(crate) fn latency(turn: &mut Turn<'_>, args: &[&[u8]]) {
             turn.fail(&Fault::UnknownSubcommand { container: "LATENCY", name });
         }
     }
-}
-
-pub(crate) fn acl(turn: &mut Turn<'_>, args: &[&[u8]]) {
-    if args::is(args[1], "whoami") {
-        let user = turn.state.user.clone().unwrap_or_default();
-        return turn.bulk(user);
-    }
-    if args::is(args[1], "help") {
-        let whoami = ["WHOAMI", "    The user of this connection.", "Users stand in ringd.toml."];
-        return turn.help("ACL", &args[2..], &whoami);
-    }
-    let name = args[1].to_vec();
-    turn.fail(&Fault::UnknownSubcommand { container: "ACL", name });
 }
 
 pub(crate) fn lastsave(turn: &mut Turn<'_>, _args: &[&[u8]]) {

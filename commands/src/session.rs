@@ -8,22 +8,24 @@
 
 use std::sync::Arc;
 
+use replication::row::{self, Row};
 use replication::{Answer, Request};
 use ring::Now;
 use wire::limits::RESP_BULK_BYTES_DEFAULT;
 use wire::resp::{Protocol, encode};
 
+use crate::acl::{Denial, Why};
 use crate::args;
 use crate::bugs::Bug;
-use crate::errors::{Fault, LOADING};
-use crate::host::{ClientFacts, Host};
+use crate::errors::{self, Fault, LOADING};
+use crate::host::{ClientFacts, Host, Slow};
 use crate::job::{Job, Step};
 use crate::levels::Levels;
 use crate::limits::HELD_BYTES_MAX;
 use crate::ops::{Asked, OpsJob};
 use crate::pending::{Entry, Footprint, Pending, Stage};
 use crate::strings::SetAllJob;
-use crate::table::{self, Control, Run, Spec, TABLE};
+use crate::table::{self, Control, Run, TABLE};
 use crate::transactions;
 use crate::turn::{Ask, Flow, PART_BITS, Replies, State, Turn};
 use crate::window::Window;
@@ -210,7 +212,12 @@ impl Session {
             return self.refuse(None, now, &fault, host, out);
         };
         let spec = &TABLE[place];
-        if let Err(fault) = self.may_run(spec, args, host) {
+        if let Err(fault) = self.may_run(place, args, host) {
+            if let Fault::Overloaded { retry_after_ms } = fault
+                && self.shed(place, retry_after_ms, host, out)
+            {
+                return;
+            }
             return self.refuse(Some(place), now, &fault, host, out);
         }
         if let Run::Control(control) = spec.run {
@@ -257,17 +264,52 @@ impl Session {
         }
     }
 
-    fn may_run(&self, spec: &Spec, args: &[&[u8]], host: &dyn Host) -> Result<(), Fault> {
+    fn may_run(&mut self, place: usize, args: &[&[u8]], host: &mut dyn Host) -> Result<(), Fault> {
+        let spec = &TABLE[place];
+        self.state.follow_accounts(host);
         if !spec.takes(args.len()) {
             return Err(Fault::Arity { command: spec.name.to_owned() });
         }
         if self.state.user.is_none() && !spec.has(table::NO_AUTH) {
             return Err(Fault::NoAuth);
         }
+        self.has_right(place, args, host)?;
         if host.is_loading() && !spec.has(table::LOADING) {
             return Err(Fault::Fixed(LOADING));
         }
+        if let Some(retry_after_ms) = host.overload()
+            && spec.asks_peer(self.state.queue.is_some())
+        {
+            return Err(Fault::Overloaded { retry_after_ms });
+        }
         Ok(())
+    }
+
+    /// Whether the user's account allows it.
+    fn has_right(&self, place: usize, args: &[&[u8]], host: &mut dyn Host) -> Result<(), Fault> {
+        let Some(account) = self.state.account.as_ref().filter(|a| !a.may_everything()) else {
+            return Ok(());
+        };
+        let Err(why) = account.judge(place, args) else { return Ok(()) };
+        let (client, user) = (self.state.id, account.name.clone());
+        let fault = match &why {
+            Why::Command(command) => Fault::Line(format!(
+                "NOPERM User {user} has no permissions to run the '{command}' command"
+            )),
+            Why::Key(_) | Why::Password => Fault::Fixed("NOPERM No permissions to access a key"),
+        };
+        host.denied(Denial { client, user, why });
+        Err(fault)
+    }
+
+    /// The client has shown who it is, otherwise than by a password; false if there is no such user.
+    pub fn is_user(&mut self, name: &str, host: &mut dyn Host) -> bool {
+        let known = host.account(name).is_some_and(|account| account.enabled);
+        if known {
+            self.state.is_user(name.to_owned());
+            host.client_is(&self.state.facts());
+        }
+        known
     }
 
     /// Commands that steer the session itself.
@@ -309,6 +351,27 @@ impl Session {
             }
             Control::Turn(act) => self.answer(place, now, host, out, |turn| act(turn, args)),
         }
+    }
+
+    /// Refuses a command because of overload, as cheaply as can be where nothing else is to be thought
+    /// of; false if something is.
+    fn shed(
+        &self,
+        place: usize,
+        retry_after_ms: u32,
+        host: &mut dyn Host,
+        out: &mut Output,
+    ) -> bool {
+        let plain = matches!(TABLE[place].run, Run::Keys(_))
+            && self.pending.is_empty()
+            && self.state.queue.is_none()
+            && self.state.replies == Replies::On;
+        if plain {
+            let line = errors::overloaded(retry_after_ms);
+            encode::write_error(&mut out.replies, line.as_deref().unwrap_or(errors::OVERLOADED));
+            host.stats_mut().shed(place);
+        }
+        plain
     }
 
     /// A command that is refused before it begins; a transaction that is being queued is spoilt.
@@ -392,17 +455,50 @@ impl Session {
     fn take_ops(&mut self, place: usize, ask: Ask, asked: Asked) {
         let footprint = Footprint::Keys(asked.touches());
         let bytes = asked.bytes();
-        self.take(place, ask, Job::Ops(OpsJob::Whole(asked)), footprint, bytes);
+        let subject = asked.ops.first().map(|(row, _)| row.clone());
+        let job = Job::Ops(OpsJob::Whole(asked));
+        self.take_about(place, ask, job, footprint, bytes, subject);
     }
 
     fn take(&mut self, place: usize, ask: Ask, job: Job, footprint: Footprint, bytes: usize) {
+        self.take_about(place, ask, job, footprint, bytes, None);
+    }
+
+    fn take_about(
+        &mut self,
+        place: usize,
+        ask: Ask,
+        job: Job,
+        footprint: Footprint,
+        bytes: usize,
+        subject: Option<Row>,
+    ) {
         let silent = self.take_skip() || self.state.replies == Replies::Off;
-        self.pending.push(Entry::new(place, ask, silent, Stage::Held(job), footprint, bytes));
+        let mut entry = Entry::new(place, ask, silent, Stage::Held(job), footprint, bytes);
+        entry.subject = subject;
+        self.pending.push(entry);
+    }
+
+    /// A command that took long.
+    fn slow(&mut self, seq: u64, place: usize, micros: u64) -> Slow {
+        let subject = self.pending.get(seq).and_then(|entry| entry.subject.take());
+        Slow {
+            command: TABLE[place].name,
+            key: subject.and_then(|row| row::key_of(&row)),
+            micros,
+            client: self.state.id,
+            client_name: self.state.name.clone(),
+            user: self.state.user.clone().unwrap_or_default(),
+        }
     }
 
     /// Starts what may start, sends what may be sent.
     fn run(&mut self, now: Now, host: &mut dyn Host, out: &mut Output) {
         while let Some(seq) = self.pending.next_ready() {
+            // What it waited for its own connection is the client's affair, who sent it so early.
+            if let Some(entry) = self.pending.get(seq) {
+                entry.ask.deadline = now.mono + entry.ask.timeout;
+            }
             self.step(seq, now, host, out, Job::start);
         }
         while let Some((reply, silent)) = self.pending.pop_ended() {
@@ -457,6 +553,10 @@ impl Session {
                 let micros = now.mono.since(started).as_micros() as u64;
                 stats.called(place, micros, failed);
                 self.window.replied(reply.len() - start);
+                if micros >= host.slow_from_us() {
+                    let slow = self.slow(seq, place, micros);
+                    host.was_slow(now, slow);
+                }
                 self.pending.end(seq, own);
             }
         }

@@ -87,6 +87,12 @@ impl Stats {
         count.failed += u64::from(failed);
     }
 
+    /// It was refused because of overload.
+    pub(crate) fn shed(&mut self, place: usize) {
+        self.rejected(place);
+        self.count_errors("OVERLOADED", 1);
+    }
+
     pub(crate) fn rejected(&mut self, place: usize) {
         self.commands[place].rejected += 1;
     }

@@ -14,7 +14,7 @@ use crate::limits::NAME_BYTES_MAX;
 use crate::ops::Asked;
 use crate::turn::{Ask, State, Turn};
 use crate::{
-    client, connection, counters, expiry, info, introspection, keys, ring_face, scan, server,
+    acl, client, connection, counters, expiry, info, introspection, keys, ring_face, scan, server,
     strings, transactions, whole,
 };
 
@@ -108,6 +108,15 @@ impl Spec {
         if self.arity < 0 { args >= least } else { args == least }
     }
 
+    /// Whether it costs more than its bytes: it asks the peer, and is not queued by MULTI.
+    pub(crate) const fn asks_peer(&self, queueing: bool) -> bool {
+        match self.run {
+            Keys(_) | SetAll(_) | Whole(_) => !queueing,
+            Steer(Control::Exec | Control::Watch) => true,
+            Local(_) | Run::Never(_) | Steer(Control::With | Control::Turn(_)) => false,
+        }
+    }
+
     pub(crate) fn flag_names(&self) -> Vec<&'static str> {
         FLAG_NAMES.iter().filter(|(flag, _)| self.has(*flag)).map(|(_, name)| *name).collect()
     }
@@ -177,7 +186,7 @@ const OFFICE: u16 = LOADING | ADMIN | NOSCRIPT | DANGEROUS;
 /// Every command, in the order of names.
 #[rustfmt::skip]
 pub(crate) const TABLE: &[Spec] = &[
-    spec("acl", -2, LOADING | NOSCRIPT, NONE, ("server", "6.0.0"), "Tells who the client is.", Local(server::acl)),
+    spec("acl", -2, OFFICE, NONE, ("server", "6.0.0"), "Tells who the client is; shows and changes users.", Local(acl::command::acl)),
     spec("append", 3, WDF, ONE, ("string", "2.0.0"), "Appends to a value; creates it if there is none.", Keys(strings::append)),
     spec("auth", -2, HANDSHAKE, NONE, ("connection", "1.0.0"), "Says who the client is.", Local(connection::auth)),
     never("bgrewriteaof", ALWAYS_SAVED),
@@ -254,7 +263,7 @@ pub(crate) const TABLE: &[Spec] = &[
     spec("setrange", 4, WD, ONE, ("string", "2.2.0"), "Overwrites a part of a value.", Keys(strings::setrange)),
     never("shutdown", "ERR a client cannot stop a node. fix: send its process SIGTERM, which drains it"),
     never("slaveof", NO_LEADER),
-    spec("slowlog", -2, OFFICE, NONE, ("server", "2.2.12"), "Lists no slow commands: see the metrics.", Local(server::slowlog)),
+    spec("slowlog", -2, OFFICE, NONE, ("server", "2.2.12"), "Lists commands that took long.", Local(server::slowlog)),
     spec("strlen", 2, RF, ONE, ("string", "2.2.0"), "Tells the length of a value.", Keys(strings::strlen)),
     spec("substr", 4, R, ONE, ("string", "1.0.0"), "Reads a part of a value; the older name of GETRANGE.", Keys(strings::getrange)),
     never("swapdb", NO_MOVING),

@@ -1,16 +1,18 @@
 //! Turn: what a command sees while it is carried out, and what a connection remembers between two.
 
+use core::time::Duration;
 use std::sync::Arc;
 
 use replication::op::WriteHandle;
 use replication::record::Digest;
 use replication::row::{Keyspace, Row};
 use replication::{Request, Task};
-use ring::{Now, Slot};
+use ring::{Instant, Now, Slot};
 use smallvec::SmallVec;
 use wire::resp::Protocol;
 use wire::resp::encode;
 
+use crate::acl::Account;
 use crate::bugs::Bug;
 use crate::errors::Fault;
 use crate::host::{ClientFacts, Host};
@@ -23,6 +25,10 @@ use crate::transactions::Queue;
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Ask {
     pub(crate) now: Now,
+    /// How long it may take once it begins: what it waited for the node before is taken off.
+    pub(crate) timeout: Duration,
+    /// When it must have ended; known once it begins.
+    pub(crate) deadline: Instant,
     pub(crate) keyspace: Keyspace,
     pub(crate) protocol: Protocol,
     pub(crate) levels: Levels,
@@ -76,6 +82,9 @@ pub(crate) struct State {
     pub(crate) keyspace: Keyspace,
     /// Who it is, once that is known.
     pub(crate) user: Option<String>,
+    /// The user's account, and the version of all accounts as of which that holds.
+    pub(crate) account: Option<Arc<Account>>,
+    pub(crate) account_version: Option<u64>,
     pub(crate) name: String,
     pub(crate) lib_name: String,
     pub(crate) lib_version: String,
@@ -102,6 +111,8 @@ impl State {
             protocol: Protocol::Resp2,
             keyspace: 0,
             user,
+            account: None,
+            account_version: None,
             name: String::new(),
             lib_name: String::new(),
             lib_version: String::new(),
@@ -154,17 +165,44 @@ impl State {
         z ^ (z >> 31)
     }
 
+    fn account_levels(&self) -> Levels {
+        self.account.as_ref().map_or_else(Levels::default, |account| account.levels)
+    }
+
+    /// Follows changes of accounts. A user that is gone is known no more.
+    pub(crate) fn follow_accounts(&mut self, host: &dyn Host) {
+        let version = Some(host.accounts_version());
+        if self.account_version == version {
+            return;
+        }
+        self.account_version = version;
+        self.account = self.user.as_ref().and_then(|user| host.account(user));
+        if self.account.is_none() {
+            self.user = None;
+        }
+    }
+
+    /// From now on it is this user.
+    pub(crate) fn is_user(&mut self, name: String) {
+        self.user = Some(name);
+        self.account_version = None;
+    }
+
     /// Whether a mistake was planted.
     pub(crate) fn has_bug(&self, bug: Bug) -> bool {
         self.bugs.contains(&bug)
     }
 
     pub(crate) fn ask(&self, now: Now, levels: Levels, host: &dyn Host) -> Ask {
+        let timeout = Duration::from_micros(self.defaults.timeout_us);
+        let timeout = timeout.saturating_sub(host.waited());
         Ask {
             now,
+            timeout,
+            deadline: now.mono + timeout,
             keyspace: self.keyspace,
             protocol: self.protocol,
-            levels: levels.or(self.levels),
+            levels: levels.or(self.levels).or(self.account_levels()),
             bulk_bytes_max: self.defaults.bulk_bytes_max,
             context_secret: host.context_secret(),
         }
@@ -253,6 +291,13 @@ pub(crate) const PART_BITS: u32 = 24;
 impl Flow<'_> {
     /// Asks the peer; the answer comes with the number that is returned.
     pub(crate) fn submit(&mut self, request: Request) -> u32 {
+        let left = self.ask.deadline.since(self.turn.now.mono);
+        self.submit_within(request, u64::try_from(left.as_micros()).unwrap_or(u64::MAX))
+    }
+
+    /// The same for one step of a walk over all keys, which takes as long as there are keys: each
+    /// step has the time that another command has.
+    pub(crate) fn submit_step(&mut self, request: Request) -> u32 {
         let timeout_us = self.turn.state.defaults.timeout_us;
         self.submit_within(request, timeout_us)
     }

@@ -36,7 +36,7 @@ pub(crate) fn dbsize(_state: &mut State, _ask: &Ask, _args: &[&[u8]]) -> Result<
 impl CountJob {
     pub(crate) fn start(&mut self, flow: &mut Flow<'_>) -> Step {
         for group in 0..GROUPS as u8 {
-            flow.submit(Request::Count { keyspace: flow.ask.keyspace, group });
+            flow.submit_step(Request::Count { keyspace: flow.ask.keyspace, group });
         }
         Step::Waits
     }
@@ -123,7 +123,7 @@ impl FlushJob {
                     Request::Flush { keyspace, slot, level: levels.write.or(levels.read) }
                 }
             };
-            let part = flow.submit(request);
+            let part = flow.submit_step(request);
             self.running.insert(part, errand);
         }
         if self.running.is_empty() {

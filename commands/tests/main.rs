@@ -2,9 +2,11 @@
 
 extern crate ringdb_commands as commands;
 
+mod acl;
 mod differential;
 mod model;
 mod order;
+mod overload;
 mod redis_face;
 mod ring_face;
 mod story;

@@ -213,7 +213,7 @@ fn earlier_cluster(demo: &Demo) -> Result<Option<ClusterId>, Fault> {
 fn says_these_ports(path: &Path, demo: &Demo, node: u16) -> bool {
     let settings = config::Settings::gather(Some(path), std::iter::empty(), std::iter::empty());
     let Ok(config) = settings.and_then(|s| config::Config::from_settings(&s)) else { return false };
-    config.redis.listen == demo.redis(node)
+    config.redis.listen == Some(demo.redis(node))
         && config.peer_listen == demo.peer(node)
         && config.http_listen == Some(demo.http(node))
         && config.members == demo.members()

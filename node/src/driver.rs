@@ -14,6 +14,7 @@ use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
 use replication::Peer;
+use rustls::ServerConfig;
 use store::Store;
 use tokio::net::TcpListener;
 use tokio::runtime::Builder;
@@ -45,8 +46,10 @@ pub struct Beginning {
     pub peer: Peer,
     /// Its store.
     pub store: Store,
-    /// Its listener for Redis clients.
-    pub listener: std::net::TcpListener,
+    /// Its listener for Redis clients, if they may come without TLS.
+    pub listener: Option<std::net::TcpListener>,
+    /// Its listener for those who come with it.
+    pub tls: Option<(std::net::TcpListener, Arc<ServerConfig>)>,
     /// For core 0 of a node with peers: how to reach them.
     pub mesh: Option<MeshConfig>,
 }
@@ -109,9 +112,9 @@ async fn run(
     started: std::sync::mpsc::Sender<Result<(), Fault>>,
     drain: oneshot::Sender<()>,
 ) {
-    let Beginning { index, peer, store, listener, mesh } = beginning;
+    let Beginning { index, peer, store, listener, tls, mesh } = beginning;
     let core = Rc::new(RefCell::new(Core::new(index, shared.clone(), peer, store)));
-    let begun = begin(&core, listener, mesh);
+    let begun = begin(&core, listener, tls, mesh);
     let failed = begun.is_err();
     // Nobody waits for the answer only if the process ends anyway.
     drop(started.send(begun));
@@ -134,11 +137,14 @@ async fn run(
 
 fn begin(
     core: &Rc<RefCell<Core>>,
-    listener: std::net::TcpListener,
+    listener: Option<std::net::TcpListener>,
+    tls: Option<(std::net::TcpListener, Arc<ServerConfig>)>,
     mesh: Option<MeshConfig>,
 ) -> Result<(), Fault> {
     let system = |e: io::Error| Fault::new("cannot listen", e.to_string(), "try again");
-    let listener = TcpListener::from_std(listener).map_err(system)?;
+    let listener = listener.map(TcpListener::from_std).transpose().map_err(system)?;
+    let with_tls = |(listener, config)| Ok((TcpListener::from_std(listener)?, config));
+    let tls = tls.map(with_tls).transpose().map_err(system)?;
     let shared = core.borrow().shared.clone();
     if core.borrow().index == 0 {
         core.borrow_mut().members = Some(Members::new(shared, clock::now()));
@@ -162,7 +168,12 @@ fn begin(
     }
     // The machine's first look at the time.
     core.borrow_mut().feed(replication::Event::Tick);
-    spawn_local(listen::accept_all(core.clone(), listener));
+    if let Some(listener) = listener {
+        spawn_local(listen::accept_all(core.clone(), listener, None));
+    }
+    if let Some((listener, config)) = tls {
+        spawn_local(listen::accept_all(core.clone(), listener, Some(config)));
+    }
     Ok(())
 }
 

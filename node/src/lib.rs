@@ -4,8 +4,8 @@
 //! the other. Nothing here decides what is true; it decides when a machine runs and what leaves.
 //!
 //! Reading order:
-//! 1. [`turn`]: one core, and what happens in which order; [`store`] (its engine), [`tally`]
-//!    (its keys), [`peers`] and
+//! 1. [`turn`]: one core, and what happens in which order; [`admission`] (what it takes on),
+//!    [`store`] (its engine), [`tally`] (its keys), [`peers`] and
 //!    [`members`] (its peers), [`front`] (its clients);
 //! 2. [`driver`]: the thread of a core; [`mailbox`] and [`background`]: the other threads;
 //! 3. [`Server`]: a node from its start to its drain; [`state`]: what it remembers of itself;
@@ -15,6 +15,7 @@
 pub mod allocator;
 pub mod clock;
 pub mod limits;
+pub mod logging;
 
 pub mod error;
 
@@ -26,6 +27,7 @@ pub mod mesh;
 pub mod mailbox;
 pub mod slab;
 
+pub mod admission;
 pub mod tally;
 
 pub mod members;
@@ -34,10 +36,12 @@ pub mod peers;
 pub mod front;
 pub mod native;
 pub mod turn;
+pub mod users;
 
 pub mod background;
 pub mod driver;
 pub mod shared;
+pub mod slowlog;
 
 pub mod server;
 

@@ -25,6 +25,9 @@ pub const MAXCLIENTS_DEFAULT: u32 = 10_000;
 /// Bytes read from one client at a time, into a buffer that a core's clients share.
 pub const READ_BYTES: usize = 64 << 10;
 
+/// Who sends so much at a time has more to send: others are read before him.
+pub const MUCH_BYTES: usize = READ_BYTES / 4;
+
 /// Replies that a client has not taken: above this nothing more is read from it.
 pub const OUTPUT_PAUSE_BYTES: usize = 1 << 20;
 
@@ -58,6 +61,9 @@ pub const DRAIN_MAX: Duration = Duration::from_secs(5);
 
 /// How long a request may take unless its client says otherwise.
 pub const REQUEST_TIMEOUT: Duration = Duration::from_secs(2);
+
+/// A turn that lasts longer is ended before more is read from clients, so that what it did leaves.
+pub const TURN_MAX: Duration = Duration::from_millis(10);
 
 /// How far beyond the wall clock the ceiling of the hybrid clock is put at a start; as far as the
 /// machines put it later.

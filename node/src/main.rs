@@ -1,13 +1,12 @@
 //! ringd: a node of RingDB, or a cluster of them to try.
 
-use std::io::{BufWriter, IsTerminal};
+use std::io::BufWriter;
 use std::process::exit;
 
 use ringdb_node::cli::{self, Action};
 use ringdb_node::error::{EXIT_REFUSED, Fault};
-use ringdb_node::{allocator, config, demo, shutdown, tool};
+use ringdb_node::{allocator, config, demo, logging, shutdown, tool};
 use tokio::runtime::Builder;
-use tracing_subscriber::EnvFilter;
 
 #[global_allocator]
 static ALLOCATOR: allocator::Allocator = allocator::new();
@@ -26,14 +25,14 @@ fn act(action: Action) -> Result<i32, Fault> {
     match action {
         Action::Start { file, flags, drain_on_stdin_end } => {
             let (_, config) = config::load(file.as_deref(), flags.into_iter())?;
-            log_as(&config.log_level)?;
+            logging::start(&config.log_level)?;
             end_on_panic();
             let config = config::Config { drain_on_stdin_end, ..config };
             block_on(shutdown::run(config))
         }
         Action::Storage(tool) => {
             // What the engine finds is said by the tool itself.
-            log_as("off")?;
+            logging::start("off")?;
             tool::run(&tool, &mut BufWriter::new(std::io::stdout().lock()))
         }
         Action::Demo(demo) => block_on(demo::run(&demo)).map(|()| 0),
@@ -69,21 +68,4 @@ fn block_on<T>(run: impl Future<Output = Result<T, Fault>>) -> Result<T, Fault> 
     // Whoever still reads standard input would be waited for otherwise.
     runtime.shutdown_background();
     done
-}
-
-fn log_as(level: &str) -> Result<(), Fault> {
-    let filter = EnvFilter::try_new(level).map_err(|e| {
-        Fault::new(
-            format!("log.level cannot be {level:?}"),
-            e.to_string(),
-            "use error, warn, info, debug, or directives such as info,ringdb_node=debug",
-        )
-    })?;
-    let colour = std::io::stderr().is_terminal();
-    tracing_subscriber::fmt()
-        .with_env_filter(filter)
-        .with_writer(std::io::stderr)
-        .with_ansi(colour)
-        .init();
-    Ok(())
 }

@@ -8,6 +8,7 @@ use std::fmt::Write as _;
 
 use commands::Stats;
 
+use crate::mesh::Counters;
 use crate::shared::Shared;
 use crate::tally::Counted;
 
@@ -80,8 +81,16 @@ pub struct CoreReport {
     pub unavailable: u64,
     /// Writes that too few replicas confirmed in time.
     pub unconfirmed: u64,
-    /// Requests refused because too much was in flight.
-    pub overloaded: u64,
+    /// Requests refused because too much was asked.
+    pub refused: u64,
+    /// Answers that came after their deadline and were not given.
+    pub late: u64,
+    /// Requests that are not answered yet.
+    pub in_flight: u64,
+    /// How many there may be.
+    pub in_flight_max: u64,
+    /// Cores that refuse requests which waited too long.
+    pub shedding: u64,
     /// Writes whose acknowledgement was held back since the engine was behind.
     pub held_writes: u64,
     /// Commits of the log.
@@ -98,6 +107,10 @@ pub struct CoreReport {
     pub bytes_in: u64,
     /// Bytes written to Redis clients.
     pub bytes_out: u64,
+    /// What the mesh counted, on core 0.
+    pub mesh: Counters,
+    /// Clients whose TLS could not be opened.
+    pub tls_failed: u64,
     /// Connections of Redis clients since the start.
     pub connections: u64,
     /// Bytes in the memtable.
@@ -129,10 +142,18 @@ impl CoreReport {
         self.writes.add(&other.writes);
         self.whole.add(&other.whole);
         self.keys.add(&other.keys);
+        // One core has the mesh.
+        if other.mesh != Counters::default() {
+            self.mesh = other.mesh;
+        }
         for (mine, theirs) in [
             (&mut self.unavailable, other.unavailable),
             (&mut self.unconfirmed, other.unconfirmed),
-            (&mut self.overloaded, other.overloaded),
+            (&mut self.refused, other.refused),
+            (&mut self.late, other.late),
+            (&mut self.in_flight, other.in_flight),
+            (&mut self.in_flight_max, other.in_flight_max),
+            (&mut self.shedding, other.shedding),
             (&mut self.held_writes, other.held_writes),
             (&mut self.commits, other.commits),
             (&mut self.turns, other.turns),
@@ -141,6 +162,7 @@ impl CoreReport {
             (&mut self.messages_dropped, other.messages_dropped),
             (&mut self.bytes_in, other.bytes_in),
             (&mut self.bytes_out, other.bytes_out),
+            (&mut self.tls_failed, other.tls_failed),
             (&mut self.connections, other.connections),
             (&mut self.memtable_bytes, other.memtable_bytes),
             (&mut self.ops_per_second, other.ops_per_second),
@@ -198,14 +220,23 @@ pub fn text(shared: &Shared) -> String {
     {
         histogram.write(out, "request_duration_seconds", &format!("class=\"{class}\""));
     }
+    let shed = report.stats.errors().get("OVERLOADED").copied().unwrap_or(0);
+    let overloaded = report.refused.max(shed);
     head(out, "unavailable_total", "counter", "Requests that were not done, by reason.");
     for (reason, count) in [
         ("unavailable", report.unavailable),
         ("unconfirmed", report.unconfirmed),
-        ("overloaded", report.overloaded),
+        ("overloaded", overloaded),
+        ("late", report.late),
     ] {
         line(out, "unavailable_total", &format!("{{reason=\"{reason}\"}}"), count);
     }
+    let in_flight = "Requests that are not answered yet.";
+    single(out, "requests_in_flight", "gauge", in_flight, report.in_flight);
+    let in_flight_max = "How many may be in flight before more are refused.";
+    single(out, "requests_in_flight_limit", "gauge", in_flight_max, report.in_flight_max);
+    let shedding = "Cores that refuse requests which waited too long.";
+    single(out, "cores_shedding", "gauge", shedding, report.shedding);
     let clients = shared.clients.len() as u64;
     single(out, "connections", "gauge", "Redis clients now.", clients);
     single(
@@ -217,6 +248,12 @@ pub fn text(shared: &Shared) -> String {
     );
     let rejected = shared.rejected.load(std::sync::atomic::Ordering::Relaxed);
     single(out, "connections_rejected_total", "counter", "Redis clients refused.", rejected);
+    let failed = "Redis clients with whom no TLS came about.";
+    single(out, "client_tls_failures_total", "counter", failed, report.tls_failed);
+    head(out, "acl_denied_total", "counter", "What was refused to users, by the right they lack.");
+    for (reason, count) in shared.users.denied_by_reason() {
+        line(out, "acl_denied_total", &format!("{{reason=\"{reason}\"}}"), count);
+    }
     single(
         out,
         "client_input_bytes_total",
@@ -254,6 +291,9 @@ pub fn text(shared: &Shared) -> String {
     if let Some(asked) = crate::allocator::counts() {
         allocations(out, asked);
     }
+    let slow = "Commands that took longer than log.slow_us.";
+    single(out, "slow_commands_total", "counter", slow, shared.slow.count());
+    peers(out, &report.mesh);
     engine(out, shared, report.memtable_bytes);
     cluster(out, shared);
     std::mem::take(out)
@@ -264,6 +304,23 @@ fn allocations(out: &mut String, asked: crate::allocator::Counts) {
     let name = "reallocations_total";
     single(out, name, "counter", "Pieces of memory made longer or shorter.", asked.reallocations);
     single(out, "allocated_bytes_total", "counter", "Bytes of memory asked for.", asked.bytes);
+}
+
+fn peers(out: &mut String, mesh: &Counters) {
+    let refused = "Connections over QUIC that were turned away, by what did not suit.";
+    head(out, "peer_refused_total", "counter", refused);
+    for (reason, count) in [
+        ("role", mesh.refused_role),
+        ("cluster", mesh.refused_cluster),
+        ("unknown", mesh.refused_unknown),
+        ("other", mesh.refused_other),
+    ] {
+        line(out, "peer_refused_total", &format!("{{reason=\"{reason}\"}}"), count);
+    }
+    let failed = "Handshakes that failed, those with certificates of another authority among them.";
+    single(out, "peer_handshake_failures_total", "counter", failed, mesh.handshakes_failed);
+    let failed = "Attempts to reach a peer that failed.";
+    single(out, "peer_dial_failures_total", "counter", failed, mesh.dials_failed);
 }
 
 fn engine(out: &mut String, shared: &Shared, memtable_bytes: u64) {
@@ -288,14 +345,10 @@ fn engine(out: &mut String, shared: &Shared, memtable_bytes: u64) {
         stats.level0_depth as u64,
     );
     single(out, "engine_pending_bytes", "gauge", "Bytes to be compacted.", stats.pending_bytes);
-    let debt = (shared.engine.debt().worst() * 1000.0) as u64;
-    single(
-        out,
-        "engine_debt_thousandths",
-        "gauge",
-        "How far flush and compaction are behind.",
-        debt,
-    );
+    let behind = "How far flush and compaction are behind; at 1 writes are refused.";
+    head(out, "engine_debt_ratio", "gauge", behind);
+    let debt = shared.engine.debt().worst();
+    put(out, format_args!("ringdb_engine_debt_ratio {debt}\n"));
     let damaged = shared.engine.damage().len() as u64;
     single(out, "engine_damaged_places", "gauge", "Places whose rows are lost here.", damaged);
     let scrub = shared.engine.scrub();

@@ -10,6 +10,7 @@ use std::sync::atomic::Ordering;
 
 use replication::{Peer, Recovery};
 use ring::{Actor, Hlc, Layout, WallMillis};
+use rustls::ServerConfig;
 use storage::{FileDisk, OpenError, Options};
 use store::{Opened, Store};
 use tracing::{error, info, warn};
@@ -27,6 +28,7 @@ use crate::mesh::{self, MeshConfig, Tuning, Versions};
 use crate::shared::{Parts, Shared};
 use crate::state::{Owner, Start, StateFile};
 use crate::turn::Letter;
+use crate::users::Users;
 
 /// A running node.
 pub struct Server {
@@ -43,7 +45,10 @@ impl Server {
     pub fn start(config: Config) -> Result<Self, Fault> {
         check_files(config.redis.maxclients);
         let credentials = config.tls.as_ref().map(certs::Credentials::load).transpose()?;
-        let listeners = listen::bind(config.redis.listen, config.cores)?;
+        let (listeners, tls) = listeners(&config)?;
+        let redis = &config.redis;
+        let users =
+            Users::load(redis.requirepass.as_deref(), &redis.users, redis.acl_file.as_deref())?;
         let owner = Owner { cluster: config.cluster, node: config.node, name: &config.name };
         StateFile::check(&config.data_dir, &owner)?;
         // A node that has a past but no store has lost all that it acknowledged.
@@ -70,16 +75,24 @@ impl Server {
         }
         let machines = machines(&config, &start, &layout, recoveries);
         let incarnation = start.state.incarnation;
-        let parts =
-            Parts { cluster, incarnation, engine, background, boxes, layout: layout.clone() };
+        let parts = Parts {
+            cluster,
+            incarnation,
+            engine,
+            background,
+            boxes,
+            layout: layout.clone(),
+            users,
+        };
         info!(node = config.name, %incarnation, %cluster, cores = config.cores, "starting");
         let shared = Arc::new(Shared::new(config, parts));
         let mut mesh = mesh_config(&shared, credentials, &layout)?;
         let mut server = Self { shared: shared.clone(), cores: Vec::new(), threads };
+        let listeners = listeners.into_iter().zip(tls);
         let begin = machines.into_iter().zip(stores).zip(listeners).enumerate();
-        for (index, ((peer, store), listener)) in begin {
+        for (index, ((peer, store), (listener, tls))) in begin {
             let mesh = if index == 0 { mesh.take() } else { None };
-            let beginning = Beginning { index, peer, store, listener, mesh };
+            let beginning = Beginning { index, peer, store, listener, tls, mesh };
             match driver::start(shared.clone(), beginning) {
                 Ok(thread) => server.cores.push(thread),
                 Err(fault) => {
@@ -148,6 +161,27 @@ impl Server {
             }
         }
     }
+}
+
+type Plain = Option<std::net::TcpListener>;
+type Sealed = Option<(std::net::TcpListener, Arc<ServerConfig>)>;
+
+/// The listeners of each core: without TLS, and with it.
+fn listeners(config: &Config) -> Result<(Vec<Plain>, Vec<Sealed>), Fault> {
+    let (redis, cores) = (&config.redis, config.cores);
+    let plain = match redis.listen {
+        Some(address) => {
+            listen::bind(address, "redis.listen", cores)?.into_iter().map(Some).collect()
+        }
+        None => (0..cores).map(|_| None).collect(),
+    };
+    let Some((address, files)) = &redis.tls else {
+        return Ok((plain, (0..cores).map(|_| None).collect()));
+    };
+    let tell = |refused: &certs::Refused| warn!("{refused}");
+    let tls = Arc::new(certs::public_config(files, Arc::new(tell))?);
+    let bound = listen::bind(*address, "redis.tls_listen", cores)?;
+    Ok((plain, bound.into_iter().map(|listener| Some((listener, tls.clone()))).collect()))
 }
 
 fn check_files(maxclients: u32) {

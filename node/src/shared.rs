@@ -15,7 +15,9 @@ use crate::front::registry::Registry;
 use crate::hot::Hot;
 use crate::mailbox::Mailbox;
 use crate::metrics::CoreReport;
+use crate::slowlog::SlowLog;
 use crate::turn::Letter;
+use crate::users::Users;
 
 /// What core 0 thinks of a member, for everybody to read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -61,6 +63,10 @@ pub struct Shared {
     pub boxes: Arc<Vec<Mailbox<Letter>>>,
     /// Clients of the Redis port.
     pub clients: Registry,
+    /// Who they may be.
+    pub users: Users,
+    /// What took them long.
+    pub slow: SlowLog,
     /// Clients at most; CONFIG SET may change it.
     pub maxclients: AtomicU32,
     /// Numbers for clients.
@@ -98,6 +104,8 @@ pub struct Parts {
     pub boxes: Arc<Vec<Mailbox<Letter>>>,
     /// The layout in force.
     pub layout: Arc<Layout>,
+    /// Who clients may be.
+    pub users: Users,
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
@@ -109,7 +117,7 @@ impl Shared {
     /// Everything at the start of a node.
     #[must_use]
     pub fn new(config: Config, parts: Parts) -> Self {
-        let Parts { cluster, incarnation, engine, background, boxes, layout } = parts;
+        let Parts { cluster, incarnation, engine, background, boxes, layout, users } = parts;
         let run_id: [u8; 20] = rand::random();
         Self {
             cluster,
@@ -119,6 +127,8 @@ impl Shared {
             engine,
             background,
             clients: Registry::default(),
+            users,
+            slow: SlowLog::new(config.slow_us),
             maxclients: AtomicU32::new(config.redis.maxclients),
             next_client: AtomicU64::new(1),
             rejected: AtomicU64::new(0),

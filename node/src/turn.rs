@@ -20,17 +20,20 @@ use std::task::Waker;
 use std::time::Duration;
 
 use replication::op::TaskError;
-use replication::{Answer, Effect, Event, Message, Named, Outbox, Peer, Request, RowChange};
-use ring::keyspace::Durability;
+use replication::{
+    Answer, Effect, Event, Message, Named, Outbox, Peer, Request, RowChange, Task,
+};
+use ring::keyspace::{Durability, Level};
 use ring::{Hlc, NodeId, Now, Slot};
 use store::Store;
 use tokio::sync::Notify;
 use tracing::{error, warn};
 
+use crate::admission::{self, Admission};
 use crate::clock;
 use crate::front::conn::Conn;
-use crate::front::host::NodeHost;
-use crate::limits::HOLD_US_MIN;
+use crate::front::host::{Fed, NodeHost};
+use crate::limits::{HOLD_US_MIN, REQUEST_TIMEOUT, TURN_MAX};
 use crate::members::Members;
 use crate::mesh::Lane;
 use crate::metrics::{Class, CoreReport};
@@ -124,7 +127,11 @@ pub enum Asker {
 struct Asked {
     asker: Asker,
     since: ring::Instant,
+    /// When its client gives up.
+    deadline: ring::Instant,
     class: Class,
+    /// The level of a write.
+    write: Level,
 }
 
 /// One core of a node.
@@ -156,6 +163,10 @@ pub struct Core {
     tally: Tally,
     now: Option<Now>,
     begun: bool,
+    /// When the turn began.
+    begun_at: ring::Instant,
+    /// What it takes on.
+    admission: Admission,
     waker: Waker,
     /// What the machine asked for and has not got yet.
     effects: Outbox,
@@ -200,6 +211,7 @@ impl Core {
     pub fn new(index: usize, shared: Arc<Shared>, peer: Peer, store: Store) -> Self {
         let mail = shared.boxes.iter().map(|_| Vec::new()).collect();
         let (started, cores) = (shared.started, shared.cores());
+        let queue_max = shared.config.redis.queue_max;
         let mine = Slot::all().filter(|slot| slot.core(cores) == index);
         Self {
             tally: Tally::new(started, mine),
@@ -218,6 +230,8 @@ impl Core {
             store,
             now: None,
             begun: false,
+            begun_at: ring::Instant(0),
+            admission: Admission::new(queue_max),
             waker: Waker::noop().clone(),
             effects: Vec::new(),
             batch: Vec::new(),
@@ -247,6 +261,7 @@ impl Core {
     pub fn begin(&mut self) {
         if !self.begun {
             self.begun = true;
+            self.begun_at = self.now().mono;
             self.waker.wake_by_ref();
         }
     }
@@ -371,7 +386,12 @@ impl Core {
         let core = request.slot().core(self.mail.len());
         let since = self.now().mono;
         self.shared.hot[self.index].see(&request, since);
-        let key = self.asked.insert(Asked { asker, since, class });
+        let deadline = since + Duration::from_micros(timeout_us);
+        let write = match &request {
+            Request::Task(Task { write: Some(level), .. }) => *level,
+            _ => self.shared.config.policy.write,
+        };
+        let key = self.asked.insert(Asked { asker, since, deadline, class, write });
         let id = ((self.index as u64) << CORE_SHIFT) | key.to_bits();
         if class == Class::Write && self.shared.engine.debt().memtables >= 1.0 {
             let error = TaskError::Overloaded { retry_after_ms: 50 };
@@ -384,6 +404,60 @@ impl Core {
             None => Event::Submit { id, request, timeout_us },
         };
         self.tell(core, event);
+    }
+
+    /// Whether the turn has lasted so long that it should end before more is taken in.
+    #[must_use]
+    pub fn is_long(&self) -> bool {
+        self.begun && clock::mono().since(self.begun_at) > TURN_MAX
+    }
+
+    /// Commands of a Redis client are about to be fed, which are there at least since `since`, if
+    /// that is known; `flooded` if they stand behind others that were refused, `fresh` if they
+    /// were read just now. True if they are refused because they waited too long.
+    pub fn judge_client(
+        &mut self,
+        client: u64,
+        since: Option<ring::Instant>,
+        flooded: bool,
+        fresh: bool,
+    ) -> bool {
+        let at = clock::mono();
+        if flooded && self.admission.is_shedding() {
+            self.host.fed.overload = Some(admission::RETRY_AFTER_MS);
+            return true;
+        }
+        let began = if self.begun { self.begun_at } else { at };
+        let waited = at.since(since.unwrap_or(at).min(began));
+        if fresh {
+            self.admission.came(at, client, waited);
+        }
+        self.host.fed = self.verdict(waited, REQUEST_TIMEOUT);
+        self.host.fed.overload.is_some() && self.admission.is_shedding()
+    }
+
+    fn verdict(&mut self, waited: Duration, limit: Duration) -> Fed {
+        let in_flight = self.asked.len() + self.submits.len();
+        let verdict = self.admission.judge(waited, limit, in_flight);
+        let overload = verdict.err().map(|_| admission::RETRY_AFTER_MS);
+        Fed { waited: waited.min(limit), overload }
+    }
+
+    /// Requests of a native client came, which may take `limit` yet: whether this one may begin.
+    ///
+    /// # Errors
+    /// When to come back, in milliseconds.
+    pub fn judge_native(&mut self, client: u64, limit: Duration) -> Result<(), u32> {
+        let at = clock::mono();
+        let waited = if self.begun { at.since(self.begun_at) } else { Duration::ZERO };
+        self.admission.came(at, client, waited);
+        match self.verdict(waited, limit).overload {
+            None => Ok(()),
+            Some(retry_after_ms) => {
+                self.report.refused += 1;
+                Err(retry_after_ms)
+            }
+        }
     }
 
     /// The client is gone: nobody waits for its answers any more.
@@ -585,14 +659,19 @@ impl Core {
         let now = self.now();
         let key = Key::from_bits(id & ((1 << CORE_SHIFT) - 1));
         let Some(asked) = self.asked.remove(key) else { return };
-        self.report.histogram(asked.class).record(now.mono.since(asked.since));
+        let took = now.mono.since(asked.since);
+        self.report.histogram(asked.class).record(took);
+        let answer = self.in_time(&asked, answer);
         if let Answer::Failed(error) = &answer {
             match error {
                 TaskError::Unavailable { .. } => self.report.unavailable += 1,
                 TaskError::Unconfirmed { .. } => self.report.unconfirmed += 1,
-                TaskError::Overloaded { .. } => self.report.overloaded += 1,
+                TaskError::Overloaded { .. } => self.report.refused += 1,
                 _ => {}
             }
+        }
+        if !matches!(answer, Answer::Failed(_)) && asked.class != Class::Whole {
+            self.admission.answered(now.mono, took, self.asked.len());
         }
         match asked.asker {
             Asker::Conn { conn: key, id } => {
@@ -602,6 +681,26 @@ impl Core {
             }
             Asker::Native(asker) => asker.answer(&self.shared, answer, hlc),
         }
+    }
+
+    /// An answer that comes after its deadline is none: whoever asked has given up, and must not take
+    /// it for that of a later request.
+    fn in_time(&mut self, asked: &Asked, answer: Answer) -> Answer {
+        let late = self.now().mono > asked.deadline && asked.class != Class::Whole;
+        if !late || matches!(answer, Answer::Failed(_)) {
+            return answer;
+        }
+        self.report.late += 1;
+        Answer::Failed(match asked.class {
+            Class::Read | Class::Whole => {
+                TaskError::Overloaded { retry_after_ms: admission::RETRY_AFTER_MS }
+            }
+            Class::Write => {
+                let (level, copies) = (asked.write, self.shared.config.policy.n);
+                let needed = level.needed(copies).unwrap_or(copies);
+                TaskError::Unconfirmed { level, needed, copies, acked: 0, missing: Vec::new() }
+            }
+        })
     }
 
     /// A session has done something: takes its requests, remembers that it has replies.
@@ -776,6 +875,12 @@ impl Core {
         let calls = self.report.stats.calls();
         self.report.stats = self.host.own_stats().clone();
         self.report.ops_per_second = self.report.stats.calls().saturating_sub(calls);
+        if let Some(mesh) = self.members.as_ref().and_then(Members::mesh) {
+            self.report.mesh = mesh.counters();
+        }
+        self.report.in_flight = self.asked.len() as u64;
+        self.report.in_flight_max = self.admission.in_flight_max() as u64;
+        self.report.shedding = u64::from(self.admission.is_shedding());
         self.report.memtable_bytes = self.store.memtable_bytes() as u64;
         let machine = self.peer.stats();
         self.report.read_repairs = machine.repairs;

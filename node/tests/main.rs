@@ -17,4 +17,5 @@ mod refusals;
 mod demo;
 
 mod native;
+mod operating;
 mod storage;

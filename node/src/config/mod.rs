@@ -9,6 +9,7 @@ pub mod source;
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use ring::keyspace::{KeyspacePolicy, Level};
 use ring::{ClusterId, Layout, Member, NodeId};
@@ -18,6 +19,7 @@ pub use self::source::{Settings, Source};
 use crate::config::keys::{MEMBER_FIELDS, did_you_mean};
 use crate::error::Fault;
 use crate::limits::CORES_MAX;
+use crate::users::{ConfigUser, Users};
 
 /// Everything that a node is told at its start.
 #[derive(Clone, Debug)]
@@ -52,6 +54,8 @@ pub struct Config {
     pub engine: Engine,
     /// What is logged.
     pub log_level: String,
+    /// From when on a command is slow, in microseconds; `u64::MAX`: never.
+    pub slow_us: u64,
     /// The file that it was read from, if there was one.
     pub file: Option<PathBuf>,
     /// All settings and where each was set, as text, without secrets.
@@ -63,14 +67,22 @@ pub struct Config {
 /// The Redis face.
 #[derive(Clone, Debug)]
 pub struct Redis {
-    /// Where clients connect.
-    pub listen: SocketAddr,
+    /// Where clients connect, if they may without TLS.
+    pub listen: Option<SocketAddr>,
+    /// Where they connect with TLS, if anywhere, and what they see.
+    pub tls: Option<(SocketAddr, certs::PublicFiles)>,
     /// The password of the user `default`, if there is one.
     pub requirepass: Option<String>,
-    /// Further users and their passwords.
-    pub users: BTreeMap<String, String>,
+    /// Further users.
+    pub users: BTreeMap<String, ConfigUser>,
+    /// A file with more users.
+    pub acl_file: Option<PathBuf>,
+    /// Whether clients must authenticate, as the configuration has it.
+    pub auth_required: bool,
     /// Clients at a time.
     pub maxclients: u32,
+    /// Once everything waits for longer than this, what waited longer is refused.
+    pub queue_max: Duration,
     /// Idle clients are closed after so many seconds; 0: never.
     pub idle_timeout_s: u32,
     /// Whether FLUSHDB and FLUSHALL are served.
@@ -107,11 +119,8 @@ impl Config {
         let read = Reader { settings };
         let name = read.text("node.name")?;
         let peer_listen = read.address("peer.listen")?;
-        let redis_listen = read.address("redis.listen")?;
-        let http_listen = match read.text("http.listen")? {
-            text if text.is_empty() => None,
-            _ => Some(read.address("http.listen")?),
-        };
+        let redis_listen = read.address_if_any("redis.listen")?;
+        let http_listen = read.address_if_any("http.listen")?;
         let cluster = match read.text("cluster.id")? {
             text if text.is_empty() => None,
             text => Some(text.parse::<ClusterId>().map_err(|e| read.wrong("cluster.id", &e))?),
@@ -166,6 +175,10 @@ impl Config {
                 scrub_bytes_per_second: read.number("engine.scrub_bytes_per_second", 0, 1 << 40)?,
             },
             log_level: read.text("log.level")?,
+            slow_us: match read.number("log.slow_us", 0, u64::from(u32::MAX))? {
+                0 => u64::MAX,
+                us => us,
+            },
             file: None,
             printed: print(settings, true),
             drain_on_stdin_end: false,
@@ -194,20 +207,26 @@ impl Config {
     /// True if Redis clients must authenticate.
     #[must_use]
     pub fn has_authentication(&self) -> bool {
-        self.redis.requirepass.is_some() || !self.redis.users.is_empty()
+        self.redis.auth_required
     }
 
     /// A port that strangers can reach needs a password.
     fn check_exposure(&self) -> Result<(), Fault> {
-        let listen = self.redis.listen;
-        if listen.ip().is_loopback() || self.has_authentication() {
-            return Ok(());
+        let open = |listen: &SocketAddr| !listen.ip().is_loopback() && !self.has_authentication();
+        let plain = self.redis.listen.filter(|listen| open(listen));
+        let asked = |files: &certs::PublicFiles| files.clients == certs::ClientCerts::Required;
+        let tls = self.redis.tls.as_ref().filter(|(_, files)| !asked(files));
+        let tls = tls.map(|(listen, _)| *listen).filter(|listen| open(listen));
+        for (key, listen) in [("redis.listen", plain), ("redis.tls_listen", tls)] {
+            if let Some(listen) = listen {
+                return Err(Fault::new(
+                    format!("{key} = {listen} would serve everybody"),
+                    "the address is not a loopback address, and no password is set",
+                    "set redis.requirepass or redis.users, or listen on 127.0.0.1",
+                ));
+            }
         }
-        Err(Fault::new(
-            format!("redis.listen = {listen} would serve everybody"),
-            "the address is not a loopback address, and no password is set",
-            "set redis.requirepass or redis.users, or listen on 127.0.0.1",
-        ))
+        Ok(())
     }
 }
 
@@ -248,6 +267,11 @@ impl Reader<'_> {
         text.parse().map_err(|_| self.wrong(path, &"an address is written IP:PORT, [IPv6]:PORT"))
     }
 
+    fn address_if_any(&self, path: &str) -> Result<Option<SocketAddr>, Fault> {
+        let any = !self.text(path)?.is_empty();
+        any.then(|| self.address(path)).transpose()
+    }
+
     fn cores(&self) -> Result<usize, Fault> {
         if self.settings.get("node.cores").is_none() {
             let all = std::thread::available_parallelism().map_or(1, usize::from);
@@ -256,14 +280,11 @@ impl Reader<'_> {
         Ok(self.number("node.cores", 1, CORES_MAX as u64)? as usize)
     }
 
-    fn redis(&self, listen: SocketAddr) -> Result<Redis, Fault> {
+    fn redis(&self, listen: Option<SocketAddr>) -> Result<Redis, Fault> {
         let mut users = BTreeMap::new();
         if let Some(Value::Table(table)) = self.settings.get("redis.users") {
             for (user, password) in table {
-                let Some(password) = password.as_str().filter(|p| !p.is_empty()) else {
-                    return Err(self.wrong("redis.users", &format!("{user} has no password")));
-                };
-                users.insert(user.clone(), password.to_owned());
+                users.insert(user.clone(), self.user(user, password)?);
             }
         }
         let cross_slot = match self.text("redis.cross_slot")?.as_str() {
@@ -271,15 +292,95 @@ impl Reader<'_> {
             "error" => false,
             _ => return Err(self.wrong("redis.cross_slot", &"allow or error are possible")),
         };
+        let requirepass = Some(self.text("redis.requirepass")?).filter(|p| !p.is_empty());
+        let acl_file = Some(self.text("redis.acl_file")?).filter(|p| !p.is_empty());
+        let acl_file = acl_file.map(PathBuf::from);
+        let loaded = Users::load(requirepass.as_deref(), &users, acl_file.as_deref())?;
         Ok(Redis {
             listen,
-            requirepass: Some(self.text("redis.requirepass")?).filter(|p| !p.is_empty()),
+            tls: self.redis_tls()?,
+            requirepass,
             users,
+            acl_file,
+            auth_required: loaded.accounts().auth_required(),
+            queue_max: match self.number("redis.queue_max_ms", 0, 60_000)? {
+                0 => Duration::MAX,
+                ms => Duration::from_millis(ms),
+            },
             maxclients: self.number("redis.maxclients", 1, 1_000_000)? as u32,
             idle_timeout_s: self.number("redis.idle_timeout_s", 0, u64::from(u32::MAX))? as u32,
             allow_flush: self.flag("redis.allow_flush"),
             cross_slot,
         })
+    }
+
+    fn user(&self, name: &str, value: &Value) -> Result<ConfigUser, Fault> {
+        let wrong = |why: &str| Err(self.wrong_user(name, why));
+        let text = |value: &Value| value.as_str().filter(|t| !t.is_empty()).map(str::to_owned);
+        if name.contains(|c: char| c.is_whitespace() || c == '~') {
+            return wrong("a name has no blanks, and no ~, which begins a consistency level");
+        }
+        let Value::Table(fields) = value else {
+            let Some(password) = text(value) else { return wrong("it has no password") };
+            return Ok(ConfigUser { password: Some(password), rules: None });
+        };
+        const FIELDS: [&str; 2] = ["password", "rules"];
+        if let Some(unknown) = fields.keys().find(|f| !FIELDS.contains(&f.as_str())) {
+            let meant = did_you_mean(unknown, FIELDS);
+            let hint = meant.map_or_else(String::new, |m| format!("; did you mean {m}?"));
+            return wrong(&format!("there is no field {unknown:?}{hint}"));
+        }
+        let field = |name: &str| fields.get(name).map(|v| text(v).ok_or(()));
+        let (Ok(password), Ok(rules)) = (field("password").transpose(), field("rules").transpose())
+        else {
+            return wrong("password and rules are texts in quotes");
+        };
+        // Without one nobody comes in but by a certificate, or as the rules say.
+        Ok(ConfigUser { password, rules: Some(rules.unwrap_or_default()) })
+    }
+
+    /// Passwords are not repeated.
+    fn wrong_user(&self, name: &str, why: &str) -> Fault {
+        let source = self.settings.source("redis.users");
+        Fault::new(
+            format!("redis.users.{name} makes no user"),
+            why,
+            format!("correct it where it is set: {source}"),
+        )
+    }
+
+    fn redis_tls(&self) -> Result<Option<(SocketAddr, certs::PublicFiles)>, Fault> {
+        let clients = match self.text("redis.tls_clients")?.as_str() {
+            "" | "no" => certs::ClientCerts::No,
+            "optional" => certs::ClientCerts::Optional,
+            "required" => certs::ClientCerts::Required,
+            _ => {
+                let possible = "no, optional and required are possible";
+                return Err(self.wrong("redis.tls_clients", &possible));
+            }
+        };
+        let path = |key: &str| {
+            let text = Some(self.text(key)?).filter(|p| !p.is_empty());
+            Ok::<_, Fault>(text.map(PathBuf::from))
+        };
+        let (cert, key) = (path("redis.tls_cert")?, path("redis.tls_key")?);
+        let ca = path("redis.tls_ca")?;
+        let Some(listen) = self.address_if_any("redis.tls_listen")? else { return Ok(None) };
+        let (Some(cert), Some(key)) = (cert, key) else {
+            return Err(Fault::new(
+                format!("redis.tls_listen = {listen} has no certificate"),
+                "redis.tls_cert and redis.tls_key belong to it",
+                "set both, or leave redis.tls_listen empty",
+            ));
+        };
+        if clients != certs::ClientCerts::No && ca.is_none() {
+            return Err(Fault::new(
+                "redis.tls_clients asks for certificates that nobody can verify",
+                "redis.tls_ca is not set",
+                "set redis.tls_ca to the authority that issues them, or redis.tls_clients = \"no\"",
+            ));
+        }
+        Ok(Some((listen, certs::PublicFiles { cert, key, ca, clients })))
     }
 
     fn policy(&self, prefix: &str, base: KeyspacePolicy) -> Result<KeyspacePolicy, Fault> {
@@ -357,12 +458,12 @@ impl Reader<'_> {
     fn members(
         &self,
         name: &str,
-        (peer, redis, http): (SocketAddr, SocketAddr, Option<SocketAddr>),
+        (peer, redis, http): (SocketAddr, Option<SocketAddr>, Option<SocketAddr>),
     ) -> Result<Vec<Member>, Fault> {
         let Some(Value::Array(list)) = self.settings.get("cluster.members") else {
             let alone = Member {
                 id: NodeId(1),
-                redis: redis.to_string(),
+                redis: redis.map(|a| a.to_string()).unwrap_or_default(),
                 http: http.map(|a| a.to_string()).unwrap_or_default(),
                 ..Member::new(name, peer.to_string())
             };

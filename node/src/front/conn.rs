@@ -18,12 +18,15 @@ use ring::Instant;
 use smallvec::SmallVec;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
-use tracing::info;
+use tracing::{debug, info, warn};
 use wire::resp::{Decoder, Limits};
 
 use crate::clock;
+use crate::front::backlog::Backlog;
+use crate::front::tls::{Peer, Tls};
 use crate::limits::{
-    BUFFER_KEPT_BYTES_MAX, OUTPUT_BYTES_MAX, OUTPUT_PAUSE_BYTES, OUTPUT_STALL_MAX, REST_AFTER,
+    BUFFER_KEPT_BYTES_MAX, MUCH_BYTES, OUTPUT_BYTES_MAX, OUTPUT_PAUSE_BYTES, OUTPUT_STALL_MAX,
+    READ_BYTES, REST_AFTER,
 };
 use crate::slab::Key;
 use crate::turn::Core;
@@ -40,7 +43,10 @@ pub struct Conn {
     pub listed: bool,
     address: SocketAddr,
     writer: OwnedWriteHalf,
-    /// So much of the replies has been written.
+    /// TLS, and what it has sealed for the client.
+    tls: Option<Box<Tls>>,
+    sealed: Vec<u8>,
+    /// So much of the replies, or of what is sealed, has been written.
     sent: usize,
     /// The socket is full: the task waits until it is not.
     blocked: bool,
@@ -70,12 +76,20 @@ enum Ending {
     Full,
     /// It was idle for too long.
     Idle,
+    /// What it sends is no TLS that we can open.
+    Tls,
 }
 
 impl Conn {
     /// A new connection.
     #[must_use]
-    pub fn new(id: u64, session: Session, address: SocketAddr, writer: OwnedWriteHalf) -> Self {
+    pub fn new(
+        id: u64,
+        session: Session,
+        address: SocketAddr,
+        writer: OwnedWriteHalf,
+        tls: Option<Box<Tls>>,
+    ) -> Self {
         Self {
             id,
             session,
@@ -83,6 +97,8 @@ impl Conn {
             listed: false,
             address,
             writer,
+            tls,
+            sealed: Vec::new(),
             sent: 0,
             blocked: false,
             held: false,
@@ -125,7 +141,57 @@ impl Conn {
     }
 
     fn unsent(&self) -> usize {
-        self.output.replies.len() - self.sent
+        self.sealed.len() + self.output.replies.len() - self.sent
+    }
+
+    /// Seals replies. Only what may leave is sealed: at the end of a turn.
+    fn seal(&mut self) {
+        let Some(tls) = &mut self.tls else { return };
+        tls.seal(&self.output.replies, &mut self.sealed);
+        self.output.replies.clear();
+        if self.output.replies.capacity() > BUFFER_KEPT_BYTES_MAX {
+            self.output.replies = Vec::new();
+        }
+    }
+
+    /// The bytes for the socket of which some are sent.
+    fn outgoing(&mut self) -> &mut Vec<u8> {
+        if self.tls.is_some() { &mut self.sealed } else { &mut self.output.replies }
+    }
+
+    /// Takes bytes of the socket; what they hold is added to `plain`. False if nothing follows.
+    fn open(&mut self, bytes: &[u8], plain: &mut Vec<u8>) -> Result<bool, String> {
+        let Some(tls) = &mut self.tls else { return Ok(true) };
+        let opened = tls.open(bytes, plain);
+        // The handshake, or why there is none: nothing of a reply is in it.
+        tls.seal(&[], &mut self.sealed);
+        self.write_sealed();
+        opened
+    }
+
+    fn write_sealed(&mut self) -> usize {
+        let mut taken = 0;
+        while !self.blocked && self.ending.is_none() {
+            let sent = self.sent;
+            let rest = if self.tls.is_some() { &self.sealed } else { &self.output.replies };
+            if rest.len() == sent {
+                break;
+            }
+            match self.writer.try_write(&rest[sent..]) {
+                Ok(n) => taken += self.took(n),
+                Err(e) if e.kind() == io::ErrorKind::WouldBlock => self.blocked = true,
+                Err(_) => self.end(Ending::Plain),
+            }
+        }
+        taken
+    }
+
+    /// Says goodbye, if the client still listens.
+    fn say_goodbye(&mut self) {
+        if let Some(tls) = &mut self.tls {
+            tls.close(&mut self.sealed);
+        }
+        self.flush();
     }
 
     /// Whether nothing more will come and everything has been said.
@@ -143,14 +209,8 @@ impl Conn {
 
     /// Writes replies, as many as the socket takes; how many bytes it took.
     pub fn flush(&mut self) -> usize {
-        let mut taken = 0;
-        while !self.blocked && self.unsent() > 0 && self.ending.is_none() {
-            match self.writer.try_write(&self.output.replies[self.sent..]) {
-                Ok(n) => taken += self.took(n),
-                Err(e) if e.kind() == io::ErrorKind::WouldBlock => self.blocked = true,
-                Err(_) => self.end(Ending::Plain),
-            }
-        }
+        self.seal();
+        let taken = self.write_sealed();
         self.judge_output();
         if self.blocked || self.is_over() || (self.held && self.may_read()) {
             self.wake();
@@ -161,12 +221,14 @@ impl Conn {
     fn took(&mut self, bytes: usize) -> usize {
         self.sent += bytes;
         self.stalled_since = None;
-        if self.unsent() == 0 {
-            self.output.replies.clear();
-            self.sent = 0;
-            if self.output.replies.capacity() > BUFFER_KEPT_BYTES_MAX {
-                self.output.replies = Vec::new();
+        let sent = self.sent;
+        let outgoing = self.outgoing();
+        if outgoing.len() == sent {
+            outgoing.clear();
+            if outgoing.capacity() > BUFFER_KEPT_BYTES_MAX {
+                *outgoing = Vec::new();
             }
+            self.sent = 0;
         }
         bytes
     }
@@ -183,9 +245,10 @@ impl Conn {
     /// Goes on with what the socket did not take; ready when it took all.
     fn poll_write(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<usize>> {
         let mut taken = 0;
-        while self.unsent() > 0 {
-            let rest = &self.output.replies[self.sent..];
-            let n = ready!(Pin::new(&mut self.writer).poll_write(cx, rest))?;
+        // What is not sealed yet waits for the end of the turn.
+        while self.outgoing().len() > self.sent {
+            let rest = if self.tls.is_some() { &self.sealed } else { &self.output.replies };
+            let n = ready!(Pin::new(&mut self.writer).poll_write(cx, &rest[self.sent..]))?;
             taken += self.took(n);
         }
         self.blocked = false;
@@ -238,6 +301,14 @@ pub struct Task {
     input: Vec<u8>,
     /// `input` may hold whole commands.
     unfed: bool,
+    /// How long what it reads has waited.
+    backlog: Backlog,
+    /// What it read last was refused, since it was too old: so is all up to where the socket is empty.
+    flooded: bool,
+    /// What it is about to feed comes from the socket.
+    is_fresh: bool,
+    /// It read so much that others shall have their turn first.
+    gives_way: bool,
 }
 
 impl Task {
@@ -245,7 +316,18 @@ impl Task {
     #[must_use]
     pub fn new(core: Rc<RefCell<Core>>, key: Key, reader: OwnedReadHalf) -> Self {
         let decoder = Decoder::new(Limits::default());
-        Self { core, key, reader, decoder, input: Vec::new(), unfed: false }
+        Self {
+            core,
+            key,
+            reader,
+            decoder,
+            input: Vec::new(),
+            unfed: false,
+            backlog: Backlog::default(),
+            flooded: false,
+            is_fresh: false,
+            gives_way: false,
+        }
     }
 
     /// Feeds whole commands of `bytes` to the session, until it wants no more; how many bytes were
@@ -253,6 +335,12 @@ impl Task {
     fn feed(&mut self, core: &mut Core, bytes: &[u8]) -> usize {
         let now = core.now();
         let mut at = 0;
+        if let Some(conn) = core.conns.get_mut(self.key) {
+            let id = conn.id;
+            let (since, flooded) = (self.backlog.since(), self.flooded);
+            self.flooded =
+                core.judge_client(id, since, flooded, std::mem::take(&mut self.is_fresh));
+        }
         loop {
             let Some(conn) = core.conns.get_mut(self.key) else { return bytes.len() };
             if !conn.may_read() {
@@ -292,23 +380,16 @@ impl Task {
 
     /// Reads once and feeds what came; false at the end of the stream.
     fn poll_read(&mut self, core: &mut Core, cx: &mut Context<'_>) -> Poll<io::Result<bool>> {
-        if self.input.is_empty() {
-            let mut scratch = std::mem::take(&mut core.scratch);
-            let mut buffer = ReadBuf::new(&mut scratch);
-            let polled = Pin::new(&mut self.reader).poll_read(cx, &mut buffer);
-            let length = buffer.filled().len();
-            if length > 0 {
-                core.report.bytes_in += length as u64;
-                let taken = self.feed(core, &scratch[..length]);
-                self.input.extend_from_slice(&scratch[taken..length]);
-            }
-            core.scratch = scratch;
-            ready!(polled)?;
-            return Poll::Ready(Ok(length > 0));
+        if core.conns.get_mut(self.key).is_some_and(|conn| conn.tls.is_some()) {
+            return self.poll_read_sealed(core, cx);
         }
-        // The rest of a command: straight behind its beginning.
         let start = self.input.len();
-        let room = self.decoder.reserve_hint(start).clamp(4 << 10, 1 << 20);
+        let missing = self.decoder.reserve_hint(start);
+        if start + missing <= READ_BYTES / 2 {
+            return self.poll_read_shared(core, cx);
+        }
+        // The rest of a long command: straight behind its beginning.
+        let room = missing.clamp(4 << 10, 1 << 20);
         self.input.resize(start + room, 0);
         let mut buffer = ReadBuf::new(&mut self.input[start..]);
         let polled = Pin::new(&mut self.reader).poll_read(cx, &mut buffer);
@@ -316,13 +397,103 @@ impl Task {
         self.input.truncate(start + length);
         ready!(polled)?;
         core.report.bytes_in += length as u64;
+        self.note_backlog(length, length == room, self.input.len());
         self.unfed = true;
         Poll::Ready(Ok(length > 0))
+    }
+
+    /// The same by the buffer that all connections share, behind the beginning of a command that was
+    /// kept.
+    fn poll_read_shared(
+        &mut self,
+        core: &mut Core,
+        cx: &mut Context<'_>,
+    ) -> Poll<io::Result<bool>> {
+        let start = self.input.len();
+        let mut scratch = std::mem::take(&mut core.scratch);
+        let mut buffer = ReadBuf::new(&mut scratch[start..]);
+        let polled = Pin::new(&mut self.reader).poll_read(cx, &mut buffer);
+        let length = buffer.filled().len();
+        if length > 0 {
+            core.report.bytes_in += length as u64;
+            scratch[..start].copy_from_slice(&self.input);
+            self.input.clear();
+            let all = start + length;
+            self.note_backlog(length, all == scratch.len(), all);
+            let taken = self.feed(core, &scratch[..all]);
+            self.backlog.taken(taken);
+            self.keep(&scratch[taken..all]);
+            if self.unfed {
+                self.backlog.holds(clock::mono(), self.input.len() as u64);
+            }
+        }
+        core.scratch = scratch;
+        ready!(polled)?;
+        Poll::Ready(Ok(length > 0))
+    }
+
+    /// The same where what comes is sealed.
+    fn poll_read_sealed(
+        &mut self,
+        core: &mut Core,
+        cx: &mut Context<'_>,
+    ) -> Poll<io::Result<bool>> {
+        let mut scratch = std::mem::take(&mut core.scratch);
+        let mut buffer = ReadBuf::new(&mut scratch);
+        let polled = Pin::new(&mut self.reader).poll_read(cx, &mut buffer);
+        let length = buffer.filled().len();
+        let mut more = length > 0;
+        if let Some(conn) = core.conns.get_mut(self.key).filter(|_| length > 0) {
+            match conn.open(&scratch[..length], &mut self.input) {
+                Ok(open) => more = open,
+                Err(why) => {
+                    warn!(client = conn.id, address = %conn.address, why, "no TLS with a client");
+                    conn.end(Ending::Tls);
+                    core.report.tls_failed += 1;
+                }
+            }
+            let peer = conn.tls.as_mut().and_then(|tls| tls.take_peer());
+            if let Some(Peer { user, fingerprint }) = peer {
+                let known = user.as_ref().is_some_and(|u| conn.session.is_user(u, &mut core.host));
+                debug!(client = conn.id, user, fingerprint, known, "a client's certificate");
+            }
+        }
+        core.scratch = scratch;
+        ready!(polled)?;
+        core.report.bytes_in += length as u64;
+        self.note_backlog(length, length == READ_BYTES, self.input.len());
+        self.unfed = !self.input.is_empty();
+        Poll::Ready(Ok(more))
+    }
+
+    /// Keeps what could not be fed; an idle connection holds no buffer.
+    fn keep(&mut self, rest: &[u8]) {
+        if rest.is_empty() {
+            self.input = Vec::new();
+        } else {
+            self.input.extend_from_slice(rest);
+        }
+    }
+
+    /// The socket gave as much as was asked for: whatever is left in it has come by now. If it gave
+    /// less it is empty.
+    fn note_backlog(&mut self, length: usize, full: bool, unfed: usize) {
+        let is_much = length >= MUCH_BYTES;
+        self.is_fresh = true;
+        self.flooded &= is_much;
+        self.gives_way = is_much;
+        if !full {
+            return self.backlog.drained();
+        }
+        // A system that does not tell has told nothing: then waits are found later.
+        let left = rustix::io::ioctl_fionread(self.reader.as_ref()).unwrap_or(0);
+        self.backlog.holds(clock::mono(), unfed as u64 + left);
     }
 
     fn feed_input(&mut self, core: &mut Core) {
         let mut input = std::mem::take(&mut self.input);
         let taken = self.feed(core, &input);
+        self.backlog.taken(taken);
         if taken == input.len() && input.capacity() > BUFFER_KEPT_BYTES_MAX {
             input = Vec::new();
         } else {
@@ -360,6 +531,12 @@ impl Task {
             if conn.held {
                 return Poll::Pending;
             }
+            if core.is_long() {
+                // Behind the task that ends the turn, and behind all who wait already.
+                self.backlog.passed_over(clock::mono());
+                cx.waker().wake_by_ref();
+                return Poll::Pending;
+            }
             if self.unfed {
                 self.feed_input(core);
                 continue;
@@ -370,6 +547,12 @@ impl Task {
                     if let Some(conn) = core.conns.get_mut(self.key) {
                         conn.heard(now);
                     }
+                    // What was refused cost little, and the rest of it is to be refused now.
+                    if std::mem::take(&mut self.gives_way) && !self.flooded {
+                        self.backlog.passed_over(clock::mono());
+                        cx.waker().wake_by_ref();
+                        return Poll::Pending;
+                    }
                 }
                 Poll::Ready(Ok(false)) => {
                     if let Some(conn) = core.conns.get_mut(self.key) {
@@ -377,7 +560,11 @@ impl Task {
                     }
                 }
                 Poll::Ready(Err(_)) => return Poll::Ready(Ending::Plain),
-                Poll::Pending => return Poll::Pending,
+                Poll::Pending => {
+                    self.flooded = false;
+                    self.backlog.is_empty();
+                    return Poll::Pending;
+                }
             }
         }
     }
@@ -393,7 +580,7 @@ impl Future for Task {
         let ending = ready!(task.go_on(core, cx));
         let Some(mut conn) = core.conns.remove(task.key) else { return Poll::Ready(()) };
         // What can still be told is told, unless the client would not hear it.
-        conn.flush();
+        conn.say_goodbye();
         core.shared.clients.remove(conn.id);
         if !conn.session.is_idle() {
             core.cancel(task.key);

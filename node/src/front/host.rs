@@ -3,14 +3,19 @@
 use std::fs;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::time::Duration;
 
-use commands::{ClientFacts, ClientLine, ConfigTable, Host, KillFilter, NodeFacts, Stats, User};
+use commands::acl::{Account, Accounts, Denial, Hash};
+use commands::{
+    ClientFacts, ClientLine, ConfigTable, DenialLine, Host, KillFilter, NodeFacts, Slow, SlowLine,
+    Stats, User,
+};
 use replication::row::Keyspace;
-use ring::{NodeId, Slot};
+use ring::{NodeId, Now, Slot};
 
-use crate::clock;
 use crate::shared::Shared;
 use crate::turn::Letter;
+use crate::{clock, logging};
 
 /// The node as the sessions of one core see it.
 pub struct NodeHost {
@@ -18,13 +23,24 @@ pub struct NodeHost {
     core: usize,
     stats: Stats,
     stats_epoch: u64,
+    /// For how long the commands that are being fed have waited, and whether they are refused.
+    pub fed: Fed,
+}
+
+/// What the core thinks of the commands that it is about to feed.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Fed {
+    /// For how long they have waited.
+    pub waited: Duration,
+    /// Commands on keys are refused: when to come back, in milliseconds.
+    pub overload: Option<u32>,
 }
 
 impl NodeHost {
     /// The host of one core.
     #[must_use]
     pub fn new(shared: Arc<Shared>, core: usize) -> Self {
-        Self { shared, core, stats: Stats::default(), stats_epoch: 0 }
+        Self { shared, core, stats: Stats::default(), stats_epoch: 0, fed: Fed::default() }
     }
 
     /// What was counted on this core.
@@ -45,22 +61,54 @@ impl NodeHost {
 
 impl Host for NodeHost {
     fn authenticate(&mut self, user: &str, password: &[u8]) -> Option<User> {
-        let redis = &self.shared.config.redis;
-        let wanted = match user {
-            "default" if redis.users.contains_key("default") => redis.users.get("default"),
-            "default" => redis.requirepass.as_ref(),
-            other => redis.users.get(other),
-        };
-        let fits = match wanted {
-            Some(wanted) => equal(wanted.as_bytes(), password),
-            // Without any password set, the default user takes every one, as in Redis.
-            None => user == "default" && !self.shared.config.has_authentication(),
-        };
+        let hash = certs::sha256(password);
+        let accounts = self.shared.users.accounts();
+        let fits = accounts.get(user).is_some_and(|account| account.takes(&hash));
         fits.then(|| User { name: user.to_owned() })
     }
 
+    fn hash_password(&self, password: &[u8]) -> Hash {
+        certs::sha256(password)
+    }
+
+    fn accounts(&self) -> Arc<Accounts> {
+        self.shared.users.accounts()
+    }
+
+    fn accounts_version(&self) -> u64 {
+        self.shared.users.version()
+    }
+
+    fn set_account(&mut self, account: Account) {
+        self.shared.users.set(account);
+    }
+
+    fn remove_account(&mut self, name: &str) -> bool {
+        self.shared.users.remove(name)
+    }
+
+    fn save_accounts(&mut self) -> Result<(), String> {
+        self.shared.users.save()
+    }
+
+    fn load_accounts(&mut self) -> Result<(), String> {
+        self.shared.users.reload()
+    }
+
+    fn denied(&mut self, denial: Denial) {
+        self.shared.users.denied(clock::mono(), denial);
+    }
+
+    fn denials(&self) -> Vec<DenialLine> {
+        self.shared.users.denials(clock::mono())
+    }
+
+    fn forget_denials(&mut self) {
+        self.shared.users.forget_denials();
+    }
+
     fn default_has_password(&self) -> bool {
-        self.shared.config.has_authentication()
+        self.shared.users.accounts().auth_required()
     }
 
     fn context_secret(&self) -> [u8; 16] {
@@ -69,6 +117,31 @@ impl Host for NodeHost {
 
     fn is_loading(&self) -> bool {
         self.shared.is_loading()
+    }
+
+    fn overload(&self) -> Option<u32> {
+        self.fed.overload
+    }
+
+    fn waited(&self) -> Duration {
+        self.fed.waited
+    }
+
+    fn slow_from_us(&self) -> u64 {
+        self.shared.slow.threshold_us()
+    }
+
+    fn was_slow(&mut self, now: Now, slow: Slow) {
+        let address = self.shared.clients.address_of(slow.client);
+        self.shared.slow.add(now, slow, address);
+    }
+
+    fn slow_lines(&self) -> Vec<SlowLine> {
+        self.shared.slow.lines()
+    }
+
+    fn forget_slow(&mut self) {
+        self.shared.slow.clear();
     }
 
     fn node(&self) -> NodeFacts {
@@ -107,10 +180,16 @@ impl Host for NodeHost {
         let config = &self.shared.config;
         let mut table = ConfigTable::default();
         let maxclients = self.shared.maxclients.load(Ordering::Relaxed).to_string();
+        let slow = &self.shared.slow;
+        let slow_us = Some(slow.threshold_us()).filter(|us| *us != u64::MAX);
         for (name, value) in [
+            ("loglevel", logging::level()),
+            ("slowlog-log-slower-than", slow_us.map_or("-1".to_owned(), |us| us.to_string())),
+            ("slowlog-max-len", slow.keeps().to_string()),
             ("maxclients", maxclients),
-            ("port", config.redis.listen.port().to_string()),
-            ("bind", config.redis.listen.ip().to_string()),
+            ("port", config.redis.listen.map_or(0, |a| a.port()).to_string()),
+            ("tls-port", config.redis.tls.as_ref().map_or(0, |t| t.0.port()).to_string()),
+            ("bind", config.redis.listen.map(|a| a.ip().to_string()).unwrap_or_default()),
             ("timeout", config.redis.idle_timeout_s.to_string()),
             ("dir", config.data_dir.display().to_string()),
         ] {
@@ -124,6 +203,17 @@ impl Host for NodeHost {
             "maxclients" => {
                 let most = value.parse().map_err(|_| "argument must be a number".to_owned())?;
                 self.shared.maxclients.store(most, Ordering::Relaxed);
+                Ok(())
+            }
+            "loglevel" => logging::set(value),
+            "slowlog-log-slower-than" => {
+                let us: i64 = value.parse().map_err(|_| "argument must be a number".to_owned())?;
+                self.shared.slow.set_threshold_us(u64::try_from(us).unwrap_or(u64::MAX));
+                Ok(())
+            }
+            "slowlog-max-len" => {
+                let keeps = value.parse().map_err(|_| "argument must be a number".to_owned())?;
+                self.shared.slow.set_keeps(keeps);
                 Ok(())
             }
             _ => Err("it can only be changed in ringd.toml".to_owned()),
@@ -148,12 +238,6 @@ impl Host for NodeHost {
     }
 }
 
-/// Compares without telling by its duration how much is right.
-fn equal(a: &[u8], b: &[u8]) -> bool {
-    let differs = a.iter().zip(b).fold(0, |all, (x, y)| all | (x ^ y));
-    a.len() == b.len() && differs == 0
-}
-
 fn facts(shared: &Shared) -> NodeFacts {
     let (report, layout, view) = (shared.report(), shared.layout(), shared.members());
     let (config, engine) = (&shared.config, shared.engine.stats());
@@ -165,7 +249,7 @@ fn facts(shared: &Shared) -> NodeFacts {
         run_id: shared.run_id.clone(),
         os: os(),
         process_id: std::process::id(),
-        tcp_port: config.redis.listen.port(),
+        tcp_port: config.redis.listen.map_or(0, |a| a.port()),
         uptime_s: clock::mono().since(shared.started).as_secs(),
         config_file: config.file.as_ref().map(|f| f.display().to_string()).unwrap_or_default(),
         connected_clients: shared.clients.len() as u64,

@@ -9,6 +9,7 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use commands::{CrossSlot, Levels, Session, SessionDefaults};
+use rustls::ServerConfig;
 use socket2::{Domain, Protocol, SockRef, Socket, TcpKeepalive, Type};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::task::spawn_local;
@@ -17,6 +18,7 @@ use tracing::{debug, warn};
 use crate::config::Config;
 use crate::error::Fault;
 use crate::front::conn::{Conn, Task};
+use crate::front::tls::Tls;
 use crate::limits::{CORE_CONNECTIONS_MAX, REQUEST_TIMEOUT};
 use crate::turn::Core;
 
@@ -33,13 +35,17 @@ const ACCEPT_RETRY: Duration = Duration::from_millis(100);
 ///
 /// # Errors
 /// A [`Fault`] if the address is in use or not of this machine.
-pub fn bind(address: SocketAddr, cores: usize) -> Result<Vec<std::net::TcpListener>, Fault> {
+pub fn bind(
+    address: SocketAddr,
+    key: &str,
+    cores: usize,
+) -> Result<Vec<std::net::TcpListener>, Fault> {
     let fault = |e: io::Error| {
         let in_use = e.kind() == io::ErrorKind::AddrInUse;
         let fix = if in_use {
-            "stop what uses the port (perhaps another ringd), or set another redis.listen"
+            format!("stop what uses the port (perhaps another ringd), or set another {key}")
         } else {
-            "set redis.listen to an address of this machine"
+            format!("set {key} to an address of this machine")
         };
         Fault::new(format!("cannot listen for Redis clients on {address}"), e.to_string(), fix)
     };
@@ -66,9 +72,9 @@ fn listener(address: SocketAddr, shared: bool) -> io::Result<std::net::TcpListen
 
 /// What every connection starts with.
 #[must_use]
-pub fn defaults(config: &Config) -> Arc<SessionDefaults> {
+pub fn defaults(config: &Config, auth_required: bool) -> Arc<SessionDefaults> {
     Arc::new(SessionDefaults {
-        auth_required: config.has_authentication(),
+        auth_required,
         timeout_us: u64::try_from(REQUEST_TIMEOUT.as_micros()).unwrap_or(u64::MAX),
         bulk_bytes_max: u64::from(wire::limits::RESP_BULK_BYTES_DEFAULT),
         levels: Levels::default(),
@@ -77,16 +83,22 @@ pub fn defaults(config: &Config) -> Arc<SessionDefaults> {
     })
 }
 
-/// Accepts for ever, or until the core drains.
-pub async fn accept_all(core: Rc<RefCell<Core>>, listener: TcpListener) {
-    let defaults = defaults(&core.borrow().shared.config);
+/// Accepts for ever, or until the core drains; with TLS if it is told how.
+pub async fn accept_all(
+    core: Rc<RefCell<Core>>,
+    listener: TcpListener,
+    tls: Option<Arc<ServerConfig>>,
+) {
+    let both = [false, true].map(|auth| defaults(&core.borrow().shared.config, auth));
     loop {
         match listener.accept().await {
             Ok((stream, address)) => {
                 if core.borrow().draining {
                     return;
                 }
-                if let Err(e) = admit(&core, stream, address, &defaults) {
+                let auth = core.borrow().shared.users.accounts().auth_required();
+                let defaults = &both[usize::from(auth)];
+                if let Err(e) = admit(&core, stream, address, defaults, tls.as_ref()) {
                     debug!(%address, error = %e, "a client was gone before it was admitted");
                 }
             }
@@ -103,19 +115,24 @@ fn admit(
     stream: TcpStream,
     address: SocketAddr,
     defaults: &Arc<SessionDefaults>,
+    tls: Option<&Arc<ServerConfig>>,
 ) -> io::Result<()> {
     let mut guard = core.borrow_mut();
     let shared = guard.shared.clone();
     let most = shared.maxclients.load(Ordering::Relaxed);
     if guard.conns.len() >= CORE_CONNECTIONS_MAX || !shared.clients.enter(most) {
         shared.rejected.fetch_add(1, Ordering::Relaxed);
-        // A new socket takes one line; if not, the client learns it from the end of the stream.
-        drop(stream.try_write(b"-ERR max number of clients reached\r\n"));
+        if tls.is_none() {
+            // A new socket takes one line; if not, the client learns it from the end of the stream.
+            drop(stream.try_write(b"-ERR max number of clients reached\r\n"));
+        }
         return Ok(());
     }
-    let set = set_options(&stream).and_then(|()| stream.local_addr());
-    let local = match set {
-        Ok(local) => local,
+    let tls = tls.map(|config| Tls::new(config.clone()).map(Box::new)).transpose();
+    let tls = tls.map_err(io::Error::other);
+    let set = set_options(&stream).and_then(|()| stream.local_addr()).and_then(|l| Ok((l, tls?)));
+    let (local, tls) = match set {
+        Ok(set) => set,
         Err(e) => {
             shared.clients.give_back();
             return Err(e);
@@ -125,7 +142,7 @@ fn admit(
     let session = Session::new(id, defaults.clone(), rand::random());
     let facts = session.facts();
     let (reader, writer) = stream.into_split();
-    let key = guard.conns.insert(Conn::new(id, session, address, writer));
+    let key = guard.conns.insert(Conn::new(id, session, address, writer, tls));
     guard.report.connections += 1;
     let place = (guard.index, key);
     shared.clients.add(facts, (address, local), crate::clock::mono(), place);

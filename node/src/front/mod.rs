@@ -5,7 +5,9 @@
 
 pub mod listen;
 
+pub mod backlog;
 pub mod conn;
 
 pub mod host;
 pub mod registry;
+pub mod tls;

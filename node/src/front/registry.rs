@@ -93,6 +93,12 @@ impl Registry {
         }
     }
 
+    /// The address of a connection; empty if it is gone.
+    #[must_use]
+    pub fn address_of(&self, id: u64) -> String {
+        self.lock().get(&id).map(|entry| entry.address.to_string()).unwrap_or_default()
+    }
+
     /// Every connection.
     #[must_use]
     pub fn lines(&self, now: Instant) -> Vec<ClientLine> {

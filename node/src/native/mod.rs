@@ -75,6 +75,15 @@ pub fn on_frame(core: &mut Core, client: &ClientConn, frame: &Frame<'_>) {
         return say(&ClientReply::Error(explain(&shared, TaskError::NotReady)));
     }
     let left = frame.header.time_left().unwrap_or(REQUEST_TIMEOUT);
+    if left.is_zero() {
+        // Its client has given up.
+        core.report.late += 1;
+        return;
+    }
+    if let Err(retry_after_ms) = core.judge_native(client.id(), left) {
+        let error = TaskError::Overloaded { retry_after_ms };
+        return say(&ClientReply::Error(explain(&shared, error)));
+    }
     let timeout_us = u64::try_from(left.as_micros()).unwrap_or(u64::MAX);
     let heard = frame.header.hlc;
     if let ClientRequest::GetMany { keys, level } = &request {

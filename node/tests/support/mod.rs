@@ -124,6 +124,10 @@ pub(crate) struct Node {
 
 /// `ringd start` for one node alone, with a port for each listener.
 pub(crate) fn start_command(dir: &Path, port: u16, http: u16) -> Command {
+    command_on(dir, port, http, "127.0.0.1:1")
+}
+
+fn command_on(dir: &Path, port: u16, http: u16, peers: &str) -> Command {
     let mut command = Command::new(RINGD);
     command
         .arg("start")
@@ -132,7 +136,7 @@ pub(crate) fn start_command(dir: &Path, port: u16, http: u16) -> Command {
         .args(["--node-cores", "1"])
         .args(["--redis-listen", &format!("127.0.0.1:{port}")])
         .args(["--http-listen", &format!("127.0.0.1:{http}")])
-        .args(["--peer-listen", "127.0.0.1:1"])
+        .args(["--peer-listen", peers])
         .stdin(Stdio::null())
         .stdout(Stdio::null());
     command
@@ -147,6 +151,15 @@ impl Node {
         let (port, http) = (free_port(), free_port());
         let log = fs::File::options().create(true).append(true).open(dir.join("log")).unwrap();
         let mut command = start_command(dir, port, http);
+        let process = Process::spawn(command.args(more).stderr(log));
+        Self { process, port, http, dir: dir.to_owned() }
+    }
+
+    /// The same with an address for peers.
+    pub(crate) fn start_on(dir: &Path, peers: &str, more: &[&str]) -> Self {
+        let (port, http) = (free_port(), free_port());
+        let log = fs::File::options().create(true).append(true).open(dir.join("log")).unwrap();
+        let mut command = command_on(dir, port, http, peers);
         let process = Process::spawn(command.args(more).stderr(log));
         Self { process, port, http, dir: dir.to_owned() }
     }

@@ -1,0 +1,289 @@
+//! Admission: which requests a core takes, and which it refuses because it cannot answer them in time.
+//!
+//! A pure machine, one a core: time comes in, verdicts come out. It looks at two waits. How long
+//! commands that are there have waited until the core came to them: if every one waited beyond a target for a whole
+//! [`INTERVAL`], the queue stands, and those that waited longer are refused until none did for an
+//! interval (CoDel's rule, with a refusal in place of a drop). And how long answers took: if even the
+//! fastest took beyond [`ANSWER_TARGET`], less is let in flight, until it is fast again. A short burst,
+//! however high, refuses nobody, nor does a single client that sends more than is done: he is slowed
+//! down by his socket. A refusal costs a small part of what it refuses, so that a core spends its time
+//! on requests that somebody still waits for.
+//! The numbers, and what else was tried: decision 19.
+
+use core::time::Duration;
+
+use replication::limits::JOBS_MAX;
+use ring::Instant;
+
+/// Answers that take so long, all of them, wait for other nodes that have too much to do. Above the
+/// time that light takes around the world and back.
+pub const ANSWER_TARGET: Duration = Duration::from_millis(300);
+
+/// For how long a wait must be too long to be more than a burst.
+pub const INTERVAL: Duration = Duration::from_millis(200);
+
+/// Fewer waits than these say nothing.
+const SAMPLES_MIN: u32 = 8;
+
+/// So many requests may always be in flight on a core.
+pub const IN_FLIGHT_MIN: usize = 256;
+
+/// When a refused client should come back.
+pub const RETRY_AFTER_MS: u32 = 100;
+
+const _: () = assert!(IN_FLIGHT_MIN < JOBS_MAX);
+
+/// Why a request is refused.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Refused {
+    /// Its time is over before it began.
+    Late,
+    /// It waited too long in a queue that stands.
+    Queue,
+    /// Too many are in flight.
+    InFlight,
+}
+
+/// A mistake for the tests to find.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Bug {
+    /// A single long wait counts as a queue that stands.
+    BurstsCount,
+    /// Once it refuses, it never stops.
+    NeverRecovers,
+}
+
+/// Waits that were too long, one after the other.
+#[derive(Clone, Copy, Debug)]
+struct Run {
+    since: Instant,
+    count: u32,
+    /// Whose was the first, and whether there was somebody else's.
+    of: u64,
+    of_others: bool,
+}
+
+/// Whether a wait has been too long for a while.
+#[derive(Clone, Copy, Debug)]
+struct Standing {
+    target: Duration,
+    /// The waits that were too long, without one between them that was not.
+    above: Option<Run>,
+    latest_above: Instant,
+    stands: bool,
+}
+
+impl Standing {
+    const fn new(target: Duration) -> Self {
+        Self { target, above: None, latest_above: Instant(0), stands: false }
+    }
+
+    fn waited(&mut self, now: Instant, of: u64, wait: Duration, bug: Option<Bug>) {
+        if wait > self.target {
+            let first = Run { since: now, count: 0, of, of_others: false };
+            let run = self.above.get_or_insert(first);
+            run.count = run.count.saturating_add(1);
+            run.of_others |= run.of != of;
+            let long = now.since(run.since) >= INTERVAL && run.count >= SAMPLES_MIN;
+            self.stands |= (long && run.of_others) || bug == Some(Bug::BurstsCount);
+            self.latest_above = now;
+        } else {
+            self.above = None;
+        }
+        let recovered = now.since(self.latest_above) >= INTERVAL;
+        if recovered && bug != Some(Bug::NeverRecovers) {
+            self.stands = false;
+        }
+    }
+}
+
+/// What one core lets in.
+#[derive(Clone, Debug)]
+pub struct Admission {
+    queue: Standing,
+    answers: Standing,
+    in_flight_max: usize,
+    /// When the limit was last changed.
+    adjusted: Instant,
+    bug: Option<Bug>,
+}
+
+impl Admission {
+    /// Nothing has been refused yet. Commands that wait for longer than `queue_max`, all of them, say
+    /// that the core has more to do than it can.
+    #[must_use]
+    pub const fn new(queue_max: Duration) -> Self {
+        Self::with_bug(queue_max, None)
+    }
+
+    /// The same with a mistake planted in it: for tests alone.
+    #[must_use]
+    pub const fn with_bug(queue_max: Duration, bug: Option<Bug>) -> Self {
+        Self {
+            queue: Standing::new(queue_max),
+            answers: Standing::new(ANSWER_TARGET),
+            in_flight_max: JOBS_MAX,
+            adjusted: Instant(0),
+            bug,
+        }
+    }
+
+    /// Commands of this client were there for at least `wait` before the core came to them.
+    pub fn came(&mut self, now: Instant, client: u64, wait: Duration) {
+        self.queue.waited(now, client, wait, self.bug);
+    }
+
+    /// Whether the queue of this core stands.
+    #[must_use]
+    pub const fn is_shedding(&self) -> bool {
+        self.queue.stands
+    }
+
+    /// How many requests may be in flight.
+    #[must_use]
+    pub const fn in_flight_max(&self) -> usize {
+        self.in_flight_max
+    }
+
+    /// A request was done, after `took`, while so many were in flight.
+    pub fn answered(&mut self, now: Instant, took: Duration, in_flight: usize) {
+        // Every answer is somebody else's.
+        self.answers.waited(now, now.0, took, self.bug);
+        if now.since(self.adjusted) < INTERVAL {
+            return;
+        }
+        if self.answers.stands && took > ANSWER_TARGET {
+            let fewer = self.in_flight_max.min(in_flight) / 4 * 3;
+            self.in_flight_max = fewer.max(IN_FLIGHT_MIN);
+            self.adjusted = now;
+        } else if !self.answers.stands && self.in_flight_max < JOBS_MAX {
+            let more = self.in_flight_max + self.in_flight_max / 4;
+            self.in_flight_max = more.min(JOBS_MAX);
+            self.adjusted = now;
+        }
+    }
+
+    /// Whether a request may begin that has waited for `wait`, of the `limit` that it may take in all,
+    /// while so many are in flight.
+    ///
+    /// # Errors
+    /// Why it may not.
+    pub fn judge(&self, wait: Duration, limit: Duration, in_flight: usize) -> Result<(), Refused> {
+        if wait >= limit {
+            return Err(Refused::Late);
+        }
+        if self.queue.stands && wait > self.queue.target {
+            return Err(Refused::Queue);
+        }
+        if in_flight >= self.in_flight_max {
+            return Err(Refused::InFlight);
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const LIMIT: Duration = Duration::from_secs(2);
+
+    fn at(ms: u64) -> Instant {
+        Instant(ms * 1_000_000)
+    }
+
+    fn ms(ms: u64) -> Duration {
+        Duration::from_millis(ms)
+    }
+
+    /// Waits of `wait` once a millisecond.
+    fn waits(admission: &mut Admission, from: u64, to: u64, wait: Duration) {
+        for now in from..to {
+            admission.came(at(now), now % 5, wait);
+        }
+    }
+
+    const QUEUE_MAX: Duration = Duration::from_millis(100);
+
+    #[test]
+    fn a_burst_refuses_nobody() {
+        let story = |bug| {
+            let mut admission = Admission::with_bug(QUEUE_MAX, bug);
+            for burst in 0..20 {
+                waits(&mut admission, burst * 1_000, burst * 1_000 + 190, ms(800));
+                admission.came(at(burst * 1_000 + 190), 1, ms(1));
+            }
+            // One long pause of the whole machine is no queue either.
+            admission.came(at(60_000), 1, ms(1_500));
+            admission.came(at(61_000), 2, ms(1_500));
+            admission.judge(ms(1_500), LIMIT, 0)
+        };
+        assert_eq!(story(None), Ok(()));
+        assert_eq!(story(Some(Bug::BurstsCount)), Err(Refused::Queue), "the mistake is found");
+    }
+
+    #[test]
+    fn a_single_client_is_slowed_down_and_not_refused() {
+        let mut admission = Admission::new(QUEUE_MAX);
+        for now in 0..5_000 {
+            admission.came(at(now), 7, ms(1_500));
+        }
+        assert_eq!(admission.judge(ms(1_500), LIMIT, 0), Ok(()));
+    }
+
+    #[test]
+    fn a_queue_that_stands_refuses_what_waited_too_long_and_takes_what_is_fresh() {
+        let mut admission = Admission::new(QUEUE_MAX);
+        waits(&mut admission, 0, 201, ms(150));
+        assert!(admission.is_shedding());
+        assert_eq!(admission.judge(ms(150), LIMIT, 0), Err(Refused::Queue));
+        assert_eq!(admission.judge(ms(20), LIMIT, 0), Ok(()));
+    }
+
+    #[test]
+    fn it_refuses_until_no_wait_was_too_long_for_an_interval() {
+        let story = |bug| {
+            let mut admission = Admission::with_bug(QUEUE_MAX, bug);
+            waits(&mut admission, 0, 1_000, ms(150));
+            waits(&mut admission, 1_000, 1_150, ms(1));
+            assert!(admission.is_shedding(), "not yet");
+            waits(&mut admission, 1_150, 1_250, ms(1));
+            admission.is_shedding()
+        };
+        assert!(!story(None));
+        assert!(story(Some(Bug::NeverRecovers)), "the mistake is found");
+    }
+
+    #[test]
+    fn what_is_late_is_refused_whether_or_not_a_queue_stands() {
+        let admission = Admission::new(QUEUE_MAX);
+        assert_eq!(admission.judge(LIMIT, LIMIT, 0), Err(Refused::Late));
+        assert_eq!(admission.judge(ms(1_999), LIMIT, 0), Ok(()));
+    }
+
+    #[test]
+    fn less_is_in_flight_while_even_the_fastest_answer_is_slow_and_more_again_afterwards() {
+        let mut admission = Admission::new(QUEUE_MAX);
+        for now in 0..20_000 {
+            // Twenty are done in a millisecond: what is in flight decides how long it takes.
+            let in_flight = admission.in_flight_max().min(40_000);
+            admission.answered(at(now), ms(in_flight as u64 / 20), in_flight);
+            let settled = (3_000..=12_000).contains(&in_flight);
+            assert!(settled || now < 5_000, "{in_flight} at {now}");
+        }
+        assert_eq!(admission.judge(ms(0), LIMIT, 12_001), Err(Refused::InFlight));
+        for now in 20_000..30_000 {
+            admission.answered(at(now), ms(2), 10);
+        }
+        assert_eq!(admission.in_flight_max(), JOBS_MAX);
+    }
+
+    #[test]
+    fn a_slow_replica_among_fast_ones_changes_nothing() {
+        let mut admission = Admission::new(QUEUE_MAX);
+        for now in 0..10_000 {
+            admission.answered(at(now), if now % 50 == 0 { ms(3) } else { ms(1_900) }, 5_000);
+        }
+        assert_eq!(admission.in_flight_max(), JOBS_MAX);
+    }
+}

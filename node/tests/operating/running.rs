@@ -1,0 +1,71 @@
+//! What is changed and looked at while a node runs: levels of the log, slow commands, the configuration.
+
+use std::process::Command;
+
+use super::metric;
+use crate::support::{Node, RINGD, run};
+
+#[test]
+fn the_level_of_the_log_is_changed_while_the_node_runs() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut node = Node::start_with(dir.path(), &["--log-level", "warn"]);
+    let mut client = node.client();
+    assert!(!node.log().contains("INFO"), "{}", node.log());
+    assert_eq!(client.ask("CONFIG GET loglevel"), "[loglevel, warn]");
+    assert_eq!(client.ask("CONFIG SET loglevel debug"), "OK");
+    assert!(node.log().contains("the level of the log was changed"), "{}", node.log());
+    assert_eq!(client.ask("CONFIG SET loglevel info,ringdb_node=debug"), "OK");
+    assert_eq!(client.ask("CONFIG GET loglevel"), "[loglevel, info,ringdb_node=debug]");
+    let refused = client.ask("CONFIG SET loglevel loud");
+    assert!(refused.contains("\"loud\" is no level. fix: "), "{refused}");
+    node.stop();
+}
+
+#[test]
+fn a_slow_command_is_listed_logged_and_counted() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut node = Node::start(dir.path());
+    let mut client = node.client();
+    client.ask("CLIENT SETNAME worker");
+    assert_eq!(
+        client.ask("CONFIG GET slowlog-log-slower-than"),
+        "[slowlog-log-slower-than, 100000]"
+    );
+    // As in Redis: everything is slow.
+    assert_eq!(client.ask("CONFIG SET slowlog-log-slower-than 0"), "OK");
+    assert_eq!(client.ask("SET user:1 x"), "OK");
+    let listed = client.ask("SLOWLOG GET 1");
+    assert!(listed.contains("[set, user:1]") && listed.contains("worker"), "{listed}");
+    assert_ne!(client.ask("SLOWLOG LEN"), "0");
+    let log = node.log();
+    assert!(log.contains("a slow command command=\"set\" key=\"user:1\""), "{log}");
+    assert!(metric(&node, "ringdb_slow_commands_total").is_some_and(|count| count >= 1.0));
+    assert_eq!(client.ask("CONFIG SET slowlog-log-slower-than -1"), "OK");
+    assert_eq!(client.ask("SLOWLOG RESET"), "OK");
+    assert_eq!(client.ask("SET user:1 y"), "OK");
+    assert_eq!(client.ask("SLOWLOG LEN"), "0");
+    node.stop();
+}
+
+#[test]
+fn the_configuration_is_printed_with_the_source_of_each_setting_and_without_secrets() {
+    let dir = tempfile::tempdir().unwrap();
+    let file = dir.path().join("ringd.toml");
+    let text = "[redis]\nmaxclients = 5\nidle_timeout_s = 6\nrequirepass = \"hidden\"\n\
+                [redis.users]\napp = { password = \"hidden\", rules = \"~* +@all >hidden\" }\n";
+    std::fs::write(&file, text).unwrap();
+    let mut command = Command::new(RINGD);
+    command.args(["config", "print", "--with-source", "--redis-maxclients", "7", "--config"]);
+    let output = run(command.arg(&file).env("RINGDB__KEYSPACE__READ", "ONE"));
+    let shown = String::from_utf8(output.stdout).unwrap();
+    for line in [
+        "maxclients = 7  # --redis-maxclients".to_owned(),
+        format!("idle_timeout_s = 6  # {}", file.display()),
+        "read = \"ONE\"  # RINGDB__KEYSPACE__READ".to_owned(),
+        "queue_max_ms = 400  # default".to_owned(),
+        format!("requirepass = \"***\"  # {}", file.display()),
+    ] {
+        assert!(shown.lines().any(|l| l == line), "{line}\n{shown}");
+    }
+    assert!(!shown.contains("hidden"), "{shown}");
+}
