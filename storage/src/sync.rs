@@ -45,7 +45,7 @@ impl Sleeper {
 
     /// Only for the thread that made it.
     #[allow(clippy::unused_self, reason = "the models' one needs it")]
-    pub(crate) fn sleep(&self) {
+    pub(crate) fn rest(&self) {
         std::thread::park();
     }
 
@@ -65,7 +65,7 @@ impl Sleeper {
         Self(std::sync::Arc::new((Mutex::new(false), Condvar::new())))
     }
 
-    pub(crate) fn sleep(&self) {
+    pub(crate) fn rest(&self) {
         let mut called = lock(&self.0.0);
         while !std::mem::take(&mut *called) {
             called = wait(&self.0.1, called);

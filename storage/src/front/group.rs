@@ -141,7 +141,7 @@ impl Groups {
         sleepers.push(sleeper.clone());
         loop {
             drop(state);
-            sleeper.sleep();
+            sleeper.rest();
             if self.is_over(mine) {
                 return self.outcome(mine);
             }
