@@ -8,7 +8,7 @@
 //! however high, refuses nobody, nor does a single client that sends more than is done: he is slowed
 //! down by his socket. A refusal costs a small part of what it refuses, so that a core spends its time
 //! on requests that somebody still waits for.
-//! The numbers, and what else was tried: decision 19.
+//! The numbers, and what else was tried: decision 18.
 
 use core::time::Duration;
 

@@ -313,6 +313,7 @@ fn peers(out: &mut String, mesh: &Counters) {
         ("role", mesh.refused_role),
         ("cluster", mesh.refused_cluster),
         ("unknown", mesh.refused_unknown),
+        ("second", mesh.refused_second),
         ("other", mesh.refused_other),
     ] {
         line(out, "peer_refused_total", &format!("{{reason=\"{reason}\"}}"), count);

@@ -20,9 +20,7 @@ use std::task::Waker;
 use std::time::Duration;
 
 use replication::op::TaskError;
-use replication::{
-    Answer, Effect, Event, Message, Named, Outbox, Peer, Request, RowChange, Task,
-};
+use replication::{Answer, Effect, Event, Message, Named, Outbox, Peer, Request, RowChange, Task};
 use ring::keyspace::{Durability, Level};
 use ring::{Hlc, NodeId, Now, Slot};
 use store::Store;

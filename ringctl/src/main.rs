@@ -5,7 +5,7 @@
 //! standard error; the exit code says what kind of error it was ([`failure::Exit`]).
 //!
 //! Reading order: [`args`], [`cluster`] (how a cluster is found), [`nodes`] (all
-//! members asked at once), [`commands`], [`doctor`], [`bench`], [`render`].
+//! members asked at once), [`commands`], [`doctor`], [`mod@bench`], [`render`].
 
 mod args;
 

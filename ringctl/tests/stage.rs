@@ -131,12 +131,14 @@ fn speaker(ca: &CaPair, id: u32, status: Arc<Mutex<ClusterStatus>>) -> FakeNode 
             ClientRequest::Put { .. } | ClientRequest::Delete { .. } => {
                 ClientReply::Done { context: "seen".into() }
             }
-            ClientRequest::Add { .. } => ClientReply::Number { value: 1 },
+            ClientRequest::Add { .. } => {
+                ClientReply::Number { value: 1, context: Vec::new().into() }
+            }
             ClientRequest::Admin(request) => {
                 let asked = asked.fetch_add(1, Ordering::Relaxed);
                 ClientReply::Admin(told::admin(id, asked, request))
             }
-            other @ ClientRequest::GetMany { .. } => panic!("{other:?}"),
+            other => panic!("{other:?}"),
         })
     })
 }
