@@ -18,6 +18,9 @@ use smallvec::SmallVec;
 use crate::job::Job;
 use crate::turn::Ask;
 
+/// Places for commands that a connection keeps between two pipelines.
+const ENTRIES_KEPT: usize = 16;
+
 /// A key that a command touches, and whether it writes it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) struct Touch {
@@ -138,6 +141,17 @@ impl Pending {
         self.held.shrink_to_fit();
         self.ready.shrink_to_fit();
         self.locks.shrink_to_fit();
+    }
+
+    /// All are answered: what a deep pipeline took is given back at once, since thousands of clients
+    /// may have sent one.
+    pub(crate) fn ease(&mut self) {
+        if self.entries.capacity() > ENTRIES_KEPT {
+            self.entries.shrink_to(ENTRIES_KEPT);
+            self.held.shrink_to(ENTRIES_KEPT);
+            self.ready.shrink_to(ENTRIES_KEPT);
+            self.locks.shrink_to(ENTRIES_KEPT);
+        }
     }
 
     /// Takes in a command.

@@ -507,6 +507,7 @@ impl Session {
             }
         }
         if self.pending.is_empty() {
+            self.pending.ease();
             let generation = self.state.watch_generation;
             self.state.watched.retain(|w| w.generation == generation);
             out.close |= self.state.closing;

@@ -1,7 +1,7 @@
 //! Native requests: what `ringctl` and the native client ask over the mesh.
 //!
 //! What a client may do stands in its certificate; clients and administrators may do all of this, but
-//! what is in [`admin`] is for administrators.
+//! what is in `admin` is for administrators.
 //! A request that the machine has to answer waits in the core's table like any other; the answer
 //! leaves with the mesh's next flush. The clock that a client has heard is merged before anything is
 //! minted for it.
