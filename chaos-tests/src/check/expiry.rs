@@ -49,7 +49,8 @@ pub fn step(own: &mut OwnKey, s: &Stepped) -> Result<(), String> {
     let must_be_there = match own.fate {
         Fate::Fresh => None,
         Fate::There(None) => Some(true),
-        Fate::There(Some((low, _))) => Some(now < low),
+        Fate::There(Some((low, _))) if now < low => Some(true),
+        Fate::There(Some(_)) => (began > own.outlives.saturating_add(margin)).then_some(false),
     };
     if let (Some(must), Some(was)) = (must_be_there, s.was_there)
         && must != was
@@ -79,6 +80,13 @@ pub fn step(own: &mut OwnKey, s: &Stepped) -> Result<(), String> {
     }
     if sets || own.fate != before {
         own.written = s.write;
+        if s.write == 1 {
+            own.outlives = own.outlives.max(match own.fate {
+                Fate::There(Some((_, high))) => high,
+                Fate::There(None) => u64::MAX,
+                Fate::Fresh => 0,
+            });
+        }
     }
     Ok(())
 }

@@ -25,13 +25,17 @@ pub struct OwnKey {
     /// How many replicas acknowledged the write that made it so: a read meets that write only if it
     /// asks more than the others.
     pub written: u8,
+    /// The latest deadline that was written at ONE. The next writer need not have seen such a write,
+    /// and of deadlines that did not know of each other the later one counts: until then the key may
+    /// be there.
+    pub outlives: u64,
 }
 
 impl OwnKey {
     /// The first key.
     #[must_use]
     pub const fn new() -> Self {
-        Self { generation: 0, fate: Fate::Fresh, written: 0 }
+        Self { generation: 0, fate: Fate::Fresh, written: 0, outlives: 0 }
     }
 
     /// Its state is in doubt: takes a new one.
@@ -39,6 +43,7 @@ impl OwnKey {
         self.generation += 1;
         self.fate = Fate::Fresh;
         self.written = 0;
+        self.outlives = 0;
     }
 }
 
