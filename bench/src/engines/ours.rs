@@ -93,8 +93,13 @@ impl Store for Ours {
         self.store.flush().expect("the disk works");
         let mut quiet = 0;
         while quiet < QUIET_LOOKS {
-            let idle = self.workers_sleep() && self.store.engine().next_job().is_none();
-            quiet = if idle { quiet + 1 } else { 0 };
+            // A job that is looked at is taken, and the workers may have looked just then and gone to
+            // sleep: it is done here.
+            let job = self.workers_sleep().then(|| self.store.engine().next_job());
+            quiet = if matches!(job, Some(None)) { quiet + 1 } else { 0 };
+            if let Some(Some(job)) = job {
+                job.run().expect("the disk works");
+            }
             std::thread::sleep(Duration::from_millis(2));
         }
     }
