@@ -12,6 +12,7 @@
 //! the further they are behind: writers slow down evenly, and reads go on. When memory can take no
 //! more, writes are refused.
 
+mod ahead;
 mod judge;
 
 use std::collections::VecDeque;
@@ -503,6 +504,7 @@ impl Core {
             while !self.effects.is_empty() {
                 let mut batch = std::mem::take(&mut self.batch);
                 std::mem::swap(&mut batch, &mut self.effects);
+                self.prefetch(&batch);
                 for effect in batch.drain(..) {
                     self.carry_out(effect);
                 }

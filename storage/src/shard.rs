@@ -103,6 +103,12 @@ impl Shard {
         self.range.contains(key)
     }
 
+    /// Says that `keys` are about to be read or written: their places in the memtable are brought
+    /// near together, which is faster than one after the other. Changes nothing else.
+    pub fn prefetch<K: AsRef<[u8]>>(&self, keys: &[K]) {
+        self.active.memtable().fetch(keys);
+    }
+
     /// Applies all changes of `batch` or, on an error, none. Its keys must belong to the shard
     /// (range deletions are cut to it). Visible to this shard's reads at once; durable as asked.
     ///

@@ -50,6 +50,10 @@ impl Sources {
         bound: u64,
         mut f: impl FnMut(usize, Option<&[u8]>),
     ) -> Result<(), Error> {
+        if let [key] = keys {
+            f(0, self.get(key.as_ref(), bound)?.as_deref());
+            return Ok(());
+        }
         let mut resolvers: Vec<Resolver<'_>> = keys.iter().map(|_| Resolver::new(bound)).collect();
         let mut open = Vec::with_capacity(keys.len());
         for (key, resolver) in keys.iter().zip(&mut resolvers) {

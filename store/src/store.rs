@@ -57,6 +57,11 @@ impl Store {
         &self.shard
     }
 
+    /// Says that these rows are about to be loaded or written.
+    pub fn prefetch(&self, rows: &[&[u8]]) {
+        self.shard.prefetch(rows);
+    }
+
     /// Applies all changes or none; visible at once.
     ///
     /// # Errors

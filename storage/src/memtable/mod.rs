@@ -100,6 +100,11 @@ impl Memtable {
         self.tombstones().iter().map(|set| set.covering(key, bound)).max().unwrap_or(0)
     }
 
+    /// Asks for the memory that looking up `keys` is going to read.
+    pub(crate) fn fetch<K: AsRef<[u8]>>(&self, keys: &[K]) {
+        self.tree.fetch(keys);
+    }
+
     /// The versions of `key`, newest first.
     pub(crate) fn get(&self, key: &[u8]) -> impl Iterator<Item = (Tag, &[u8])> {
         let entry = self.tree.get(key);

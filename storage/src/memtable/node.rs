@@ -120,8 +120,9 @@ impl Leaf {
         Item { prefix: self.prefix[slot].load(Ordering::Relaxed), entry: self.entry(slot) }
     }
 
-    /// How many of the keys of `order` are below `key`, and whether the next one is `key`.
-    pub(super) fn find(&self, order: Order, key: &[u8], keys: &impl Keys) -> (usize, bool) {
+    /// Where in `order` the keys begin and end that have the same eight bytes as `key`.
+    #[inline]
+    fn alike(&self, order: Order, key: &[u8]) -> (usize, usize) {
         let wanted = prefix(key, self.skip);
         let (mut below, mut equal) = (0, 0);
         // Slots are filled in turn, so those of an order are the first ones.
@@ -130,7 +131,12 @@ impl Leaf {
             below += usize::from(prefix < wanted);
             equal += usize::from(prefix == wanted);
         }
-        let (mut low, mut high) = (below, below + equal);
+        (below, below + equal)
+    }
+
+    /// How many of the keys of `order` are below `key`, and whether the next one is `key`.
+    pub(super) fn find(&self, order: Order, key: &[u8], keys: &impl Keys) -> (usize, bool) {
+        let (mut low, mut high) = self.alike(order, key);
         while low < high {
             let middle = (low + high) / 2;
             let other = keys.key(self.entry(order.slot(middle)));
@@ -142,6 +148,12 @@ impl Leaf {
             }
         }
         (low, false)
+    }
+
+    /// The entry that [`Leaf::find`] is going to look at first, if any; looks at none itself.
+    pub(super) fn likely(&self, order: Order, key: &[u8]) -> Option<u32> {
+        let (low, high) = self.alike(order, key);
+        (low < high).then(|| self.entry(order.slot((low + high) / 2)))
     }
 
     /// Adds a key at `position`; the writer alone, and only where there is room.

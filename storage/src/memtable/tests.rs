@@ -58,6 +58,18 @@ fn rows(memtable: &Memtable, start: &[u8], end: Option<&[u8]>, way: Direction) -
 }
 
 #[test]
+fn what_is_asked_for_ahead_is_there_whatever_the_shape_of_the_tree() {
+    let mut chance = Chance(77);
+    let mut active = Active::new(1 << 16);
+    for sequence in 1..3000 {
+        let keys: Vec<Vec<u8>> = (0..chance.below(20)).map(|_| chance.key()).collect();
+        active.memtable().fetch(&keys);
+        put(&mut active, &chance.key(), b"value", sequence, 0);
+        active.memtable().fetch(&keys[keys.len() / 2..]);
+    }
+}
+
+#[test]
 fn it_is_a_sorted_map_for_keys_of_every_kind() {
     let keys = if cfg!(miri) { 60 } else { 4000 };
     for seed in 0..if cfg!(miri) { 1 } else { 10 } {

@@ -13,6 +13,9 @@ use crate::sync::atomic::{AtomicU64, Ordering};
 
 const LEAF_WORDS: u32 = (size_of::<Leaf>() / 8) as u32;
 const INNER_WORDS: u32 = (size_of::<Inner>() / 8) as u32;
+const LINE_WORDS: usize = 8;
+/// More would push each other out of what the processor can have under way.
+const FETCHED_TOGETHER: usize = 8;
 
 pub(super) struct Tree {
     pub(super) arena: Arena,
@@ -148,6 +151,33 @@ impl Tree {
         let order = leaf.order();
         let (position, there) = leaf.find(order, key, &self.arena);
         there.then(|| leaf.entry(order.slot(position)))
+    }
+
+    /// Asks for the memory on the ways to `keys`, for all of them a step at a time, so that the waits
+    /// for memory, which are most of what looking up a key costs, overlap.
+    pub(super) fn fetch<K: AsRef<[u8]>>(&self, keys: &[K]) {
+        let (root, height) = self.root();
+        for keys in keys.chunks(FETCHED_TOGETHER) {
+            let mut places = [root; FETCHED_TOGETHER];
+            for level in (0..height).rev() {
+                let words = if level == 0 { LEAF_WORDS } else { INNER_WORDS };
+                for (place, key) in places.iter_mut().zip(keys) {
+                    let goal = Goal::At(key.as_ref());
+                    (_, _, *place) = self.inner(*place).descend(goal, &self.arena);
+                    for line in (0..words).step_by(LINE_WORDS) {
+                        self.arena.prefetch(*place + line);
+                    }
+                }
+            }
+            for (place, key) in places.iter_mut().zip(keys) {
+                let leaf = self.leaf(*place);
+                *place = leaf.likely(leaf.order(), key.as_ref()).unwrap_or(0);
+                self.arena.prefetch(*place);
+            }
+            for entry in places[..keys.len()].iter().filter(|entry| **entry != 0) {
+                self.arena.prefetch(chain::newest(&self.arena, *entry));
+            }
+        }
     }
 
     /// The leaf that `goal` looks for.
