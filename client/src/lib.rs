@@ -64,6 +64,7 @@ pub use causal::{Context, Read};
 pub use client::{Client, Contact, Owners, Patience, Settings, Tally};
 pub use counter::{Add, Counter};
 pub use error::{Attempt, ClientError, Told};
+pub use futures_core::Stream;
 pub use key::Key;
 pub use many::GetMany;
 pub use name::Name;

@@ -18,6 +18,7 @@ use crate::causal::{Context, Read};
 use crate::client::{Asking, Client};
 use crate::error::{ClientError, Told};
 use crate::key::Key;
+use crate::session::{Before, Session};
 use crate::terms::{Terms, terms};
 
 /// A read of several keys, made by [`Client::get_many`].
@@ -29,7 +30,7 @@ pub struct GetMany {
     pub(crate) terms: Terms,
 }
 
-terms!(GetMany: consistency, timeout);
+terms!(GetMany: consistency, timeout, session);
 
 impl IntoFuture for GetMany {
     /// One result a key, in their order.
@@ -39,7 +40,7 @@ impl IntoFuture for GetMany {
     fn into_future(self) -> Self::IntoFuture {
         Box::pin(async move {
             let Self { client, keys, terms } = self;
-            let Terms { level, timeout, .. } = terms;
+            let Terms { level, timeout, session, .. } = terms;
             let mut results: Vec<_> = Vec::with_capacity(keys.len());
             let (mut places, mut good) = (Vec::new(), Vec::new());
             for (place, key) in keys.into_iter().enumerate() {
@@ -57,7 +58,7 @@ impl IntoFuture for GetMany {
             for share in share_out(&client, &keys) {
                 let part: Vec<Bytes> = share.iter().map(|at| keys[*at].clone()).collect();
                 let share: Vec<usize> = share.into_iter().map(|at| places[at]).collect();
-                let asked = ask_part(client.clone(), part, level, timeout);
+                let asked = ask_part(client.clone(), part, (level, timeout, session.clone()));
                 parts.spawn(async move { (share, asked.await) });
             }
             while let Some(part) = parts.join_next().await {
@@ -98,22 +99,36 @@ fn share_out(client: &Client, keys: &[Bytes]) -> Vec<Vec<usize>> {
 async fn ask_part(
     client: Client,
     keys: Vec<Bytes>,
-    level: Option<Level>,
-    timeout: Duration,
+    (level, timeout, session): (Option<Level>, Duration, Option<Session>),
 ) -> Vec<Result<Read, ClientError>> {
     let all = |error: ClientError| keys.iter().map(|_| Err(error.clone())).collect();
     let Some(first) = keys.first() else { return Vec::new() };
     let borrowed = keys.iter().map(|key| serde_bytes::Bytes::new(key)).collect();
-    let request = ClientRequest::GetMany { keys: borrowed, level };
+    // What was seen of each of their slots, once.
+    let before: BTreeMap<Slot, Before> = keys
+        .iter()
+        .map(|key| (Slot::of_key(key), key))
+        .map(|(slot, key)| (slot, Before::new(session.clone(), key)))
+        .collect();
+    let mut after = Vec::new();
+    for (slot, before) in &before {
+        after.extend(before.seen().into_iter().map(|one| (slot.0, one)));
+    }
+    let request = ClientRequest::GetMany { keys: borrowed, level, after };
     let reply = client.ask_for(first, Asking::harmless(timeout), &request).await;
     let held = match reply {
         Ok(ClientReply::Values { keys: held }) if held.len() == keys.len() => held,
         Ok(other) => return all(Client::misfit(&other)),
         Err(error) => return all(error),
     };
-    let read = |held| match held {
-        Held::Value { values, context } => Ok(Read { values, context: Context(context) }),
+    let read = |(key, held): (&Bytes, Held)| match held {
+        Held::Value { values, context } => {
+            if let Some(before) = before.get(&Slot::of_key(key)) {
+                before.learn(&context);
+            }
+            Ok(Read { values, context: Context(context) })
+        }
         Held::Error(error) => Err(error.into()),
     };
-    held.into_iter().map(read).collect()
+    keys.iter().zip(held).map(read).collect()
 }

@@ -4,11 +4,14 @@
 //! held; each row is read as a get of its key would read it. A row that stands there during the whole
 //! reading is in it once; of what is written meanwhile, some is and some is not.
 
-use core::future::{Future, IntoFuture};
+use core::fmt;
+use core::future::{Future, IntoFuture, poll_fn};
 use core::pin::Pin;
+use core::task::{Context as Waking, Poll, ready};
 use std::collections::VecDeque;
 
 use bytes::Bytes;
+use futures_core::Stream;
 use wire::reply::PageRow;
 use wire::{ClientReply, ClientRequest};
 
@@ -18,6 +21,7 @@ use crate::error::ClientError;
 use crate::key::Key;
 use crate::limits::PAGE_ROWS;
 use crate::request::Answer;
+use crate::session::Before;
 use crate::span::HalfOpen;
 use crate::terms::{Terms, terms};
 
@@ -79,7 +83,7 @@ impl Range {
 }
 
 // The time is that of each page.
-terms!(Range: consistency, timeout);
+terms!(Range: consistency, timeout, session);
 
 impl IntoFuture for Range {
     type Output = Result<Rows, ClientError>;
@@ -87,8 +91,9 @@ impl IntoFuture for Range {
 
     fn into_future(self) -> Self::IntoFuture {
         Box::pin(async move {
-            let mut rows = Rows { range: self, page: VecDeque::new(), ended: false };
-            rows.fetch().await?;
+            let mut rows =
+                Rows { range: self, page: VecDeque::new(), ended: false, fetching: None };
+            poll_fn(|cx| rows.poll_page(cx)).await?;
             Ok(rows)
         })
     }
@@ -134,12 +139,28 @@ impl From<PageRow> for Row {
     }
 }
 
-/// The rows of a range as they are read.
-#[derive(Debug)]
+/// A page, and where the next one begins.
+type Page = (Vec<Row>, Option<Bytes>);
+
+/// The rows of a range as they are read; also a [`Stream`] of them. A page is asked for when the one
+/// before is used up.
 pub struct Rows {
     range: Range,
     page: VecDeque<Row>,
     ended: bool,
+    /// The page that is on its way: it comes even if whoever waited for it stopped waiting.
+    fetching: Option<Answer<Page>>,
+}
+
+impl fmt::Debug for Rows {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { range, page, ended, .. } = self;
+        f.debug_struct("Rows")
+            .field("range", range)
+            .field("page", page)
+            .field("ended", ended)
+            .finish()
+    }
 }
 
 impl Rows {
@@ -148,12 +169,29 @@ impl Rows {
     /// # Errors
     /// [`ClientError`]. Nothing is lost by it: the next call goes on at the same place.
     pub async fn next(&mut self) -> Result<Option<Row>, ClientError> {
+        poll_fn(|cx| self.poll_row(cx)).await
+    }
+
+    fn poll_row(&mut self, cx: &mut Waking<'_>) -> Poll<Result<Option<Row>, ClientError>> {
         while self.page.is_empty() && !self.ended && self.range.limit > 0 {
-            self.fetch().await?;
+            ready!(self.poll_page(cx))?;
         }
         let row = self.page.pop_front().filter(|_| self.range.limit > 0);
         self.range.limit -= u64::from(row.is_some());
-        Ok(row)
+        Poll::Ready(Ok(row))
+    }
+
+    fn poll_page(&mut self, cx: &mut Waking<'_>) -> Poll<Result<(), ClientError>> {
+        let range = &self.range;
+        let fetching = self.fetching.get_or_insert_with(|| Box::pin(range.clone().fetch()));
+        let fetched = ready!(fetching.as_mut().poll(cx));
+        self.fetching = None;
+        let (rows, next) = fetched?;
+        self.page.extend(rows);
+        self.ended = next.is_none();
+        let bounds = &mut self.range.rest.bounds;
+        *(if self.range.reverse { &mut bounds.1 } else { &mut bounds.0 }) = next;
+        Poll::Ready(Ok(()))
     }
 
     /// All rows that are left. They are all held in memory: use it where they are known to be few.
@@ -167,25 +205,36 @@ impl Rows {
         }
         Ok(rows)
     }
+}
 
-    async fn fetch(&mut self) -> Result<(), ClientError> {
-        let Range { rest, reverse, page, limit, terms } = &self.range;
+impl Stream for Rows {
+    type Item = Result<Row, ClientError>;
+
+    fn poll_next(mut self: Pin<&mut Self>, cx: &mut Waking<'_>) -> Poll<Option<Self::Item>> {
+        self.poll_row(cx).map(Result::transpose)
+    }
+}
+
+impl Range {
+    /// Asks for the next page.
+    async fn fetch(self) -> Result<Page, ClientError> {
+        let Self { rest, reverse, page, limit, terms } = self;
+        let key = rest.key()?;
+        let before = Before::new(terms.session, &key);
         let request = ClientRequest::Range {
             partition: &rest.partition,
             from: rest.bounds.0.as_deref(),
             to: rest.bounds.1.as_deref(),
-            reverse: *reverse,
-            rows: u32::try_from(*limit).unwrap_or(u32::MAX).clamp(1, *page),
+            reverse,
+            rows: u32::try_from(limit).unwrap_or(u32::MAX).clamp(1, page),
             level: terms.level,
+            after: before.seen(),
         };
         let asking = Asking::harmless(terms.timeout);
-        match rest.client.ask_for(&rest.key()?, asking, &request).await? {
-            ClientReply::Page { rows, next } => {
-                self.page.extend(rows.into_iter().map(Row::from));
-                self.ended = next.is_none();
-                let bounds = &mut self.range.rest.bounds;
-                *(if self.range.reverse { &mut bounds.1 } else { &mut bounds.0 }) = next;
-                Ok(())
+        match rest.client.ask_for(&key, asking, &request).await? {
+            ClientReply::Page { rows, next, context } => {
+                before.learn(&context);
+                Ok((rows.into_iter().map(Row::from).collect(), next))
             }
             other => Err(Client::misfit(&other)),
         }
@@ -212,7 +261,7 @@ impl DeleteRange {
 }
 
 // The time is that of each page.
-terms!(DeleteRange: consistency, durability, timeout);
+terms!(DeleteRange: consistency, durability, timeout, session);
 
 impl IntoFuture for DeleteRange {
     /// How many sort keys had a value.
@@ -224,6 +273,7 @@ impl IntoFuture for DeleteRange {
             let Self { mut rest, terms } = self;
             let (key, mut sum) = (rest.key()?, 0);
             loop {
+                let before = Before::new(terms.session.clone(), &key);
                 // Each page is a request with a name of its own.
                 let request = |name| ClientRequest::DeleteRange {
                     partition: &rest.partition,
@@ -232,10 +282,12 @@ impl IntoFuture for DeleteRange {
                     rows: PAGE_ROWS,
                     level: terms.level,
                     durability: terms.durability,
+                    after: before.seen(),
                     name: Some(name),
                 };
                 match rest.client.ask_write(&key, &terms, request).await? {
-                    ClientReply::Deleted { count, next } => {
+                    ClientReply::Deleted { count, next, context } => {
+                        before.learn(&context);
                         sum += count;
                         if next.is_none() {
                             return Ok(sum);

@@ -284,6 +284,9 @@ pub enum Message {
         /// Which rows, and how many at most.
         #[serde(rename = "s")]
         span: Span,
+        /// Whether the answer is to tell what you have seen of the slot.
+        #[serde(rename = "c", default)]
+        clock: bool,
     },
     /// The rows of a span.
     #[serde(rename = "ka")]
@@ -300,6 +303,10 @@ pub enum Message {
         /// Where the page ends (see [`Span::after`]); empty: there is no more.
         #[serde(rename = "n")]
         next: Row,
+        /// What the sender had seen of the slot before it read the rows: an encoded
+        /// [`crate::DotSet`]; empty if that was not asked for.
+        #[serde(rename = "c", default)]
+        clock: Bytes,
     },
     /// Count the live keys of these slots.
     #[serde(rename = "n")]

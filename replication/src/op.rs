@@ -440,6 +440,9 @@ pub enum Request {
         span: Span,
         /// The read level, if not the keyspace's.
         level: Option<Level>,
+        /// As in [`Task::after`]; the answer tells what has been seen.
+        #[serde(default)]
+        after: Option<Bytes>,
     },
     /// Deletes what R replicas know in a page of rows, and nothing that is written meanwhile. Answer:
     /// [`Answer::Deleted`].
@@ -452,6 +455,9 @@ pub enum Request {
         write: Option<Level>,
         /// The durability, if not the keyspace's.
         durability: Option<Durability>,
+        /// As in [`Task::after`]; the answer tells what has been seen.
+        #[serde(default)]
+        after: Option<Bytes>,
     },
     /// Waits until `acks` replicas hold the write, or time passes. Answer: [`Answer::Acks`].
     AwaitAcks {
@@ -528,6 +534,8 @@ pub enum Answer {
         rows: Vec<PageRow>,
         /// Where the page ends (see [`Span::after`]); empty: there is no more.
         next: Row,
+        /// What had been seen of the slot: an encoded [`crate::DotSet`]; empty if nobody asked.
+        seen: Bytes,
     },
     /// A page of a range is deleted.
     Deleted {
@@ -535,6 +543,8 @@ pub enum Answer {
         count: u64,
         /// As in `Page`.
         next: Row,
+        /// As in `Page`, its own writes included.
+        seen: Bytes,
     },
     /// How many replicas hold a write.
     Acks(u8),

@@ -6,6 +6,9 @@
 //! others are read as any key is, with the same join and the same repair before the answer. A page is
 //! bounded on every replica, in rows and in bytes, and so is what this job holds.
 //!
+//! Who says what it has seen is answered only when the replicas that answered have seen all of it, each
+//! as it was before it read its rows; until then everybody is asked again.
+//!
 //! A deletion is an ordinary task of deletions of the rows that were found: each discards what a
 //! quorum knew of its row, as one batch. A write that none of them had seen survives it.
 
@@ -17,10 +20,15 @@ use ring::{Instant, NodeId, Now};
 use smallvec::SmallVec;
 
 use crate::causality::DotSet;
-use crate::coordinator::{Body, Flow, Job, Origin, Replicas, Wanted};
+use crate::coordinator::{
+    Body, Flow, Job, Origin, Replicas, Wanted, decode_after, missing, no_token,
+};
 use crate::decide::decide;
+use crate::encoding::Reader;
 use crate::event::{Effect, Outbox};
-use crate::limits::{HEDGE_AFTER, RESEND_AFTER, ROW_BYTES_MAX, SPAN_BYTES_MAX, SPAN_ROWS_MAX};
+use crate::limits::{
+    BEHIND_AGAIN_AFTER, HEDGE_AFTER, RESEND_AFTER, ROW_BYTES_MAX, SPAN_BYTES_MAX, SPAN_ROWS_MAX,
+};
 use crate::message::{Message, Refusal};
 use crate::op::{Answer, Op, Outcome, PageRow, Request, Span, Task, TaskError};
 use crate::peer::Peer;
@@ -43,6 +51,8 @@ pub(crate) enum Then {
 struct Part {
     digests: BTreeMap<Row, Digest>,
     cut: Row,
+    /// What it had seen of the slot before it read its rows; nothing if nobody wants to know.
+    clock: DotSet,
 }
 
 /// A page under way.
@@ -58,9 +68,13 @@ pub(crate) struct RangeJob {
     asked: ReplicaSet,
     /// By place.
     parts: SmallVec<[Option<Part>; 3]>,
-    /// Our own records, and our clock before they were read.
+    /// Our own records, and our clock before they were read; none if we are not reading.
     records: BTreeMap<Row, Bytes>,
-    clock_before: DotSet,
+    clock_before: Option<DotSet>,
+    /// What whoever asks has seen, if it says so.
+    after: Option<DotSet>,
+    /// What the answer has seen, once that is known.
+    seen: DotSet,
     /// The rows that a task of their own is about, if it has begun.
     apart: Option<Vec<Row>>,
     /// Rows of the page that are known already.
@@ -87,13 +101,33 @@ impl RangeJob {
 
     fn request(&self) -> Request {
         let (span, level) = (self.span.clone(), self.level);
+        let after = self.after.as_ref().map(encoded);
         match self.then {
-            Then::Answer => Request::Range { span, level },
+            Then::Answer => Request::Range { span, level, after },
             Then::Delete { write, durability } => {
-                Request::DeleteRange { span, read: level, write, durability }
+                Request::DeleteRange { span, read: level, write, durability, after }
             }
         }
     }
+
+    /// Whether those who answered have seen, together, what they must.
+    fn has_seen(&self) -> bool {
+        let Some(after) = &self.after else { return true };
+        let mut seen = DotSet::new();
+        self.parts.iter().flatten().for_each(|part| seen.union(&part.clock));
+        seen.covers(after)
+    }
+
+    /// What the answer has seen, for those who want to know.
+    fn seen(&self) -> Bytes {
+        self.after.as_ref().map(|_| encoded(&self.seen)).unwrap_or_default()
+    }
+}
+
+fn encoded(seen: &DotSet) -> Bytes {
+    let mut bytes = Vec::new();
+    seen.encode(&mut bytes);
+    bytes.into()
 }
 
 impl Peer {
@@ -102,7 +136,7 @@ impl Peer {
         &mut self,
         now: Now,
         origin: Origin,
-        (mut span, level, then): (Span, Option<Level>, Then),
+        (mut span, level, then, after): (Span, Option<Level>, Then, Option<Bytes>),
         deadline: Instant,
         out: &mut Outbox,
     ) {
@@ -112,6 +146,9 @@ impl Peer {
             let text = "a range over several slots, or with bounds that no key has".to_owned();
             return self.answer(origin, Answer::Failed(TaskError::Invalid(text)), out);
         }
+        let Some(after) = decode_after(after.as_ref()) else {
+            return self.answer(origin, Answer::Failed(no_token()), out);
+        };
         span.rows = span.rows.clamp(1, SPAN_ROWS_MAX);
         span.bytes = span.bytes.clamp(1, SPAN_BYTES_MAX);
         let replicas = self.replicas(span.slot, span.keyspace);
@@ -136,7 +173,9 @@ impl Peer {
             parts: (0..replicas.len()).map(|_| None).collect(),
             replicas,
             records: BTreeMap::new(),
-            clock_before: DotSet::new(),
+            clock_before: None,
+            after,
+            seen: DotSet::new(),
             apart: None,
             rows: BTreeMap::new(),
             cut: Row::new(),
@@ -147,6 +186,11 @@ impl Peer {
         };
         let (rotate, n) = (self.rotation(), range.replicas.len());
         range.asked.insert(mine);
+        if !self.has_seen(range.span.slot, range.after.as_ref()) {
+            // Whoever has seen the rest is not known: everybody is asked.
+            self.stats.reads_behind += 1;
+            range.asked = (0..n).filter(|i| *i == mine || alive.contains(*i)).collect();
+        }
         for i in (0..n).map(|i| (i + rotate) % n) {
             if !range.read.needs.is_met_by(range.asked) && alive.contains(i) {
                 range.asked.insert(i);
@@ -174,12 +218,12 @@ impl Peer {
                 continue;
             }
             range.asked.insert(place);
-            let span = range.span.clone();
-            if place == range.mine {
-                range.clock_before = self.slots.clock(span.slot).clone();
+            let (span, clock) = (range.span.clone(), range.after.is_some());
+            if place != range.mine {
+                out.push(Effect::Send { to: *node, message: Message::Walk { token, span, clock } });
+            } else if range.clock_before.is_none() {
+                range.clock_before = Some(self.slots.clock(span.slot).clone());
                 out.push(Effect::ReadSpan { token, span });
-            } else {
-                out.push(Effect::Send { to: *node, message: Message::Walk { token, span } });
             }
         }
     }
@@ -197,6 +241,7 @@ impl Peer {
         if range.has_part() {
             return Flow::Waits;
         }
+        let Some(clock) = range.clock_before.clone() else { return Flow::Waits };
         let mut digests = BTreeMap::new();
         for (row, record) in rows {
             let Some(summary) = Summary::of(&record) else { return self.damaged(job, out) };
@@ -206,7 +251,7 @@ impl Peer {
             digests.insert(row.clone(), summary.digest);
             range.records.insert(row, record);
         }
-        range.parts[range.mine].get_or_insert(Part { digests, cut });
+        range.parts[range.mine].get_or_insert(Part { digests, cut, clock });
         self.range_on(now, key, job, out)
     }
 
@@ -216,7 +261,7 @@ impl Peer {
         now: Now,
         key: Key,
         job: &mut Job,
-        (from, rows, cut): (NodeId, Vec<(Row, Digest)>, Row),
+        (from, rows, cut, clock): (NodeId, Vec<(Row, Digest)>, Row, &[u8]),
         out: &mut Outbox,
     ) -> Flow {
         let Body::Range(range) = &mut job.body else { return Flow::Waits };
@@ -226,7 +271,8 @@ impl Peer {
         }
         if let Some(place) = range.replicas.iter().position(|n| *n == from) {
             let digests = rows.into_iter().collect();
-            range.parts[place].get_or_insert(Part { digests, cut });
+            let clock = DotSet::decode(&mut Reader::new(clock)).unwrap_or_default();
+            range.parts[place].get_or_insert(Part { digests, cut, clock });
         }
         self.range_on(now, key, job, out)
     }
@@ -258,6 +304,9 @@ impl Peer {
         out: &mut Outbox,
     ) -> Flow {
         self.stats.failed_loads += 1;
+        if let Body::Range(range) = &mut job.body {
+            range.clock_before = None;
+        }
         self.range_refused(now, key, job, out)
     }
 
@@ -266,7 +315,7 @@ impl Peer {
         let wall = self.judged_now(now);
         let Body::Range(range) = &mut job.body else { return Flow::Waits };
         let responders = range.responders();
-        if range.apart.is_some() || !range.read.needs.is_met_by(responders) {
+        if range.apart.is_some() || !range.read.needs.is_met_by(responders) || !range.has_seen() {
             return Flow::Waits;
         }
         let cut = range.first_cut();
@@ -289,10 +338,14 @@ impl Peer {
                 apart.push(row.clone());
                 continue;
             };
-            let mut seen = range.clock_before.clone();
+            let mut seen = range.clock_before.clone().unwrap_or_default();
             live_dots_into(bytes, &mut seen);
             let found = decide(&Op::Siblings, &record, &seen, wall).0;
             known.extend(page_row(row, found).map(|found| (row.clone(), found)));
+        }
+        if let Some(after) = &range.after {
+            range.seen = after.clone();
+            range.parts.iter().flatten().for_each(|part| range.seen.union(&part.clock));
         }
         range.rows = known;
         range.cut = cut;
@@ -305,6 +358,7 @@ impl Peer {
         let of = |op: Op| apart.iter().map(|row| (row.clone(), op.clone())).collect();
         let mut task = Task::one(slot, keyspace, Row::new(), Op::Siblings);
         task.read = range.level;
+        task.after = range.after.as_ref().map(encoded);
         match range.then {
             Then::Answer => task.ops = of(Op::Siblings),
             Then::Delete { write, durability } => {
@@ -334,6 +388,11 @@ impl Peer {
                 return Flow::Over;
             }
         };
+        if let Some(Outcome::Seen(seen)) = outcomes.last()
+            && let Some(seen) = DotSet::decode(&mut Reader::new(seen))
+        {
+            range.seen.union(&seen);
+        }
         let mut deleted = 0;
         for (row, outcome) in range.apart.take().unwrap_or_default().into_iter().zip(outcomes) {
             deleted += u64::from(outcome == Outcome::Flag(true));
@@ -346,13 +405,13 @@ impl Peer {
 
     fn answer_page(&mut self, job: &mut Job, deleted: u64, out: &mut Outbox) -> Flow {
         let Body::Range(range) = &mut job.body else { return Flow::Waits };
-        let next = range.cut.clone();
+        let (next, seen) = (range.cut.clone(), range.seen());
         let answer = match range.then {
-            Then::Delete { .. } => Answer::Deleted { count: deleted, next },
+            Then::Delete { .. } => Answer::Deleted { count: deleted, next, seen },
             Then::Answer => {
                 let rows = core::mem::take(&mut range.rows).into_values();
                 let rows = if range.span.reverse { rows.rev().collect() } else { rows.collect() };
-                Answer::Page { rows, next }
+                Answer::Page { rows, next, seen }
             }
         };
         self.answer(job.origin, answer, out);
@@ -374,9 +433,24 @@ impl Peer {
         }
         if now.mono >= job.deadline {
             let responders = range.responders();
-            let error = self.unavailable(&range.read, &range.replicas, responders);
+            let error = if range.read.needs.is_met_by(responders) {
+                TaskError::Behind { missing: missing(&range.replicas, responders) }
+            } else {
+                self.unavailable(&range.read, &range.replicas, responders)
+            };
             self.answer(job.origin, Answer::Failed(error), out);
             return Flow::Over;
+        }
+        if !range.has_seen() && now.mono.since(job.last_sent) >= BEHIND_AGAIN_AFTER {
+            // What was missing may have come by now, here or elsewhere.
+            job.last_sent = now.mono;
+            if range.parts[range.mine].is_some() {
+                range.clock_before = None;
+                range.records.clear();
+            }
+            range.parts.iter_mut().for_each(|part| *part = None);
+            let asked = range.asked;
+            self.ask_walks(key, range, asked, out);
         }
         if now.mono.since(job.started) >= HEDGE_AFTER {
             let unasked = (0..range.replicas.len()).filter(|i| !range.asked.contains(*i)).collect();
@@ -398,11 +472,13 @@ impl Peer {
         next: Row,
         out: &mut Outbox,
     ) {
-        let Some(Served::Walk { from, token, slot }) = self.served.remove(key) else { return };
+        let Some(Served::Walk { from, token, slot, clock }) = self.served.remove(key) else {
+            return;
+        };
         let digest =
             |(row, record): &(Row, Bytes)| Some((row.clone(), Summary::of(record)?.digest));
         let message = match rows.iter().map(digest).collect() {
-            Some(rows) => Message::Walked { token, slot, rows, next },
+            Some(rows) => Message::Walked { token, slot, rows, next, clock },
             None => {
                 let (why, epoch) = (Refusal::Storage, self.epoch());
                 Message::Refused { token, slot, why, epoch }

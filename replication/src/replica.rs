@@ -32,7 +32,8 @@ pub(crate) enum Served {
     /// A listing for a scan.
     List { from: NodeId, token: u64, first: Slot, last: Slot, clocks: Vec<(Slot, Bytes)> },
     /// The rows of a span.
-    Walk { from: NodeId, token: u64, slot: Slot },
+    /// With its clock from before, if that was asked for.
+    Walk { from: NodeId, token: u64, slot: Slot, clock: Bytes },
     /// A count.
     Count { from: NodeId, token: u64, slots: Vec<Slot> },
 }
@@ -87,8 +88,12 @@ impl Peer {
             Message::List { token, keyspace, from: first, from_hash, last, count } => {
                 self.on_list(from, token, (keyspace, first, from_hash, last, count), out);
             }
-            Message::Walk { token, span } => {
-                let served = Served::Walk { from, token, slot };
+            Message::Walk { token, span, clock } => {
+                let mut seen = Vec::new();
+                if clock {
+                    self.slots.clock(slot).encode(&mut seen);
+                }
+                let served = Served::Walk { from, token, slot, clock: seen.into() };
                 let token = Token::Served(self.served.insert(served)).to_u64();
                 out.push(Effect::ReadSpan { token, span });
             }
@@ -150,8 +155,8 @@ impl Peer {
             Message::Listing { rows, clocks, next, .. } => {
                 peer.job_listing(now, key, job, from, (rows, clocks, next), out)
             }
-            Message::Walked { rows, next, .. } => {
-                peer.range_walked(now, key, job, (from, rows, next), out)
+            Message::Walked { rows, next, clock, .. } => {
+                peer.range_walked(now, key, job, (from, rows, next, &clock), out)
             }
             Message::Counted { count, .. } => peer.count_answered(now, job, from, count, out),
             _ => crate::coordinator::Flow::Waits,
@@ -336,7 +341,7 @@ impl Peer {
                 (from, token, row::slot_of(&row).unwrap_or(Slot(0)))
             }
             Some(Served::List { from, token, first, .. }) => (from, token, first),
-            Some(Served::Walk { from, token, slot }) => (from, token, slot),
+            Some(Served::Walk { from, token, slot, .. }) => (from, token, slot),
             Some(Served::Count { from, token, slots }) => {
                 (from, token, slots.first().copied().unwrap_or(Slot(0)))
             }

@@ -26,8 +26,8 @@ fn text(bytes: &[u8]) -> String {
 fn read_all(c: &mut Cluster, at: u32, mut span: Span) -> Vec<(String, Vec<String>)> {
     let mut all = Vec::new();
     loop {
-        let request = Request::Range { span: span.clone(), level: None };
-        let Answer::Page { rows, next } = c.ask(n(at), request) else { panic!("no page") };
+        let request = Request::Range { span: span.clone(), level: None, after: None };
+        let Answer::Page { rows, next, .. } = c.ask(n(at), request) else { panic!("no page") };
         assert!(rows.len() <= span.rows as usize * 3);
         for found in rows {
             let sort = row::sort_key_of(&found.row, b"p").expect("a row of the partition");
@@ -44,10 +44,10 @@ fn read_all(c: &mut Cluster, at: u32, mut span: Span) -> Vec<(String, Vec<String
 fn delete_all(c: &mut Cluster, at: u32, mut span: Span) -> u64 {
     let mut sum = 0;
     loop {
-        let (read, write, durability) = (None, None, None);
-        let request = Request::DeleteRange { span: span.clone(), read, write, durability };
+        let (read, write, durability, after) = (None, None, None, None);
+        let request = Request::DeleteRange { span: span.clone(), read, write, durability, after };
         match c.ask(n(at), request) {
-            Answer::Deleted { count, next } => {
+            Answer::Deleted { count, next, .. } => {
                 sum += count;
                 if next.is_empty() {
                     return sum;
@@ -150,7 +150,8 @@ fn a_range_deletion_spares_what_it_did_not_see_and_reaches_those_who_were_away()
     // The deletion knows what that one knows, and no more.
     c.believe(deaf, minter, false);
     let (read, write) = (Some(Level::One), Some(Level::One));
-    let request = Request::DeleteRange { span: span(10, false), read, write, durability: None };
+    let (durability, after) = (None, None);
+    let request = Request::DeleteRange { span: span(10, false), read, write, durability, after };
     let deleted = c.ask(deaf, request);
     assert!(matches!(deleted, Answer::Deleted { count: 3, .. }), "{deleted:?}");
     c.believe(deaf, minter, true);
@@ -171,7 +172,7 @@ fn an_answer_that_comes_twice_does_not_disturb_a_page_under_way() {
     // The row is read apart, and that takes a while.
     c.lose = Box::new(|_, _, m| matches!(m, Message::DigestIs { .. } | Message::StateIs { .. }));
     c.kept = Some(Box::new(|m| matches!(m, Message::Walked { .. })));
-    let request = Request::Range { span: span(10, false), level: None };
+    let request = Request::Range { span: span(10, false), level: None, after: None };
     let id = c.submit(n(1), request);
     c.settle();
     assert_eq!(c.answer(id), None);
@@ -207,10 +208,10 @@ fn a_range_that_cannot_reach_its_level_is_refused() {
     c.op(n(1), "{p}a", set("v")).expect("a quorum");
     c.kill(n(2), true);
     c.kill(n(3), true);
-    let request = Request::Range { span: span(5, false), level: None };
+    let request = Request::Range { span: span(5, false), level: None, after: None };
     let refused = c.ask(n(1), request);
     assert!(matches!(refused, Answer::Failed(TaskError::Unavailable { .. })), "{refused:?}");
-    let request = Request::Range { span: span(5, false), level: Some(Level::One) };
+    let request = Request::Range { span: span(5, false), level: Some(Level::One), after: None };
     let Answer::Page { rows, .. } = c.ask(n(1), request) else { panic!("no page") };
     assert_eq!(rows.len(), 1);
     // The context of a row replaces what was read, as that of a get does.

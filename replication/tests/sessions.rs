@@ -3,7 +3,8 @@
 use bytes::Bytes;
 use ring::keyspace::Level;
 use ring::{NodeId, Slot};
-use ringdb_replication::{Answer, Message, Op, Outcome, Request, Task, TaskError};
+use ringdb_replication::op::Span;
+use ringdb_replication::{Answer, Message, Op, Outcome, Request, Task, TaskError, row};
 
 use crate::cluster::{Cluster, set, task};
 
@@ -48,8 +49,12 @@ fn write(c: &mut Cluster, at: NodeId, key: &str, op: Op, after: &Bytes) -> (Outc
 
 /// Three nodes, of which the second and third hear of no write for now.
 fn lagging() -> (Cluster, NodeId, NodeId, NodeId) {
+    lagging_at(b"k")
+}
+
+fn lagging_at(key: &[u8]) -> (Cluster, NodeId, NodeId, NodeId) {
     let mut c = Cluster::new(3);
-    let &[ahead, behind, other] = c.layout().replicas(Slot::of_key(b"k")) else { panic!("three") };
+    let &[ahead, behind, other] = c.layout().replicas(Slot::of_key(key)) else { panic!("three") };
     c.lose = Box::new(move |from, _, m| from == ahead && matches!(m, Message::Replicate { .. }));
     (c, ahead, behind, other)
 }
@@ -114,4 +119,102 @@ fn a_token_that_no_node_gave_is_refused() {
     let &[at, ..] = c.layout().replicas(Slot::of_key(b"k")) else { panic!("three") };
     let refused = read(&mut c, at, "k", Some(&Bytes::from_static(b"\xff\xff\xff")));
     assert!(matches!(refused, Err(TaskError::Invalid(_))), "{refused:?}");
+}
+
+fn span() -> Span {
+    let (start, end) = row::range_of_sort_keys(0, b"p", None, None).expect("a tag");
+    let (slot, keyspace) = (Slot::of_key(b"{p}"), 0);
+    Span { slot, keyspace, start, end, reverse: false, rows: 10, bytes: 1 << 20 }
+}
+
+/// The values in a range at ONE, and what has been seen then.
+fn range(
+    c: &mut Cluster,
+    at: NodeId,
+    after: Option<&Bytes>,
+) -> Result<(Vec<String>, Bytes), TaskError> {
+    let (level, after) = (Some(Level::One), after.cloned());
+    match c.ask(at, Request::Range { span: span(), level, after }) {
+        Answer::Page { rows, next, seen } => {
+            assert!(next.is_empty());
+            let text = |v: &[u8]| String::from_utf8_lossy(v).into_owned();
+            let values = rows.iter().flat_map(|row| &row.values);
+            Ok((values.map(|v| text(&v.value)).collect(), seen))
+        }
+        Answer::Failed(error) => Err(error),
+        other => panic!("{other:?}"),
+    }
+}
+
+#[test]
+fn a_range_at_one_shows_what_its_asker_has_seen_from_a_replica_that_lags() {
+    let (mut c, ahead, behind, other) = lagging_at(b"{p}");
+    let (_, seen) = write(&mut c, ahead, "{p}a", set("v1"), &Bytes::new());
+    let (_, seen) = write(&mut c, ahead, "{p}b", set("v2"), &seen);
+    assert_eq!(range(&mut c, behind, None), Ok((vec![], Bytes::new())), "it has heard of nothing");
+    let (values, seen) = range(&mut c, behind, Some(&seen)).expect("the one ahead is there");
+    assert_eq!(values, ["v1", "v2"]);
+    // What was seen in a range is not unseen by a read, nor in another range; what was seen to be gone
+    // neither.
+    assert_eq!(read(&mut c, other, "{p}a", Some(&seen)).expect("it is there").0, ["v1"]);
+    assert_eq!(range(&mut c, other, Some(&seen)).expect("it is there").0, ["v1", "v2"]);
+    let (_, seen) = write(&mut c, ahead, "{p}a", Op::Delete, &seen);
+    let (values, seen) = range(&mut c, ahead, Some(&seen)).expect("it is there");
+    assert_eq!(values, ["v2"]);
+    assert_eq!(range(&mut c, other, Some(&seen)).expect("it is there").0, ["v2"]);
+    assert!(c.peer(other).stats().reads_behind > 0);
+}
+
+#[test]
+fn a_range_that_was_seen_empty_is_not_seen_full_again() {
+    let (mut c, ahead, behind, _) = lagging_at(b"{p}");
+    c.lose = Box::new(|_, _, _| false);
+    c.set(ahead, "{p}a", "old").expect("a quorum");
+    c.lose = Box::new(move |from, _, m| from == ahead && matches!(m, Message::Replicate { .. }));
+    write(&mut c, ahead, "{p}a", Op::Delete, &Bytes::new());
+    let (values, seen) = range(&mut c, ahead, Some(&Bytes::new())).expect("it is there");
+    assert_eq!(values, [""; 0]);
+    assert_eq!(range(&mut c, behind, None).expect("it is there").0, ["old"]);
+    assert_eq!(range(&mut c, behind, Some(&seen)).expect("it is there").0, [""; 0]);
+}
+
+#[test]
+fn a_range_is_deleted_as_its_asker_has_seen_it() {
+    let (mut c, ahead, behind, _) = lagging_at(b"{p}");
+    let (_, seen) = write(&mut c, ahead, "{p}a", set("v1"), &Bytes::new());
+    let (read, write, durability) = (Some(Level::One), Some(Level::One), None);
+    let delete = |after: Option<Bytes>| Request::DeleteRange {
+        span: span(),
+        read,
+        write,
+        durability,
+        after,
+    };
+    let deleted = c.ask(behind, delete(None));
+    assert!(matches!(deleted, Answer::Deleted { count: 0, .. }), "{deleted:?}");
+    let deleted = c.ask(behind, delete(Some(seen)));
+    let Answer::Deleted { count: 1, seen, .. } = deleted else { panic!("{deleted:?}") };
+    assert_eq!(range(&mut c, ahead, Some(&seen)).expect("it is there").0, [""; 0]);
+}
+
+#[test]
+fn a_range_that_nobody_has_seen_who_is_there_is_waited_for_and_then_refused() {
+    let (mut c, ahead, behind, _) = lagging_at(b"{p}");
+    let (_, seen) = write(&mut c, ahead, "{p}a", set("v"), &Bytes::new());
+    c.kill(ahead, true);
+    let refused = range(&mut c, behind, Some(&seen));
+    assert_eq!(refused, Err(TaskError::Behind { missing: vec![ahead] }));
+    // It comes while somebody waits, though an answer got lost.
+    let (level, after) = (Some(Level::One), Some(seen.clone()));
+    let id = c.submit(behind, Request::Range { span: span(), level, after });
+    c.settle();
+    assert_eq!(c.answer(id), None);
+    c.lose = Box::new(|_, _, m| matches!(m, Message::Walked { .. }));
+    c.start(ahead, false);
+    c.wait(core::time::Duration::from_millis(300));
+    c.lose = Box::new(|_, _, _| false);
+    let found = c.await_answer(id);
+    assert!(matches!(&found, Answer::Page { rows, .. } if rows.len() == 1), "{found:?}");
+    let nonsense = range(&mut c, behind, Some(&Bytes::from_static(b"\xff\xff\xff")));
+    assert!(matches!(nonsense, Err(TaskError::Invalid(_))), "{nonsense:?}");
 }

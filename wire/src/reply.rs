@@ -43,6 +43,9 @@ pub enum ClientReply {
         /// if there is no more.
         #[serde(default)]
         next: Option<Bytes>,
+        /// What is seen now; empty if the request did not say what must have been. Opaque.
+        #[serde(default)]
+        context: Bytes,
     },
     /// A page of a range is removed.
     Deleted {
@@ -51,6 +54,9 @@ pub enum ClientReply {
         /// As in `Page`.
         #[serde(default)]
         next: Option<Bytes>,
+        /// As in `Page`, the removal included.
+        #[serde(default)]
+        context: Bytes,
     },
     /// A counter's value, what was added included.
     Number {

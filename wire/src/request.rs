@@ -88,6 +88,11 @@ pub enum ClientRequest<'a> {
         /// As in `Get`.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         level: Option<Level>,
+        /// What must have been seen: contexts of earlier replies, each with the slot of the keys that
+        /// it was about. The contexts in the answer have seen all of it. What is there is enough if
+        /// absent.
+        #[serde(borrow, default, skip_serializing_if = "Vec::is_empty")]
+        after: Vec<(u16, &'a serde_bytes::Bytes)>,
     },
     /// A page of the sort keys of a partition key, in their order, each as `Get` would read it.
     /// Answered with `Page`.
@@ -109,6 +114,9 @@ pub enum ClientRequest<'a> {
         /// As in `Get`.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         level: Option<Level>,
+        /// As in `Get`.
+        #[serde(borrow, default, skip_serializing_if = "Vec::is_empty")]
+        after: Vec<&'a serde_bytes::Bytes>,
     },
     /// Removes what a quorum knows in a page of sort keys; what is written meanwhile survives.
     /// Answered with `Deleted`.
@@ -130,6 +138,9 @@ pub enum ClientRequest<'a> {
         /// As in `Put`.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         durability: Option<Durability>,
+        /// As in `Get`.
+        #[serde(borrow, default, skip_serializing_if = "Vec::is_empty")]
+        after: Vec<&'a serde_bytes::Bytes>,
         /// Its name, so that it is done once however often it is sent; it has none if absent.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         name: Option<Name>,

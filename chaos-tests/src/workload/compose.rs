@@ -212,10 +212,14 @@ fn range(profile: &Profile, tag: u64, c: &mut Chance, ask: fn(Span) -> Ask) -> C
     let (read, write) = levels(profile, profile.mixed_levels, c);
     let ask = ask(span.clone());
     let request = match ask {
-        Ask::DeleteRange(_) => {
-            Request::DeleteRange { span, read: Some(read), write: Some(write), durability: None }
-        }
-        _ => Request::Range { span, level: Some(read) },
+        Ask::DeleteRange(_) => Request::DeleteRange {
+            span,
+            read: Some(read),
+            write: Some(write),
+            durability: None,
+            after: None,
+        },
+        _ => Request::Range { span, level: Some(read), after: None },
     };
     Composed { ask, rows: Vec::new(), read: needed(read), write: needed(write), request }
 }

@@ -68,12 +68,13 @@ impl NativeAsker {
         }
         let reply = match answer {
             Answer::Done { outcomes, .. } => self.reply_to(outcomes),
-            Answer::Page { rows, next } => ClientReply::Page {
+            Answer::Page { rows, next, seen } => ClientReply::Page {
                 rows: rows.into_iter().filter_map(|row| self.page_row(row)).collect(),
                 next: self.sort_key(&next),
+                context: seen,
             },
-            Answer::Deleted { count, next } => {
-                ClientReply::Deleted { count, next: self.sort_key(&next) }
+            Answer::Deleted { count, next, seen } => {
+                ClientReply::Deleted { count, next: self.sort_key(&next), context: seen }
             }
             Answer::Failed(error) => ClientReply::Error(explain(shared, error)),
             Answer::Keys { .. } | Answer::Count(_) | Answer::Acks(_) => {
@@ -131,9 +132,14 @@ impl NativeAsker {
         };
         match answer {
             Answer::Done { outcomes, .. } => {
+                let seen = outcomes.iter().find_map(|outcome| match outcome {
+                    Outcome::Seen(seen) => Some(seen.clone()),
+                    _ => None,
+                });
                 for (place, outcome) in places.iter().zip(outcomes) {
                     if let Outcome::Siblings { values, context } = outcome {
                         let values = values.into_iter().map(|s| s.value).collect();
+                        let context = seen.clone().unwrap_or(context);
                         fill(*place, Held::Value { values, context });
                     }
                 }

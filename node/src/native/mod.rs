@@ -86,8 +86,8 @@ pub fn on_frame(core: &mut Core, client: &ClientConn, frame: &Frame<'_>) {
     }
     let timeout_us = u64::try_from(left.as_micros()).unwrap_or(u64::MAX);
     let heard = frame.header.hlc;
-    if let ClientRequest::GetMany { keys, level } = &request {
-        let parts = match task::of_many_keys(keys, *level) {
+    if let ClientRequest::GetMany { keys, level, after } = &request {
+        let parts = match task::of_many_keys(keys, *level, after) {
             Ok(parts) => parts,
             Err(why) => return say(&invalid(&why)),
         };

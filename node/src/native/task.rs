@@ -26,7 +26,7 @@ pub(super) fn of_one_key(request: &ClientRequest<'_>, now: WallMillis) -> Result
         |key: &[u8], op: Op| Task::one(Slot::of_key(key), KEYSPACE, row::of_key(KEYSPACE, key), op);
     match *request {
         ClientRequest::Get { key, level: read, ref after } => {
-            let after = if after.is_empty() { None } else { Some(seen(after)?) };
+            let after = known(after)?;
             Ok(Task { read: level(read)?, after, ..base(key, Op::Siblings) })
         }
         ClientRequest::Put {
@@ -94,6 +94,11 @@ fn written<C: AsRef<[u8]>>(
     Ok(Task { write, durability, after: Some(seen(after)?), ..task })
 }
 
+/// The same; nothing if there are none.
+fn known<C: AsRef<[u8]>>(contexts: &[C]) -> Result<Option<Bytes>, String> {
+    if contexts.is_empty() { Ok(None) } else { seen(contexts).map(Some) }
+}
+
 /// What several contexts have seen together.
 fn seen<C: AsRef<[u8]>>(contexts: &[C]) -> Result<Bytes, String> {
     let mut all = DotSet::new();
@@ -137,9 +142,10 @@ pub(super) fn of_range(request: &ClientRequest<'_>) -> Result<Request, String> {
         Ok::<_, String>(Span { slot, keyspace, start, end, reverse, rows, bytes })
     };
     match *request {
-        ClientRequest::Range { partition, from, to, reverse, rows, level: read } => {
+        ClientRequest::Range { partition, from, to, reverse, rows, level: read, ref after } => {
             let span = span(partition, from, to, reverse, rows)?;
-            Ok(Request::Range { span, level: level(read)? })
+            let after = Some(seen(after)?);
+            Ok(Request::Range { span, level: level(read)?, after })
         }
         ClientRequest::DeleteRange {
             partition,
@@ -148,11 +154,13 @@ pub(super) fn of_range(request: &ClientRequest<'_>) -> Result<Request, String> {
             rows,
             level: write,
             durability: d,
-            ..
+            ref after,
+            name: _,
         } => {
+            let after = Some(seen(after)?);
             let span = span(partition, from, to, false, rows)?;
             let (write, durability) = (level(write)?, d.map(durability));
-            Ok(Request::DeleteRange { span, read: None, write, durability })
+            Ok(Request::DeleteRange { span, read: None, write, durability, after })
         }
         _ => Err("it is no request for a range".to_owned()),
     }
@@ -162,9 +170,10 @@ pub(super) fn of_range(request: &ClientRequest<'_>) -> Result<Request, String> {
 ///
 /// # Errors
 /// Why it makes no sense, for a person.
-pub(super) fn of_many_keys<K: AsRef<[u8]>>(
+pub(super) fn of_many_keys<K: AsRef<[u8]>, C: AsRef<[u8]>>(
     keys: &[K],
     read: Option<wire::Level>,
+    after: &[(u16, C)],
 ) -> Result<Vec<(Task, Vec<usize>)>, String> {
     if keys.len() > wire::limits::KEYS_MAX {
         let (asked, most) = (keys.len(), wire::limits::KEYS_MAX);
@@ -178,7 +187,10 @@ pub(super) fn of_many_keys<K: AsRef<[u8]>>(
         match by_slot.entry(slot) {
             Entry::Vacant(vacant) => {
                 let task = Task::one(slot, KEYSPACE, row, Op::Siblings);
-                vacant.insert((Task { read, ..task }, vec![place]));
+                let of_slot = after.iter().filter(|(of, _)| *of == slot.0);
+                let of_slot: Vec<_> = of_slot.map(|(_, context)| context).collect();
+                let after = known(&of_slot)?;
+                vacant.insert((Task { read, after, ..task }, vec![place]));
             }
             Entry::Occupied(mut occupied) => {
                 let (task, places) = occupied.get_mut();

@@ -1,9 +1,11 @@
 //! Sessions, through real nodes: reads at ONE from whichever node, right after a write at ONE.
 
+use std::future::poll_fn;
 use std::path::Path;
+use std::pin::Pin;
 
 use client::context::ContextFile;
-use client::{Client, Level, Session, Tls};
+use client::{Client, Level, Session, Stream, Tls};
 
 use super::{connect, runtime, until_routed};
 use crate::support::demo::Demo;
@@ -46,6 +48,35 @@ fn a_session_reads_what_it_wrote_and_nothing_older_at_one_through_any_node() {
             assert_eq!(get.await.unwrap().values(), [i.to_string()]);
             reader.close().await;
         }
+
+        // So do reads of many keys, and ranges.
+        for i in 0..9_u16 {
+            let sort = format!("{i}");
+            let put = ring.put(("row", sort.as_str()), "v").consistency(Level::One);
+            put.session(&session).await.unwrap();
+            let put = ring.put(format!("many{i}"), "v").consistency(Level::One);
+            put.session(&session).await.unwrap();
+            let reader = through(dir.path(), &demo, 1 + i % 3).await;
+            let range = reader.range("row", ..).consistency(Level::One).session(&session).page(4);
+            let mut rows = range.await.unwrap();
+            // As a stream.
+            let mut seen = 0;
+            while let Some(row) = poll_fn(|cx| Pin::new(&mut rows).poll_next(cx)).await {
+                row.unwrap();
+                seen += 1;
+            }
+            assert_eq!(seen, i + 1, "through n{}", 1 + i % 3);
+            let keys = (0..=i).map(|i| format!("many{i}"));
+            let many = reader.get_many(keys).consistency(Level::One).session(&session).await;
+            assert!(many.into_iter().all(|read| read.unwrap().values() == ["v"]));
+            reader.close().await;
+        }
+        let gone = ring.delete_range("row", .."4").consistency(Level::One).session(&session);
+        assert_eq!(gone.await.unwrap(), 4);
+        let reader = through(dir.path(), &demo, 2).await;
+        let range = reader.range("row", ..).consistency(Level::One).session(&session);
+        assert_eq!(range.await.unwrap().rest().await.unwrap().len(), 5);
+        reader.close().await;
 
         // A node that stood still while others wrote is asked as the first thing that it does.
         let key = {

@@ -245,12 +245,12 @@ impl Peer {
             Request::Flush { keyspace, slot, level } => {
                 self.start_flush(now, origin, (keyspace, slot, level), deadline, out);
             }
-            Request::Range { span, level } => {
-                self.start_range(now, origin, (span, level, Then::Answer), deadline, out);
+            Request::Range { span, level, after } => {
+                self.start_range(now, origin, (span, level, Then::Answer, after), deadline, out);
             }
-            Request::DeleteRange { span, read, write, durability } => {
+            Request::DeleteRange { span, read, write, durability, after } => {
                 let then = Then::Delete { write, durability };
-                self.start_range(now, origin, (span, read, then), deadline, out);
+                self.start_range(now, origin, (span, read, then, after), deadline, out);
             }
             Request::AwaitAcks { write, acks, timeout_ms } => {
                 self.start_await(now, origin, (write, acks, timeout_ms), out);
@@ -297,9 +297,8 @@ impl Peer {
                 return self.answer(origin, Answer::Failed(error), out);
             }
         };
-        let Some(after) = decode_after(&task) else {
-            let text = "what it should have seen is not a token that a node gave".to_owned();
-            return self.answer(origin, Answer::Failed(TaskError::Invalid(text)), out);
+        let Some(after) = decode_after(task.after.as_ref()) else {
+            return self.answer(origin, Answer::Failed(no_token()), out);
         };
         let behind = !self.has_seen(task.slot, after.as_ref());
         let is_read = task.is_read() && task.watches.is_empty();
@@ -569,10 +568,15 @@ impl Peer {
     }
 }
 
-/// What a task's answer must have seen; `None` if that is malformed.
+/// What an asker has seen is nothing that a node said.
+pub(crate) fn no_token() -> TaskError {
+    TaskError::Invalid("what it should have seen is not a token that a node gave".to_owned())
+}
+
+/// What an answer must have seen; `None` if that is malformed.
 #[expect(clippy::option_option, reason = "the outer one is for what is malformed")]
-fn decode_after(task: &Task) -> Option<Option<DotSet>> {
-    match &task.after {
+pub(crate) fn decode_after(after: Option<&bytes::Bytes>) -> Option<Option<DotSet>> {
+    match after {
         None => Some(None),
         Some(bytes) if bytes.is_empty() => Some(Some(DotSet::new())),
         Some(bytes) => DotSet::decode(&mut Reader::new(bytes)).map(Some),

@@ -158,7 +158,7 @@ impl World {
                     reads::flushed(&mut self.truth, slot, FLUSHED, asked, self.now);
                 }
             }
-            Answer::Page { rows, next } => {
+            Answer::Page { rows, next, .. } => {
                 if let Ask::Range(span) = &asked.ask {
                     ranges::page(&mut self.truth, asked, (span, &rows, &next), self.now);
                 }
