@@ -103,6 +103,8 @@ pub struct Profile {
     pub pipeline: u64,
     /// What they say.
     pub talk: TalkMix,
+    /// Writes have names, and are asked for until their fate is known.
+    pub named: bool,
     /// One slot holds so many keys that scans of it are cut.
     pub large_slot: bool,
     /// For how long clients ask and faults happen.
@@ -117,7 +119,7 @@ pub struct Profile {
 
 /// The profiles that can be asked for by name. `swarm` draws among all corners; the others press on
 /// one of them.
-pub const NAMES: [&str; 18] = [
+pub const NAMES: [&str; 19] = [
     "swarm",
     "quiet",
     "lossy",
@@ -136,6 +138,7 @@ pub const NAMES: [&str; 18] = [
     "sweeps",
     "moves",
     "ranges",
+    "named",
 ];
 
 impl Profile {
@@ -239,6 +242,7 @@ impl Profile {
             speakers: 0,
             pipeline: 1,
             talk: TalkMix::default(),
+            named: false,
             large_slot: false,
             length_ns: seconds * SECOND,
             bugs: Vec::new(),
@@ -357,6 +361,27 @@ impl Profile {
                 self.manners.late_ppm = 50_000;
                 self.faults.set(Fault::Kill, 8);
                 self.faults.set(Fault::Split, 4);
+            }
+            "named" => {
+                // Writes whose answers get lost, asked for again wherever.
+                self.quorums();
+                self.named = true;
+                self.mixed_levels = c.hits(200_000);
+                self.nodes = c.pick(&[3, 5]);
+                self.mix.counter = 8;
+                self.mix.siblings = 4;
+                self.mix.range = 1;
+                self.mix.range_delete = 1;
+                self.think_ns = 10 * MS;
+                self.patience_ns = c.pick(&[300 * MS, SECOND]);
+                self.manners.faithful = false;
+                self.manners.loss_ppm = c.pick(&[2_000, 50_000]);
+                self.manners.twice_ppm = c.pick(&[2_000, 100_000]);
+                self.faults.set(Fault::Kill, 4);
+                self.faults.set(Fault::Stop, 10);
+                self.faults.set(Fault::Split, 4);
+                self.faults.set(Fault::Reset, 3);
+                self.outage_ns = c.pick(&[20 * MS, 300 * MS, 2 * SECOND]);
             }
             "fence" => {
                 self.quorums();

@@ -152,6 +152,10 @@ impl Client {
             Err(NoAnswer::Lost { reason }) => {
                 Tried::Unknown(ClientError::Interrupted { address: link.address().into(), reason })
             }
+            // Nobody remembers that it was turned away at the door: an earlier copy may come in yet.
+            Err(NoAnswer::Error(
+                error @ (ClientError::NotReady { .. } | ClientError::Overloaded { .. }),
+            )) if asked_first && !is_first => Tried::Unknown(Self::in_doubt(error, link)),
             Err(NoAnswer::Error(error)) if error.had_no_effect() && asked_first => {
                 // Whoever was asked first says that it was not done: nobody else may do it.
                 name.renew();

@@ -245,6 +245,32 @@ async fn what_was_certainly_not_done_is_another_request_when_it_is_asked_again()
     assert_eq!(*names.lock().unwrap(), [1, 2]);
 }
 
+#[tokio::test]
+async fn a_node_that_turns_a_repetition_away_says_nothing_of_the_first_copy() {
+    let ca = authority();
+    let names = Arc::new(Mutex::new(Vec::new()));
+    let n1 = FakeNode::start(&node(&ca, 1), 1, {
+        let names = names.clone();
+        move |_, request| {
+            let ClientRequest::Put { name: Some(name), .. } = request else {
+                panic!("{request:?}")
+            };
+            let mut names = names.lock().unwrap();
+            names.push(name.n);
+            match names.len() {
+                // The first copy may be on its way to those who carry it out still.
+                1 => Answer::HangUp(close::CLOSING, "the answer is lost"),
+                2 => Answer::Say(error(ErrorCode::NotReady)),
+                3 => Answer::Say(error(ErrorCode::Overloaded { retry_after_ms: 1 })),
+                _ => Answer::Say(ClientReply::Done { context: Bytes::new() }),
+            }
+        }
+    });
+    let ring = client_of(&ca, &[&n1]).await;
+    ring.put("k", "v").await.unwrap();
+    assert_eq!(*names.lock().unwrap(), [1, 1, 1, 1]);
+}
+
 /// Passes datagrams on between one client and a node, until it is cut: then both hear nothing.
 async fn cable_to(node: &FakeNode) -> (String, tokio::task::JoinHandle<()>) {
     let any = || UdpSocket::bind(("127.0.0.1", 0));

@@ -7,6 +7,7 @@ mod audit;
 mod clients;
 mod ending;
 mod faults;
+mod named;
 mod nodes;
 mod speakers;
 mod understanding;
@@ -74,9 +75,9 @@ pub(crate) enum Happening {
     /// A client thinks of something.
     Think { client: usize },
     /// A request arrives at its node.
-    Ask { op: u64, request: Box<Request> },
+    Ask { op: u64, node: usize, request: Box<Request> },
     /// An answer arrives at its client.
-    Heard { op: u64, answer: Box<Answer> },
+    Heard { op: u64, from: (usize, u64), answer: Box<Answer> },
     /// A client waits no longer.
     GiveUp { op: u64 },
     /// A speaker connects.
@@ -88,6 +89,8 @@ pub(crate) enum Happening {
     /// A speaker looks whether it has heard anything since.
     Impatient { speaker: usize, number: u64, heard: u64 },
 }
+
+use named::Naming;
 
 /// What happened how often.
 #[derive(Clone, Copy, Debug, Default)]
@@ -151,6 +154,8 @@ pub struct World {
     pub(crate) of_speakers: Chance,
     /// Answers of probes by request.
     pub(crate) probed: Vec<(u64, Answer)>,
+    /// Requests that have a name.
+    pub(crate) named: BTreeMap<u64, Naming>,
 }
 
 impl World {
@@ -209,6 +214,7 @@ impl World {
             of_turns: chance.fork(),
             of_speakers: chance.fork(),
             probed: Vec::new(),
+            named: BTreeMap::new(),
             profile,
         };
         world.plan_the_beginning();
@@ -302,8 +308,8 @@ impl World {
             Happening::Room { node } => self.nodes[node].platter.files.set_capacity(None),
             Happening::SetRight { node } => self.nodes[node].clock.jumped_ms = 0,
             Happening::Think { client } => self.think(client),
-            Happening::Ask { op, request } => self.ask_arrives(op, *request),
-            Happening::Heard { op, answer } => self.heard(op, *answer),
+            Happening::Ask { op, node, request } => self.ask_arrives(op, node, *request),
+            Happening::Heard { op, from, answer } => self.heard(op, from, *answer),
             Happening::GiveUp { op } => self.give_up(op),
             Happening::Dial { speaker } => self.dial(speaker),
             Happening::Speak { speaker, number } => self.speak(speaker, number),

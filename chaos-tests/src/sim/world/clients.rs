@@ -46,29 +46,43 @@ impl World {
         self.clients[client].busy = Some(op);
         let request = Box::new(composed.request);
         let at = self.now + self.of_network.between(20_000, 400_000);
-        self.queue.plan(at, Happening::Ask { op, request });
         let patience = self.profile.patience_ns;
-        self.queue.plan(self.now + patience + patience / 2, Happening::GiveUp { op });
+        let mut gives_up = self.now + patience + patience / 2;
+        if self.names(op, node, &request) {
+            gives_up += 2 * patience;
+        }
+        self.queue.plan(at, Happening::Ask { op, node, request });
+        self.queue.plan(gives_up, Happening::GiveUp { op });
     }
 
-    pub(crate) fn ask_arrives(&mut self, op: u64, request: replication::Request) {
+    pub(crate) fn ask_arrives(&mut self, op: u64, node: usize, request: replication::Request) {
         let asked = self.history.get(op);
-        let (node, ask) = (asked.node, asked.ask.clone());
-        let Some(life) = &self.nodes[node].life else {
-            return self.ends(op, End::Failed, None);
+        let ask = asked.ask.clone();
+        let Some(number) = self.nodes[node].life.as_ref().map(|life| life.number) else {
+            return self.nobody_there(op);
         };
-        if ask != Ask::Probe {
+        if ask != Ask::Probe && asked.end == End::Open {
             let client = asked.client;
-            self.clients[client].life = life.number;
+            self.clients[client].life = number;
         }
         let core = request.slot().core(usize::from(self.profile.cores));
         let timeout_us = self.profile.patience_ns / 1_000;
-        let event = Event::Submit { id: op, request, timeout_us };
+        let event = match self.named.get_mut(&op) {
+            Some(naming) => {
+                let Some(named) = naming.over(op, (node, number)) else { return };
+                Event::SubmitNamed { id: op, request, timeout_us, named }
+            }
+            None => Event::Submit { id: op, request, timeout_us },
+        };
         self.put(node, core, Input::Event(event));
     }
 
-    pub(crate) fn heard(&mut self, op: u64, answer: Answer) {
+    /// The process `from` answers.
+    pub(crate) fn heard(&mut self, op: u64, from: (usize, u64), answer: Answer) {
         if self.history.get(op).end != End::Open {
+            return;
+        }
+        if self.named.contains_key(&op) && self.asks_again_after(op, from, &answer) {
             return;
         }
         let outcome = answer_kind(&answer);
@@ -102,7 +116,11 @@ impl World {
             .filter(|op| self.history.get(*op).node == node)
             .collect();
         for op in open {
-            self.ends(op, End::Unknown, None);
+            if self.named.contains_key(&op) {
+                self.ask_again(op);
+            } else {
+                self.ends(op, End::Unknown, None);
+            }
         }
     }
 
@@ -111,7 +129,7 @@ impl World {
         self.clients[client].moves_to(node);
     }
 
-    fn ends(&mut self, op: u64, end: End, answer: Option<Answer>) {
+    pub(super) fn ends(&mut self, op: u64, end: End, answer: Option<Answer>) {
         if !self.history.end(op, self.now, end) {
             return;
         }
@@ -297,6 +315,6 @@ const fn answer_kind(answer: &Answer) -> u8 {
 }
 
 /// True for the errors that promise that nothing was done.
-const fn has_no_effect(error: &TaskError) -> bool {
+pub(super) const fn has_no_effect(error: &TaskError) -> bool {
     !matches!(error, TaskError::Unconfirmed { .. } | TaskError::Storage(_))
 }

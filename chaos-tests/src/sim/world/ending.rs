@@ -170,7 +170,7 @@ impl World {
         };
         let op = self.history.begin(asked);
         let request = Box::new(Request::Task(task));
-        self.queue.plan(self.now + MS, Happening::Ask { op, request });
+        self.queue.plan(self.now + MS, Happening::Ask { op, node, request });
         op
     }
 

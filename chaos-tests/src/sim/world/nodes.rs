@@ -182,7 +182,8 @@ impl World {
         }
         for (op, answer) in answers {
             let at = self.now + self.of_network.between(20_000, 400_000);
-            self.queue.plan(at, Happening::Heard { op, answer: Box::new(answer) });
+            self.queue
+                .plan(at, Happening::Heard { op, from: (node, number), answer: Box::new(answer) });
         }
         for spoken in spoken {
             self.spoken(spoken);
