@@ -1,5 +1,7 @@
 //! History: what clients asked and what they heard.
 
+use std::rc::Rc;
+
 use bytes::Bytes;
 use replication::op::Span;
 use replication::row::Row;
@@ -107,6 +109,8 @@ pub struct Asked {
     pub at: u64,
     /// Earlier requests on the same keys and the same connection: they take effect first.
     pub after: Vec<u64>,
+    /// Requests whose effects its token covers, in order: those that its session has seen.
+    pub knows: Rc<[u64]>,
     /// How many copies a read asks.
     pub read: u8,
     /// How many copies a write waits for.
@@ -127,6 +131,14 @@ pub struct History {
     pub failed: u64,
     /// How many ended in doubt.
     pub unknown: u64,
+}
+
+impl Asked {
+    /// Whether its session has seen what that request did.
+    #[must_use]
+    pub fn has_seen(&self, op: u64) -> bool {
+        self.knows.binary_search(&op).is_ok()
+    }
 }
 
 impl History {

@@ -56,6 +56,8 @@ pub const PLANTED: &[Planted] = &[
     replication(Bug::DropsPending, "lossy"),
     replication(Bug::ClockBeforeState, "small-log"),
     replication(Bug::WatchesRetries, "transactions"),
+    replication(Bug::IgnoresTokens, "tokens"),
+    replication(Bug::MintsForAnyone, "named"),
     storage(PlantedBug::MissingFsync, "sync"),
     storage(PlantedBug::DamageReadAsTornTail, "rot"),
     session(SessionBug::AnswersOutOfTurn, "sessions"),

@@ -105,6 +105,8 @@ pub struct Profile {
     pub talk: TalkMix,
     /// Writes have names, and are asked for until their fate is known.
     pub named: bool,
+    /// Clients are sessions: they say what they have seen, and are never shown less.
+    pub tokens: bool,
     /// One slot holds so many keys that scans of it are cut.
     pub large_slot: bool,
     /// For how long clients ask and faults happen.
@@ -119,7 +121,7 @@ pub struct Profile {
 
 /// The profiles that can be asked for by name. `swarm` draws among all corners; the others press on
 /// one of them.
-pub const NAMES: [&str; 19] = [
+pub const NAMES: [&str; 20] = [
     "swarm",
     "quiet",
     "lossy",
@@ -139,6 +141,7 @@ pub const NAMES: [&str; 19] = [
     "moves",
     "ranges",
     "named",
+    "tokens",
 ];
 
 impl Profile {
@@ -243,6 +246,7 @@ impl Profile {
             pipeline: 1,
             talk: TalkMix::default(),
             named: false,
+            tokens: false,
             large_slot: false,
             length_ns: seconds * SECOND,
             bugs: Vec::new(),
@@ -382,6 +386,27 @@ impl Profile {
                 self.faults.set(Fault::Split, 4);
                 self.faults.set(Fault::Reset, 3);
                 self.outage_ns = c.pick(&[20 * MS, 300 * MS, 2 * SECOND]);
+            }
+            "tokens" => {
+                // Sessions that read and write at ONE, wherever they are, while replicas lag.
+                self.quorums();
+                self.tokens = true;
+                self.named = c.coin();
+                self.mixed_levels = true;
+                self.nodes = c.pick(&[3, 5]);
+                self.tags = c.pick(&[1, 2]);
+                self.keys = c.pick(&[1, 3, 8]);
+                self.mix.counter = 6;
+                self.mix.siblings = 4;
+                self.mix.range = 4;
+                self.mix.range_delete = 1;
+                self.think_ns = 10 * MS;
+                self.manners.faithful = false;
+                self.manners.loss_ppm = c.pick(&[2_000, 50_000, 200_000]);
+                self.manners.late_ppm = 50_000;
+                self.faults.set(Fault::Kill, 6);
+                self.faults.set(Fault::Split, 3);
+                self.faults.set(Fault::OneWay, 4);
             }
             "fence" => {
                 self.quorums();

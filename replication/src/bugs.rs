@@ -32,11 +32,15 @@ pub enum Bug {
     ClockBeforeState,
     /// A transaction that was done and is asked for again is stopped by what it wrote itself.
     WatchesRetries,
+    /// What a session has seen is not looked at.
+    IgnoresTokens,
+    /// A named request is carried out by whoever is asked, not only by the process that was asked first.
+    MintsForAnyone,
 }
 
 impl Bug {
     /// All of them.
-    pub const ALL: [Self; 13] = [
+    pub const ALL: [Self; 15] = [
         Self::CountsAcks,
         Self::ClockAfterKey,
         Self::ReusesDots,
@@ -50,5 +54,7 @@ impl Bug {
         Self::DropsPending,
         Self::ClockBeforeState,
         Self::WatchesRetries,
+        Self::IgnoresTokens,
+        Self::MintsForAnyone,
     ];
 }

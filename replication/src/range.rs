@@ -19,6 +19,7 @@ use ring::keyspace::{Durability, Level, ReplicaSet};
 use ring::{Instant, NodeId, Now};
 use smallvec::SmallVec;
 
+use crate::bugs::Bug;
 use crate::causality::DotSet;
 use crate::coordinator::{
     Body, Flow, Job, Origin, Replicas, Wanted, decode_after, missing, no_token,
@@ -146,9 +147,12 @@ impl Peer {
             let text = "a range over several slots, or with bounds that no key has".to_owned();
             return self.answer(origin, Answer::Failed(TaskError::Invalid(text)), out);
         }
-        let Some(after) = decode_after(after.as_ref()) else {
+        let Some(mut after) = decode_after(after.as_ref()) else {
             return self.answer(origin, Answer::Failed(no_token()), out);
         };
+        if self.has_bug(Bug::IgnoresTokens) {
+            after = after.map(|_| DotSet::new());
+        }
         span.rows = span.rows.clamp(1, SPAN_ROWS_MAX);
         span.bytes = span.bytes.clamp(1, SPAN_BYTES_MAX);
         let replicas = self.replicas(span.slot, span.keyspace);

@@ -65,7 +65,8 @@ impl Counters {
         let (mut low, mut high) = (0i128, 0i128);
         for a in self.0.get(row).into_iter().flatten() {
             let before = a.ended < asked.at || asked.after.contains(&a.op);
-            let sure = a.end == End::Done && before && asked.read + a.write > 3;
+            let sure =
+                a.end == End::Done && before && asked.read + a.write > 3 || asked.has_seen(a.op);
             if a.end == End::Failed {
                 continue;
             }

@@ -129,8 +129,9 @@ fn is_sound(truth: &mut Truth, asked: &Asked, row: &[u8], value: &Bytes, found: 
     }
     let replaced = |m: &Minted| {
         let by_write = m.replaced_by.iter().find(|e| {
-            let acked = truth.get(**e).acked;
-            acked.is_some_and(|(at, write)| at < asked.at && asked.read + write > COPIES)
+            let by = truth.get(**e);
+            by.op.is_some_and(|op| asked.has_seen(op))
+                || by.acked.is_some_and(|(at, write)| at < asked.at && asked.read + write > COPIES)
         });
         let by_deletion =
             m.deleted.is_some_and(|(at, _, write)| at < asked.at && asked.read + write > COPIES);
@@ -158,7 +159,8 @@ fn is_sure(m: &Minted, asked: &Asked, void: u64) -> bool {
     // A read left the value on N - R + 1 copies; one that asks as many copies meets one of them.
     let read =
         m.read.iter().any(|(at, r)| *at < asked.at && *at > void && *r >= 2 && asked.read >= *r);
-    acked || read
+    // A session is never shown less than it has seen, at whatever level.
+    acked || read || m.op.is_some_and(|op| asked.has_seen(op))
 }
 
 /// Values that the read must know of and that nothing has replaced.

@@ -10,6 +10,7 @@ mod faults;
 mod named;
 mod nodes;
 mod speakers;
+mod tokens;
 mod understanding;
 
 use std::collections::{BTreeMap, BTreeSet};

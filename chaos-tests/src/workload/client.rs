@@ -1,8 +1,9 @@
 //! Clients: each speaks to one node at a time and asks one thing after the other.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use bytes::Bytes;
+use replication::DotSet;
 use replication::row::Row;
 use ring::Slot;
 
@@ -83,6 +84,17 @@ pub struct Client {
     pub own: OwnKey,
     /// Its scan.
     pub scanning: Option<Scanning>,
+    /// What it has seen, if it is a session with tokens.
+    pub session: Seen,
+}
+
+/// What a session has seen.
+#[derive(Debug, Default)]
+pub struct Seen {
+    /// Tokens, by slot.
+    pub tokens: BTreeMap<Slot, DotSet>,
+    /// Requests that were done for it, or whose values it was shown; in order.
+    pub requests: BTreeSet<u64>,
 }
 
 impl Client {
@@ -97,6 +109,7 @@ impl Client {
             contexts: BTreeMap::new(),
             own: OwnKey::new(),
             scanning: None,
+            session: Seen { tokens: BTreeMap::new(), requests: BTreeSet::new() },
         }
     }
 

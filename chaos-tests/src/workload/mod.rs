@@ -5,7 +5,7 @@ mod compose;
 mod speaker;
 mod talk;
 
-pub use client::{Client, Fate, OwnKey, Scanning};
+pub use client::{Client, Fate, OwnKey, Scanning, Seen};
 pub(crate) use compose::needed;
 pub use compose::{Composed, compose};
 pub use speaker::{Form, Line, Speaker, Walk, Wanted};

@@ -29,6 +29,8 @@ impl World {
             }
         };
         let node = self.clients[client].node;
+        let mut request = composed.request;
+        let knows = self.clients[client].carry(self.profile.tokens, &mut request);
         let asked = Asked {
             client,
             node,
@@ -36,6 +38,7 @@ impl World {
             rows: composed.rows,
             at: self.now,
             after: Vec::new(),
+            knows,
             read: composed.read,
             write: composed.write,
             end: End::Open,
@@ -44,7 +47,7 @@ impl World {
         self.counters.begins(&asked, op);
         let op = self.history.begin(asked);
         self.clients[client].busy = Some(op);
-        let request = Box::new(composed.request);
+        let request = Box::new(request);
         let at = self.now + self.of_network.between(20_000, 400_000);
         let patience = self.profile.patience_ns;
         let mut gives_up = self.now + patience + patience / 2;
@@ -169,19 +172,24 @@ impl World {
 
     fn done(&mut self, op: u64, asked: &Asked, answer: Answer) {
         match answer {
-            Answer::Done { outcomes, .. } => self.task_done(op, asked, &outcomes),
+            Answer::Done { outcomes, .. } => {
+                let outcomes = self.learn_of_task(op, asked, &outcomes);
+                self.task_done(op, asked, outcomes);
+            }
             Answer::Keys { keys, next } => self.scan_part(asked, keys, next),
             Answer::Count(_) => {
                 if let Ask::Flush(slot) = asked.ask {
                     reads::flushed(&mut self.truth, slot, FLUSHED, asked, self.now);
                 }
             }
-            Answer::Page { rows, next, .. } => {
+            Answer::Page { rows, next, seen } => {
+                self.learn(asked, &seen);
                 if let Ask::Range(span) = &asked.ask {
                     ranges::page(&mut self.truth, asked, (span, &rows, &next), self.now);
                 }
             }
-            Answer::Deleted { next, .. } => {
+            Answer::Deleted { next, seen, .. } => {
+                self.learn(asked, &seen);
                 if let Ask::DeleteRange(span) = &asked.ask {
                     ranges::deleted(&mut self.truth, asked, (span, &next), self.now);
                 }

@@ -1,5 +1,7 @@
 //! The ending: everything is mended, everybody comes back, and what must be true then is checked.
 
+use std::rc::Rc;
+
 use std::collections::BTreeMap;
 
 use bytes::Bytes;
@@ -163,6 +165,7 @@ impl World {
             rows: vec![row.clone()],
             at: self.now,
             after: Vec::new(),
+            knows: Rc::default(),
             read: 3,
             write: 3,
             end: End::Open,

@@ -140,6 +140,7 @@ impl World {
                     rows: draft.rows,
                     at: now,
                     after,
+                    knows: Rc::default(),
                     read: draft.read,
                     write: draft.write,
                     end: End::Open,
