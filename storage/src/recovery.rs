@@ -14,7 +14,7 @@ use crate::key::KeyRange;
 use crate::limits::FORMAT_LINE;
 use crate::log::{
     HEADER_BYTES_MAX, LogWriter, Mark, Planted, Reading, Segment, Spares, Stream,
-    parse_segment_name, read_header, read_segment, segment_id, segment_name,
+    parse_segment_name, read_header, read_segment, segment_header, segment_id, segment_name,
 };
 use crate::manifest::{self, Edit, LoadError, Manifest, Story, parse_manifest_name};
 use crate::memtable::Active;
@@ -54,8 +54,15 @@ pub(crate) fn open(
     for (stream, segments) in streams(&names) {
         logs.recover(stream, &segments, replay)?;
     }
-    let Recovered { memtables, damage: log_damage, cuts, old_segments, replayed, last_sequence } =
-        logs.done;
+    let Recovered {
+        memtables,
+        damage: log_damage,
+        cuts,
+        old_segments,
+        replayed,
+        headers,
+        last_sequence,
+    } = logs.done;
     damage.extend(log_damage.iter().filter(|d| !story.repaired.contains(d)).cloned());
     if !damage.is_empty() && !options.tolerate_damage {
         return Err(OpenError::Damaged { damage });
@@ -91,7 +98,11 @@ pub(crate) fn open(
             .and_then(|file| {
                 let len = usize::try_from(bytes).map_err(|_| ErrorKind::FileTooLarge)?;
                 let mut content = vec![0; len];
-                file.read_at(&mut content, 0).map(|()| content)
+                file.read_at(&mut content, 0)?;
+                if let Some(header) = headers.get(&(stream, segment)) {
+                    content[..header.len()].copy_from_slice(header);
+                }
+                Ok(content)
             })
             .and_then(|content| swap_file(disk.as_ref(), &name, &content));
         rewritten.map_err(|e| Error::io("rewriting a replayed log segment", &e))?;
@@ -272,6 +283,8 @@ struct Logs<'a> {
     merge: &'a dyn Merge,
     story: &'a Story,
     ranges: Vec<KeyRange>,
+    /// A header said which rows the stream is about.
+    range_known: bool,
     done: Recovered,
 }
 
@@ -282,6 +295,8 @@ struct Recovered {
     old_segments: BTreeMap<(u64, u64), OldSegment>,
     /// Segments that were replayed, not merely kept.
     replayed: Vec<(u64, u64)>,
+    /// Headers to be written where they did not prove themselves.
+    headers: BTreeMap<(u64, u64), Vec<u8>>,
     last_sequence: u64,
 }
 
@@ -332,9 +347,10 @@ impl<'a> Logs<'a> {
             cuts: Vec::new(),
             old_segments: BTreeMap::new(),
             replayed: Vec::new(),
+            headers: BTreeMap::new(),
             last_sequence: 0,
         };
-        Self { disk, options, merge, story, ranges, done }
+        Self { disk, options, merge, story, ranges, range_known: false, done }
     }
 
     fn recover(
@@ -348,6 +364,7 @@ impl<'a> Logs<'a> {
             headers.push(self.header(stream, *number)?);
         }
         let known = headers.iter().flatten().map(|(_, range)| range.clone()).next();
+        self.range_known = known.is_some();
         let range = known.unwrap_or(KeyRange { lower: Vec::new(), upper: None });
         let flushed = self.story.flushed.lowest(&range);
         let mut first = 0;
@@ -547,12 +564,44 @@ impl<'a> Logs<'a> {
             };
             let next = segments.get(i + 1).and_then(|(_, r)| r.header.as_ref());
             let last_sequence = next.map_or(last, |(first, _)| (first - 1).min(last));
+            if reading.header.is_none() {
+                self.restore_header(stream, segment, reading, range, bytes);
+            }
             let old = OldSegment { range: range.clone(), bytes, last_sequence };
             self.done.old_segments.insert((stream, segment.number), old);
             self.done.replayed.push((stream, segment.number));
             self.done.last_sequence = self.done.last_sequence.max(last_sequence);
         }
         Ok(())
+    }
+
+    /// A power loss may take headers whose segments hold nothing that is not in tables. As long as one
+    /// is left it says which rows the stream is about; when that one is cut off the others must know,
+    /// or marks of rows that the stream never had would count for it at the next start.
+    fn restore_header(
+        &mut self,
+        stream: u64,
+        segment: &Segment,
+        reading: &Reading,
+        range: &KeyRange,
+        bytes: u64,
+    ) {
+        let Some(first_frame) = reading.frames.first() else { return };
+        let first = segment.frame(*first_frame).first_sequence;
+        let header = segment_header(segment.id, first, range, Mark::default());
+        let lost = |d: &Damage| {
+            matches!(d.place, Place::Log { stream: s, segment: n, offset: 0, .. }
+                if (s, n) == (stream, segment.number))
+        };
+        let damage = self.done.damage.iter().chain(&self.story.damage).chain(&self.story.repaired);
+        // What is damage stays damage: the hole is its trace.
+        if self.range_known
+            && header.len() as u64 == *first_frame
+            && bytes >= *first_frame
+            && !damage.into_iter().any(lost)
+        {
+            self.done.headers.insert((stream, segment.number), header);
+        }
     }
 
     fn keep(

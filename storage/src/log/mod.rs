@@ -17,6 +17,7 @@
 //! payload = (changes u32 | bytes u32 | changes as in a Batch)*
 //! ```
 
+mod ahead;
 mod reader;
 mod record;
 mod spares;
@@ -26,7 +27,7 @@ pub(crate) use reader::{HEADER_BYTES_MAX, Reading, Segment, read_header, read_se
 pub(crate) use record::{FRAME_HEADER_BYTES, Frames, Mark, encode_frame, next_frame};
 pub(crate) use spares::Spares;
 pub use writer::SyncHandle;
-pub(crate) use writer::{LogWriter, Planted, SegmentInfo, Stream};
+pub(crate) use writer::{LogWriter, Planted, SegmentInfo, Stream, segment_header};
 
 /// A place in the log after a batch. Ordered within a stream by what was written first; streams
 /// of later runs come after those of earlier ones.

@@ -1,8 +1,9 @@
 //! The writing end of a stream, and the handle that makes it durable from another thread.
 //!
-//! A commit is one write. A failed write for lack of space is repeated at the same offset with the
+//! A commit is one write, by a call or through memory (see `ahead`). A failed write for lack of space is repeated at the same offset with the
 //! same bytes; any other failed write, and any failed sync, poisons the store.
 
+use super::ahead::{Ahead, Syncs};
 use super::record::{FRAME_HEADER_BYTES, Mark, encode_frame};
 use super::spares::Spares;
 use super::{LogPosition, segment_id, segment_name};
@@ -27,6 +28,7 @@ pub(crate) struct Stream {
     poison: Arc<Poison>,
     spares: Arc<Spares>,
     planted: Planted,
+    syncs: Syncs,
     progress: Mutex<Progress>,
     /// Held while syncing, so that those who come meanwhile share the next sync.
     syncing: Mutex<()>,
@@ -71,8 +73,8 @@ impl Stream {
         planted: Planted,
     ) -> Arc<Self> {
         let progress = Mutex::default();
-        let syncing = Mutex::default();
-        Arc::new(Self { id, range, disk, poison, spares, planted, progress, syncing })
+        let (syncs, syncing) = (Syncs::default(), Mutex::default());
+        Arc::new(Self { id, range, disk, poison, spares, planted, syncs, progress, syncing })
     }
 
     fn segment_id(&self, segment: u64) -> u64 {
@@ -113,6 +115,7 @@ impl Stream {
             let all = files.and_then(|()| if directory { self.disk.sync_dir() } else { Ok(()) });
             all.map_err(|e| self.poison.set(&format!("sync of log stream {}: {e}", self.id)))?;
         }
+        self.syncs.note();
         let mut progress = self.progress();
         progress.durable = target;
         progress.durable_sequence = sequence;
@@ -145,6 +148,18 @@ impl SyncHandle {
     }
 }
 
+/// The first frame of a segment.
+pub(crate) fn segment_header(id: u64, first: u64, range: &KeyRange, durable: Mark) -> Vec<u8> {
+    let mut header = vec![0; FRAME_HEADER_BYTES];
+    header.extend_from_slice(SEGMENT_MAGIC);
+    header.extend_from_slice(&first.to_le_bytes());
+    put_bytes(&mut header, &range.lower);
+    header.push(u8::from(range.upper.is_some()));
+    put_bytes(&mut header, range.upper.as_deref().unwrap_or_default());
+    encode_frame(&mut header, id, 0, first, 0, durable);
+    header
+}
+
 /// The one writer of a stream.
 pub(crate) struct LogWriter {
     stream: Arc<Stream>,
@@ -157,6 +172,7 @@ pub(crate) struct LogWriter {
     header_end: u64,
     /// The size of the segment's file if it was made ready before; writes up to it do not grow it.
     ready_bytes: Option<u64>,
+    ahead: Ahead,
     /// Room for the header, then the batches of the next frame.
     buffer: Vec<u8>,
     batches: u32,
@@ -181,6 +197,7 @@ impl LogWriter {
             offset: 0,
             header_end: 0,
             ready_bytes: None,
+            ahead: Ahead::default(),
             buffer: vec![0; FRAME_HEADER_BYTES],
             batches: 0,
             first_sequence: next_sequence,
@@ -241,6 +258,7 @@ impl LogWriter {
     pub(crate) fn close_segment(&mut self) {
         if !self.sealed {
             self.file = None;
+            self.ahead.end();
         }
     }
 
@@ -268,7 +286,9 @@ impl LogWriter {
             self.recorded = durable;
             self.sealed = true;
         }
-        self.write(&file, &self.buffer, self.offset)?;
+        if !self.ahead.write(file.as_ref(), &self.buffer, self.offset, &self.stream.syncs) {
+            self.write(&file, &self.buffer, self.offset)?;
+        }
         self.offset += self.buffer.len() as u64;
         let written = Mark { segment: self.segment, offset: self.offset };
         if self.batches > 0 {
@@ -326,18 +346,14 @@ impl LogWriter {
         let number = self.segment + 1;
         let stream = &self.stream;
         let name = segment_name(stream.id, number);
-        let mut header = vec![0; FRAME_HEADER_BYTES];
-        header.extend_from_slice(SEGMENT_MAGIC);
-        header.extend_from_slice(&self.first_sequence.to_le_bytes());
-        put_bytes(&mut header, &stream.range.lower);
-        header.push(u8::from(stream.range.upper.is_some()));
-        put_bytes(&mut header, stream.range.upper.as_deref().unwrap_or_default());
         let durable = stream.progress().durable;
         let id = stream.segment_id(number);
-        encode_frame(&mut header, id, 0, self.first_sequence, 0, durable);
+        let header = segment_header(id, self.first_sequence, &stream.range, durable);
         let (file, ready_bytes) =
             self.segment_file(&name).map_err(|e| Error::io("creating a log segment", &e))?;
         self.write(&file, &header, 0)?;
+        // A file made ready does not grow; another one grows a little at a time.
+        self.ahead.begin(file.as_ref(), ready_bytes.unwrap_or(self.segment_bytes));
         self.ready_bytes = ready_bytes;
         self.header_end = header.len() as u64;
         self.segment = number;
