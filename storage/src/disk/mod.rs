@@ -81,8 +81,7 @@ pub trait DiskFile: Send + Sync {
 /// made durable by a sync as what [`DiskFile::write_at`] wrote, and survives the death of the process
 /// as well; in which pieces it reaches the disk before a sync is as unknown.
 pub trait Window: Send {
-    /// Moves the window to `range`, whose bytes were all written since the file was opened, so that the
-    /// disk has given its space. After an error nothing may be written through it. Also to be called
+    /// Moves the window to `range`, all of it inside of the file. After an error nothing may be written through it. Also to be called
     /// again for the same range once the file was synced: what was synced may have to be asked for
     /// again, and only this can say that the disk refuses.
     fn ready(&mut self, range: Range<u64>) -> io::Result<()>;

@@ -4,8 +4,8 @@
 //! process as what was given to a write call does, and a sync of the file makes it durable.
 //!
 //! A store to mapped memory cannot report an error: if the file system then refuses a page, the
-//! process dies. So there are windows only on file systems that keep a block where it is, only over
-//! bytes that were written before, and [`Window::ready`] asks for each page in a call that can fail.
+//! process dies. So there are windows only on file systems that keep a block where it is, and
+//! [`Window::ready`] asks for each page, and for its place on the disk, in a call that can fail.
 #![allow(unsafe_code, reason = "memory that the file system also knows; each use says why")]
 
 use super::Window;

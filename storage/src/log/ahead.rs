@@ -1,7 +1,8 @@
 //! Ahead: the part of a segment that is made ready before it is written, so that a frame costs no call.
 //!
-//! Promise: a frame goes through the window only where zeros were written before, which is where a full
-//! disk is met: then, and wherever a window cannot be had, frames are written by calls as without it.
+//! Promise: a frame goes through the window only where the file held bytes before: those of its former
+//! life, or zeros written now, which is where a full disk is met. Then, and wherever a window cannot be had,
+//! frames are written by calls as without it.
 //!
 //! Zeros ahead pay only while many frames share a sync. One that is synced for itself would bring them
 //! to disk twice, and find its page taken away by the sync before; so syncs are counted.
@@ -30,6 +31,8 @@ pub(super) struct Ahead {
     ready: Range<u64>,
     /// The window may not reach beyond.
     limit: u64,
+    /// So much was in the file when the segment began: no zeros are needed there.
+    held: u64,
     /// Frames since the last look, and how many syncs there had been then.
     frames: u64,
     syncs_before: u64,
@@ -37,25 +40,34 @@ pub(super) struct Ahead {
     syncs_ready: u64,
 }
 
-/// Counts the syncs of a stream.
+/// Counts what happens to a stream.
 #[derive(Default)]
-pub(super) struct Syncs(AtomicU64);
+pub(super) struct Counts {
+    syncs: AtomicU64,
+    over_old: AtomicU64,
+}
 
-impl Syncs {
-    pub(super) fn note(&self) {
-        self.0.fetch_add(1, Ordering::Relaxed);
+impl Counts {
+    pub(super) fn note_sync(&self) {
+        self.syncs.fetch_add(1, Ordering::Relaxed);
     }
 
-    fn count(&self) -> u64 {
-        self.0.load(Ordering::Relaxed)
+    fn syncs(&self) -> u64 {
+        self.syncs.load(Ordering::Relaxed)
+    }
+
+    /// Bytes over which the window was opened without writing zeros to them.
+    pub(super) fn over_old(&self) -> u64 {
+        self.over_old.load(Ordering::Relaxed)
     }
 }
 
 impl Ahead {
-    /// A segment begins in `file`, of which the window may take the first `limit` bytes.
-    pub(super) fn begin(&mut self, file: &dyn DiskFile, limit: u64) {
+    /// A segment begins in `file`, of which the window may take the first `limit` bytes, and which
+    /// has `held` bytes already.
+    pub(super) fn begin(&mut self, file: &dyn DiskFile, limit: u64, held: u64) {
         self.end();
-        self.limit = limit;
+        (self.limit, self.held) = (limit, held);
         self.window = file.window(limit).unwrap_or_else(|e| {
             tracing::debug!(error = %e, "the log is written without a window");
             None
@@ -74,7 +86,7 @@ impl Ahead {
         file: &dyn DiskFile,
         frame: &[u8],
         offset: u64,
-        syncs: &Syncs,
+        counts: &Counts,
     ) -> bool {
         self.frames += 1;
         let end = offset + frame.len() as u64;
@@ -83,9 +95,9 @@ impl Ahead {
         }
         let fits = end <= self.ready.end;
         // Before the count is read, so that what a sync since then took away is asked for next time.
-        let synced = syncs.count() != self.syncs_ready;
-        if (!fits && !self.pays(syncs))
-            || ((!fits || synced) && !self.prepare(file, offset, end, syncs))
+        let synced = counts.syncs() != self.syncs_ready;
+        if (!fits && !self.pays(counts))
+            || ((!fits || synced) && !self.prepare(file, offset, end, counts))
         {
             return false;
         }
@@ -95,11 +107,11 @@ impl Ahead {
     }
 
     /// True when few of the last frames were synced each for itself.
-    fn pays(&mut self, syncs: &Syncs) -> bool {
+    fn pays(&mut self, counts: &Counts) -> bool {
         if self.frames < FRAMES {
             return false;
         }
-        let now = syncs.count();
+        let now = counts.syncs();
         let pays = (now - self.syncs_before) * FRAMES <= self.frames * SYNCS_MAX;
         (self.frames, self.syncs_before) = (0, now);
         pays
@@ -107,19 +119,22 @@ impl Ahead {
 
     /// Makes what follows `offset` ready, at least to `end`; false, and never again in this segment,
     /// when that cannot be.
-    fn prepare(&mut self, file: &dyn DiskFile, offset: u64, end: u64, syncs: &Syncs) -> bool {
+    fn prepare(&mut self, file: &dyn DiskFile, offset: u64, end: u64, counts: &Counts) -> bool {
         let Some(window) = &mut self.window else { return false };
         let mut zeros_end = self.ready.end.max(offset);
         if end > zeros_end {
             let wanted = (end + 1).next_multiple_of(AHEAD_BYTES).min(self.limit);
-            if let Err(e) = write_zeros(file, zeros_end..wanted) {
+            // What the file held is of its former life, or zeros: neither proves itself.
+            let old = self.held.clamp(zeros_end, wanted);
+            counts.over_old.fetch_add(old - zeros_end, Ordering::Relaxed);
+            if let Err(e) = write_zeros(file, old..wanted) {
                 tracing::debug!(error = %e, "the log is written without a window");
                 self.end();
                 return false;
             }
             zeros_end = wanted;
         }
-        self.syncs_ready = syncs.count();
+        self.syncs_ready = counts.syncs();
         self.ready = offset..zeros_end;
         let ready = window.ready(self.ready.clone());
         if let Err(e) = &ready {

@@ -3,7 +3,7 @@
 //! A commit is one write, by a call or through memory (see `ahead`). A failed write for lack of space is repeated at the same offset with the
 //! same bytes; any other failed write, and any failed sync, poisons the store.
 
-use super::ahead::{Ahead, Syncs};
+use super::ahead::{Ahead, Counts};
 use super::record::{FRAME_HEADER_BYTES, Mark, encode_frame};
 use super::spares::Spares;
 use super::{LogPosition, segment_id, segment_name};
@@ -28,7 +28,7 @@ pub(crate) struct Stream {
     poison: Arc<Poison>,
     spares: Arc<Spares>,
     planted: Planted,
-    syncs: Syncs,
+    counts: Counts,
     progress: Mutex<Progress>,
     /// Held while syncing, so that those who come meanwhile share the next sync.
     syncing: Mutex<()>,
@@ -73,8 +73,8 @@ impl Stream {
         planted: Planted,
     ) -> Arc<Self> {
         let progress = Mutex::default();
-        let (syncs, syncing) = (Syncs::default(), Mutex::default());
-        Arc::new(Self { id, range, disk, poison, spares, planted, syncs, progress, syncing })
+        let (counts, syncing) = (Counts::default(), Mutex::default());
+        Arc::new(Self { id, range, disk, poison, spares, planted, counts, progress, syncing })
     }
 
     fn segment_id(&self, segment: u64) -> u64 {
@@ -88,6 +88,11 @@ impl Stream {
     /// The segments written so far and how many bytes of each may be read, oldest first.
     pub(crate) fn segments(&self) -> BTreeMap<u64, SegmentInfo> {
         self.progress().segments.clone()
+    }
+
+    /// Bytes of files that were used again, written through memory.
+    pub(crate) fn bytes_over_old(&self) -> u64 {
+        self.counts.over_old()
     }
 
     /// Forgets a segment whose file is being removed.
@@ -115,7 +120,7 @@ impl Stream {
             let all = files.and_then(|()| if directory { self.disk.sync_dir() } else { Ok(()) });
             all.map_err(|e| self.poison.set(&format!("sync of log stream {}: {e}", self.id)))?;
         }
-        self.syncs.note();
+        self.counts.note_sync();
         let mut progress = self.progress();
         progress.durable = target;
         progress.durable_sequence = sequence;
@@ -286,7 +291,7 @@ impl LogWriter {
             self.recorded = durable;
             self.sealed = true;
         }
-        if !self.ahead.write(file.as_ref(), &self.buffer, self.offset, &self.stream.syncs) {
+        if !self.ahead.write(file.as_ref(), &self.buffer, self.offset, &self.stream.counts) {
             self.write(&file, &self.buffer, self.offset)?;
         }
         self.offset += self.buffer.len() as u64;
@@ -353,7 +358,8 @@ impl LogWriter {
             self.segment_file(&name).map_err(|e| Error::io("creating a log segment", &e))?;
         self.write(&file, &header, 0)?;
         // A file made ready does not grow; another one grows a little at a time.
-        self.ahead.begin(file.as_ref(), ready_bytes.unwrap_or(self.segment_bytes));
+        let limit = ready_bytes.unwrap_or(self.segment_bytes);
+        self.ahead.begin(file.as_ref(), limit, ready_bytes.unwrap_or(0));
         self.ready_bytes = ready_bytes;
         self.header_end = header.len() as u64;
         self.segment = number;
