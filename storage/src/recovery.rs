@@ -6,7 +6,7 @@
 
 use crate::batch::{LogBatch, Op};
 use crate::blob::{Blobs, parse_blob_name};
-use crate::disk::{Disk, read_all, swap_file};
+use crate::disk::{Disk, DiskFile, read_all, swap_file};
 use crate::engine::{Engine, OldSegment, Parts};
 use crate::error::{Damage, Error, OpenError, Place};
 use crate::fold::Merge;
@@ -86,25 +86,17 @@ pub(crate) fn open(
     // What survived the death of a process may still be in the page cache alone, and no sync of
     // this run's streams would cover it. To sync the old file is not enough: after a sync that
     // failed, its pages pass for clean, and the next sync says yes without writing them. So the
-    // bytes that were replayed are written anew.
+    // bytes that were replayed are written once more, where they are.
     let mut ends: BTreeMap<u64, Mark> = BTreeMap::new();
+    let mut piece = Vec::new();
     for (stream, segment) in replayed {
         let bytes = old_segments.get(&(stream, segment)).map_or(0, |old| old.bytes);
         let end = ends.entry(stream).or_default();
         *end = (*end).max(Mark { segment, offset: bytes });
-        let name = segment_name(stream, segment);
+        let header = headers.get(&(stream, segment)).map_or(&[][..], Vec::as_slice);
         let rewritten = disk
-            .open(&name)
-            .and_then(|file| {
-                let len = usize::try_from(bytes).map_err(|_| ErrorKind::FileTooLarge)?;
-                let mut content = vec![0; len];
-                file.read_at(&mut content, 0)?;
-                if let Some(header) = headers.get(&(stream, segment)) {
-                    content[..header.len()].copy_from_slice(header);
-                }
-                Ok(content)
-            })
-            .and_then(|content| swap_file(disk.as_ref(), &name, &content));
+            .open(&segment_name(stream, segment))
+            .and_then(|file| write_again(file.as_ref(), bytes, header, &mut piece));
         rewritten.map_err(|e| Error::io("rewriting a replayed log segment", &e))?;
     }
     remove_leftovers(disk.as_ref(), &manifest.story, number, &names);
@@ -152,6 +144,37 @@ pub(crate) fn open(
         })
         .collect();
     Ok((engine, shards))
+}
+
+/// Bytes that are written again at a time: they stay in the processor's cache meanwhile.
+const PIECE_BYTES: u64 = 256 << 10;
+
+/// Makes the first `bytes` of `file` durable, as they are read but for `header` in front, whatever the
+/// disk believes of them; and cuts off the rest.
+fn write_again(
+    file: &dyn DiskFile,
+    bytes: u64,
+    header: &[u8],
+    piece: &mut Vec<u8>,
+) -> io::Result<()> {
+    piece.resize(usize::try_from(PIECE_BYTES).expect("a small number"), 0);
+    let mut at = 0;
+    while at < bytes {
+        let len = usize::try_from((bytes - at).min(PIECE_BYTES)).expect("at most a piece");
+        let piece = &mut piece[..len];
+        file.read_at(piece, at)?;
+        if at == 0
+            && let Some(front) = piece.get_mut(..header.len())
+        {
+            front.copy_from_slice(header);
+        }
+        file.write_at(piece, at)?;
+        at += len as u64;
+    }
+    if file.len()? > bytes {
+        file.truncate(bytes)?;
+    }
+    file.sync()
 }
 
 fn check_format(disk: &dyn Disk, names: &[String]) -> Result<(), OpenError> {
@@ -285,6 +308,8 @@ struct Logs<'a> {
     ranges: Vec<KeyRange>,
     /// A header said which rows the stream is about.
     range_known: bool,
+    /// What segments of streams before were read into.
+    memory: Vec<Vec<u8>>,
     done: Recovered,
 }
 
@@ -350,7 +375,7 @@ impl<'a> Logs<'a> {
             headers: BTreeMap::new(),
             last_sequence: 0,
         };
-        Self { disk, options, merge, story, ranges, range_known: false, done }
+        Self { disk, options, merge, story, ranges, range_known: false, memory: Vec::new(), done }
     }
 
     fn recover(
@@ -386,7 +411,10 @@ impl<'a> Logs<'a> {
         let whole = numbers[first] == 1;
         let sequence = headers[first].as_ref().map(|(first, _)| *first);
         let first_sequence = sequence.filter(|next| whole || *next <= flushed + 1);
-        self.walk(stream, &segments, &range, first_sequence, replay)
+        self.walk(stream, &segments, &range, first_sequence, replay)?;
+        // Fresh memory costs more than what is done with it.
+        self.memory.extend(segments.into_iter().map(|(segment, _)| segment.bytes));
+        Ok(())
     }
 
     /// Replays a stream up to its end, and finds that end.
@@ -623,14 +651,23 @@ impl<'a> Logs<'a> {
         segment_id(stream, number, self.options.planted(PlantedBug::OneSegmentId))
     }
 
-    fn open(&self, stream: u64, number: u64) -> Result<Arc<dyn crate::disk::DiskFile>, OpenError> {
+    fn open(&self, stream: u64, number: u64) -> Result<Arc<dyn DiskFile>, OpenError> {
         let file = self.disk.open(&segment_name(stream, number));
         file.map_err(|e| Error::io("opening a log segment", &e).into())
     }
 
-    fn read(&self, stream: u64, number: u64) -> Result<Vec<u8>, OpenError> {
-        let bytes = read_all(self.open(stream, number)?.as_ref());
-        bytes.map_err(|e| Error::io("reading a log segment", &e).into())
+    fn read(&mut self, stream: u64, number: u64) -> Result<Vec<u8>, OpenError> {
+        let io = |e: io::Error| OpenError::from(Error::io("reading a log segment", &e));
+        let file = self.open(stream, number)?;
+        let len = file.len().map_err(io)?;
+        let len = usize::try_from(len).map_err(|_| io(ErrorKind::FileTooLarge.into()))?;
+        let mut bytes = self.memory.pop().unwrap_or_default();
+        if bytes.capacity() < len {
+            bytes = vec![0; len];
+        }
+        bytes.resize(len, 0);
+        file.read_at(&mut bytes, 0).map_err(io)?;
+        Ok(bytes)
     }
 
     fn header(&self, stream: u64, number: u64) -> Result<Option<(u64, KeyRange)>, OpenError> {

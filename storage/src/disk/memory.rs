@@ -504,7 +504,13 @@ impl DiskFile for OpenFile {
             content.lost.extend(dropped);
             return Err(io::Error::other("injected sync error"));
         }
-        content.undo.clear();
+        // What was written once more since it was dropped is on the disk now.
+        let Content { undo, lost, .. } = &mut *content;
+        lost.retain(|gone| {
+            let end = gone.offset + gone.written;
+            !undo.iter().any(|new| new.offset <= gone.offset && end <= new.offset + new.written)
+        });
+        undo.clear();
         Ok(())
     }
 

@@ -30,7 +30,7 @@ pub(crate) struct Reading {
 
 impl Segment {
     pub(crate) fn frame(&self, offset: u64) -> Frame<'_> {
-        Frame::at(&self.bytes, offset, self.id).expect("read_segment found a frame here")
+        Frame::proved(&self.bytes, offset, self.id).expect("read_segment found a frame here")
     }
 }
 

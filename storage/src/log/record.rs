@@ -59,6 +59,17 @@ fn checksum(frame: &[u8]) -> u32 {
 impl<'a> Frame<'a> {
     /// The frame at `offset` of `file`, if one proves itself there.
     pub(crate) fn at(file: &'a [u8], offset: u64, id: u64) -> Option<Self> {
+        let (frame, bytes) = Self::claimed(file, offset, id)?;
+        (checksum(bytes) == u32_at(bytes, 4)?).then_some(frame)
+    }
+
+    /// The frame that has proved itself at `offset` before.
+    pub(crate) fn proved(file: &'a [u8], offset: u64, id: u64) -> Option<Self> {
+        Self::claimed(file, offset, id).map(|(frame, _)| frame)
+    }
+
+    /// What would be a frame at `offset` if its checksum held, and what that covers.
+    fn claimed(file: &'a [u8], offset: u64, id: u64) -> Option<(Self, &'a [u8])> {
         let at = usize::try_from(offset).ok()?;
         if u64_at(file, at.checked_add(8)?)? != id ^ offset {
             return None;
@@ -68,18 +79,16 @@ impl<'a> Frame<'a> {
             return None;
         }
         let bytes = file.get(at..at.checked_add(FRAME_HEADER_BYTES + len)?)?;
-        if checksum(bytes) != u32_at(bytes, 4)? {
-            return None;
-        }
         let end = offset + (FRAME_HEADER_BYTES + len).next_multiple_of(8) as u64;
-        Some(Self {
+        let frame = Self {
             offset,
             end,
             first_sequence: u64_at(bytes, 16)?,
             batches: u32_at(bytes, 24)?,
             durable: Mark { segment: u64_at(bytes, 32)?, offset: u64_at(bytes, 40)? },
             payload: &bytes[FRAME_HEADER_BYTES..],
-        })
+        };
+        Some((frame, bytes))
     }
 
     /// The batches in it, or none when the payload is not made of batches.
