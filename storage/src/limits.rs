@@ -25,7 +25,9 @@ pub const LEVELS: usize = 7;
 /// Sequences fit the 56 bits that a table's key has for them.
 pub const SEQUENCE_MAX: u64 = (1 << 56) - 1;
 /// Content of the FORMAT file.
-pub const FORMAT_LINE: &str = "ringdb storage 1";
+pub const FORMAT_LINE: &str = "ringdb storage 2";
+/// What is read as well, and is this format from then on: its logs had wider frames.
+pub const FORMAT_LINE_BEFORE: &str = "ringdb storage 1";
 
 const _: () = assert!(FRAME_BYTES_MAX >= BATCH_BYTES_MAX + LOG_BUFFER_BYTES_MAX + 64);
 const _: () = assert!(BLOCK_BYTES_MAX > BATCH_BYTES_MAX + KEY_BYTES_MAX);

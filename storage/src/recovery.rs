@@ -11,7 +11,7 @@ use crate::engine::{Engine, OldSegment, Parts};
 use crate::error::{Damage, Error, OpenError, Place};
 use crate::fold::Merge;
 use crate::key::KeyRange;
-use crate::limits::FORMAT_LINE;
+use crate::limits::{FORMAT_LINE, FORMAT_LINE_BEFORE};
 use crate::log::{
     HEADER_BYTES_MAX, LogWriter, Mark, Planted, Reading, Segment, Spares, Stream,
     parse_segment_name, read_header, read_segment, segment_header, segment_id, segment_name,
@@ -42,7 +42,7 @@ pub(crate) fn open(
         _ => Error::io("locking the directory", &e).into(),
     })?;
     let names = disk.list().map_err(|e| Error::io("listing the directory", &e))?;
-    check_format(disk.as_ref(), &names)?;
+    let format_is_old = check_format(disk.as_ref(), &names)?;
     let (mut story, manifest_number) = load_story(disk.as_ref(), &names)?;
     let blobs = Blobs::new(disk.clone(), options.planted(PlantedBug::BlobUnchecked));
     let shelf = Arc::new(Shelf::new(options.block_cache_bytes, blobs));
@@ -82,6 +82,11 @@ pub(crate) fn open(
     let poison = Arc::new(Poison::default());
     let number = manifest_number + 1;
     let mut manifest = Manifest::create(disk.as_ref(), number, story, poison.clone())?;
+    if format_is_old {
+        // Before anything is written that an older version would take for a torn tail.
+        let written = swap_file(disk.as_ref(), FORMAT, format!("{FORMAT_LINE}\n").as_bytes());
+        written.map_err(|e| Error::io("writing FORMAT", &e))?;
+    }
     cuts.iter().try_for_each(|cut| cut.carry_out(disk.as_ref()))?;
     // What survived the death of a process may still be in the page cache alone, and no sync of
     // this run's streams would cover it. To sync the old file is not enough: after a sync that
@@ -177,13 +182,16 @@ fn write_again(
     file.sync()
 }
 
-fn check_format(disk: &dyn Disk, names: &[String]) -> Result<(), OpenError> {
+/// True when the store is of the format before this one.
+fn check_format(disk: &dyn Disk, names: &[String]) -> Result<bool, OpenError> {
     let io = |e: io::Error| OpenError::from(Error::io("reading FORMAT", &e));
     match disk.open(FORMAT) {
         Ok(file) => {
             let content = read_all(file.as_ref()).map_err(io)?;
-            if content == format!("{FORMAT_LINE}\n").as_bytes() {
-                return Ok(());
+            for (line, old) in [(FORMAT_LINE, false), (FORMAT_LINE_BEFORE, true)] {
+                if content == format!("{line}\n").as_bytes() {
+                    return Ok(old);
+                }
             }
             let text = String::from_utf8_lossy(&content);
             Err(OpenError::Format { found: text.lines().next().unwrap_or_default().to_owned() })
@@ -193,7 +201,8 @@ fn check_format(disk: &dyn Disk, names: &[String]) -> Result<(), OpenError> {
                 return Err(OpenError::Format { found: "(no FORMAT file)".to_owned() });
             }
             let content = format!("{FORMAT_LINE}\n");
-            swap_file(disk, FORMAT, content.as_bytes()).map_err(io)
+            swap_file(disk, FORMAT, content.as_bytes()).map_err(io)?;
+            Ok(false)
         }
         Err(e) => Err(io(e)),
     }

@@ -286,7 +286,7 @@ fn a_missing_fsync_is_caught() {
 
 #[test]
 fn frames_of_a_file_s_former_life_are_caught_when_they_are_believed() {
-    let caught = (0..10).any(|seed| {
+    let caught = (0..200).any(|seed| {
         (0..60).any(|number| !crash_at(number, seed, &[PlantedBug::OneSegmentId]).0.is_empty())
     });
     assert!(caught);

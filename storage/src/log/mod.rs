@@ -11,10 +11,10 @@
 //! ```text
 //! segment = header frame*            name: <stream>-<segment>.log, both 10 digits
 //! header  = frame whose payload is   "RINGLOG1" first_sequence lower has_upper upper
-//! frame   = len u32 | crc32 u32 (of everything else) | segment id ^ offset u64 |
-//!           first sequence u64 | batches u32 | 0 u32 | durable segment u64 | durable offset u64 |
-//!           payload | zeros up to a multiple of 8
-//! payload = (changes u32 | bytes u32 | changes as in a Batch)*
+//! frame   = len u32 (bit 31: with a mark) | crc32 u32 (of everything else) | tag u32 |
+//!           first sequence u64 | mark? | payload | zeros up to a multiple of 4
+//! mark    = durable segment u64 | durable offset u64
+//! payload = (changes varint | changes as in a Batch)*
 //! ```
 
 mod ahead;

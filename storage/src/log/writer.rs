@@ -4,11 +4,11 @@
 //! same bytes; any other failed write, and any failed sync, poisons the store.
 
 use super::ahead::{Ahead, Counts};
-use super::record::{FRAME_HEADER_BYTES, Mark, encode_frame};
+use super::record::{Mark, SLIM_HEADER_BYTES_MAX, encode_slim};
 use super::spares::Spares;
 use super::{LogPosition, segment_id, segment_name};
 use crate::batch::Batch;
-use crate::codec::put_bytes;
+use crate::codec::{put_bytes, put_varint};
 use crate::disk::{Disk, DiskFile};
 use crate::error::{Error, is_full};
 use crate::key::KeyRange;
@@ -155,13 +155,13 @@ impl SyncHandle {
 
 /// The first frame of a segment.
 pub(crate) fn segment_header(id: u64, first: u64, range: &KeyRange, durable: Mark) -> Vec<u8> {
-    let mut header = vec![0; FRAME_HEADER_BYTES];
+    let mut header = vec![0; SLIM_HEADER_BYTES_MAX];
     header.extend_from_slice(SEGMENT_MAGIC);
     header.extend_from_slice(&first.to_le_bytes());
     put_bytes(&mut header, &range.lower);
     header.push(u8::from(range.upper.is_some()));
     put_bytes(&mut header, range.upper.as_deref().unwrap_or_default());
-    encode_frame(&mut header, id, 0, first, 0, durable);
+    encode_slim(&mut header, id, 0, first, Some(durable));
     header
 }
 
@@ -190,7 +190,16 @@ pub(crate) struct LogWriter {
     /// The last durable place that a frame has recorded, and the end of the last frame with data.
     recorded: Mark,
     last_data: Mark,
+    /// So many more frames say it, and where the last one did.
+    repeats: u32,
+    mark_at: u64,
+    /// Where the frame starts in the buffer, once sealed.
+    start: usize,
 }
+
+/// Frames that say what became durable, and the bytes after which one does again.
+const MARK_REPEATS: u32 = 32;
+const MARK_EVERY_BYTES: u64 = 4 << 10;
 
 impl LogWriter {
     pub(crate) fn new(stream: Arc<Stream>, next_sequence: u64, segment_bytes: u64) -> Self {
@@ -203,7 +212,7 @@ impl LogWriter {
             header_end: 0,
             ready_bytes: None,
             ahead: Ahead::default(),
-            buffer: vec![0; FRAME_HEADER_BYTES],
+            buffer: vec![0; SLIM_HEADER_BYTES_MAX],
             batches: 0,
             first_sequence: next_sequence,
             next_sequence,
@@ -211,6 +220,9 @@ impl LogWriter {
             stalled: false,
             recorded: Mark::default(),
             last_data: Mark::default(),
+            repeats: 0,
+            mark_at: 0,
+            start: 0,
         }
     }
 
@@ -234,7 +246,7 @@ impl LogWriter {
     }
 
     pub(crate) fn buffered_bytes(&self) -> usize {
-        self.buffer.len() - FRAME_HEADER_BYTES
+        self.buffer.len() - SLIM_HEADER_BYTES_MAX
     }
 
     /// A write is waiting for space.
@@ -250,13 +262,11 @@ impl LogWriter {
     /// Puts a batch into the next frame.
     pub(crate) fn append(&mut self, batch: &Batch) {
         assert!(!self.sealed, "append to a frame whose write was tried");
-        let count = batch.len() as u32;
-        let len = batch.encoded_len() as u32;
-        self.buffer.extend_from_slice(&count.to_le_bytes());
-        self.buffer.extend_from_slice(&len.to_le_bytes());
+        let count = batch.len() as u64;
+        put_varint(&mut self.buffer, count);
         self.buffer.extend_from_slice(batch.bytes());
         self.batches += 1;
-        self.next_sequence += u64::from(count);
+        self.next_sequence += count;
     }
 
     /// The next commit starts a new segment.
@@ -286,15 +296,16 @@ impl LogWriter {
         if !self.sealed {
             let durable = self.stream.progress().durable;
             let id = self.stream.segment_id(self.segment);
-            let (first, batches) = (self.first_sequence, self.batches);
-            encode_frame(&mut self.buffer, id, self.offset, first, batches, durable);
-            self.recorded = durable;
+            let mark = self.says_durable(durable).then_some(durable);
+            let (first, offset) = (self.first_sequence, self.offset);
+            self.start = encode_slim(&mut self.buffer, id, offset, first, mark);
             self.sealed = true;
         }
-        if !self.ahead.write(file.as_ref(), &self.buffer, self.offset, &self.stream.counts) {
-            self.write(&file, &self.buffer, self.offset)?;
+        let frame = &self.buffer[self.start..];
+        if !self.ahead.write(file.as_ref(), frame, self.offset, &self.stream.counts) {
+            self.write(&file, frame, self.offset)?;
         }
-        self.offset += self.buffer.len() as u64;
+        self.offset += frame.len() as u64;
         let written = Mark { segment: self.segment, offset: self.offset };
         if self.batches > 0 {
             self.last_data = written;
@@ -305,12 +316,26 @@ impl LogWriter {
         let info = SegmentInfo { first_sequence: 0, bytes: 0 };
         progress.segments.entry(self.segment).or_insert(info).bytes = self.offset;
         drop(progress);
-        self.buffer.truncate(FRAME_HEADER_BYTES);
+        self.buffer.truncate(SLIM_HEADER_BYTES_MAX);
         self.buffer.shrink_to(crate::limits::LOG_BUFFER_BYTES_MAX * 2);
         self.batches = 0;
         self.first_sequence = self.next_sequence;
         self.sealed = false;
         Ok(self.position())
+    }
+
+    /// Whether the next frame says how far the stream is durable: when that is news, for some frames
+    /// more, and in each page. So no rot of a page or two takes all that would show that it is one.
+    fn says_durable(&mut self, durable: Mark) -> bool {
+        if durable != self.recorded {
+            (self.recorded, self.repeats) = (durable, MARK_REPEATS);
+        }
+        let due = self.repeats > 0 || self.offset >= self.mark_at + MARK_EVERY_BYTES;
+        if due {
+            self.repeats = self.repeats.saturating_sub(1);
+            self.mark_at = self.offset;
+        }
+        due
     }
 
     /// Data became durable that no frame says is durable. Without a frame that says so, rot in the
@@ -324,7 +349,7 @@ impl LogWriter {
     /// True when the next frame belongs into another segment: this one is large enough, its file
     /// would grow, or it grows with every frame and there is a file that would not.
     fn segment_is_full(&self) -> bool {
-        let end = self.offset + self.buffer.len().next_multiple_of(8) as u64;
+        let end = self.offset + self.buffer.len().next_multiple_of(4) as u64;
         let better = self
             .ready_bytes
             .map_or_else(|| self.stream.spares.ready() > 0, |ready_bytes| end > ready_bytes);
@@ -363,7 +388,7 @@ impl LogWriter {
         self.ready_bytes = ready_bytes;
         self.header_end = header.len() as u64;
         self.segment = number;
-        self.offset = header.len() as u64;
+        (self.offset, self.mark_at) = (header.len() as u64, 0);
         self.file = Some(file.clone());
         let mut progress = stream.progress();
         progress.dirty.push(file);
