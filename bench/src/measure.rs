@@ -28,7 +28,8 @@ pub struct Figures {
     pub cpu_callers: f64,
     /// Most memory that the process held at a time, in MiB.
     pub peak_mib: f64,
-    /// Bytes given to write calls for each byte of user data, background work included.
+    /// Bytes given to write calls, or written without one, for each byte of user data, background work
+    /// included.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub write_amplification: Option<f64>,
     /// Bytes on disk for each byte of live user data, once settled.
@@ -120,10 +121,10 @@ impl Meter {
         figures.peak_mib = peak_mib();
     }
 
-    /// Bytes written since the start for each of `user_bytes`.
+    /// Bytes written since the start for each of `user_bytes`; of them `uncalled` without a call.
     #[must_use]
-    pub fn write_amplification(&self, user_bytes: u64) -> f64 {
-        (written() - self.written) as f64 / user_bytes as f64
+    pub fn write_amplification(&self, user_bytes: u64, uncalled: u64) -> f64 {
+        (written() - self.written + uncalled) as f64 / user_bytes as f64
     }
 }
 

@@ -208,7 +208,7 @@ fn fill<S: Store>(
     meter.settled(&mut figures);
     let user = ops * (KEY_BYTES + value_bytes) as u64;
     if limit.is_none() {
-        figures.write_amplification = Some(meter.write_amplification(user));
+        figures.write_amplification = Some(meter.write_amplification(user, store.uncalled_bytes()));
         figures.space_amplification = Some(disk_bytes(setup.directory) as f64 / user as f64);
     }
     figures
@@ -233,7 +233,8 @@ fn overwrite<S: Store>(store: &S, setup: Setup<'_>, keys: u64) -> Figures {
     store.settle();
     meter.settled(&mut figures);
     let row_bytes = (KEY_BYTES + VALUE_BYTES) as u64;
-    figures.write_amplification = Some(meter.write_amplification(ops * row_bytes));
+    figures.write_amplification =
+        Some(meter.write_amplification(ops * row_bytes, store.uncalled_bytes()));
     let live = (keys * row_bytes) as f64;
     figures.space_amplification = Some(disk_bytes(setup.directory) as f64 / live);
     figures

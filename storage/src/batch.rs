@@ -159,6 +159,17 @@ impl<'a> Ops<'a> {
         probe.bytes.is_empty().then_some(ops)
     }
 
+    /// Takes `count` changes off the front of `input`.
+    pub(crate) fn taken(input: &mut &'a [u8], count: u32) -> Option<Self> {
+        let whole = *input;
+        let mut probe = Self { bytes: whole, left: count };
+        for _ in 0..count {
+            probe.parse()?;
+        }
+        *input = probe.bytes;
+        Some(Self { bytes: &whole[..whole.len() - probe.bytes.len()], left: count })
+    }
+
     fn parse(&mut self) -> Option<Op<'a>> {
         let kind = *codec::take(&mut self.bytes, 1)?.first()?;
         let key = codec::bytes(&mut self.bytes)?;

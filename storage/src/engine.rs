@@ -148,6 +148,9 @@ pub struct Stats {
     pub log_bytes: u64,
     /// Files that wait to become log segments.
     pub log_spares: usize,
+    /// Bytes of the log since the start that no write call was asked for: those written through memory
+    /// into files that were used again.
+    pub log_bytes_uncalled: u64,
     /// Bytes of blocks in the cache.
     pub cache_bytes: usize,
     /// True when an earlier failure made the store refuse writes.
@@ -371,6 +374,7 @@ impl Engine {
             log_segments: segments.len(),
             log_bytes: segments.iter().map(|(_, bytes, _)| bytes).sum(),
             log_spares: self.shared.spares.ready(),
+            log_bytes_uncalled: self.shared.streams.iter().map(|s| s.bytes_over_old()).sum(),
             cache_bytes: self.shared.shelf.cache.bytes(),
             poisoned: self.shared.poison.is_set(),
         }

@@ -100,7 +100,7 @@ pub use batch::{Batch, LogBatch, Op, Ops};
 pub use checkpoint::Checkpoint;
 pub use compaction::filter::{Filter, FilterRow, Verdict};
 pub use compaction::pace::{Brake, Debt, Pace};
-pub use disk::{Crash, Disk, DiskFile, FileDisk, MemoryDisk, Overlay, Survival};
+pub use disk::{Crash, Disk, DiskFile, FileDisk, MemoryDisk, Overlay, Survival, Window};
 pub use engine::{Engine, Stats};
 pub use error::{Damage, Error, OpenError, Place};
 pub use export::{Export, Exported};

@@ -9,8 +9,8 @@ pub const LOG_BUFFER_BYTES_MAX: usize = 1 << 20;
 /// The largest payload of a log frame: the buffer before its last batch, and that batch.
 pub const FRAME_BYTES_MAX: usize = 72 << 20;
 /// A file that is made ready for the log is at most this large: the disk is kept busy for it at the
-/// start.
-pub const LOG_SPARE_BYTES_MAX: u64 = 16 << 20;
+/// start, and most of what a synced put costs in the first seconds is the writing of its zeros.
+pub const LOG_SPARE_BYTES_MAX: u64 = 4 << 20;
 /// The largest payload of a manifest frame.
 pub const EDIT_BYTES_MAX: usize = 256 << 20;
 /// Merge operands kept for one key in a memtable before they are folded among themselves.
@@ -25,7 +25,9 @@ pub const LEVELS: usize = 7;
 /// Sequences fit the 56 bits that a table's key has for them.
 pub const SEQUENCE_MAX: u64 = (1 << 56) - 1;
 /// Content of the FORMAT file.
-pub const FORMAT_LINE: &str = "ringdb storage 1";
+pub const FORMAT_LINE: &str = "ringdb storage 2";
+/// What is read as well, and is this format from then on: its logs had wider frames.
+pub const FORMAT_LINE_BEFORE: &str = "ringdb storage 1";
 
 const _: () = assert!(FRAME_BYTES_MAX >= BATCH_BYTES_MAX + LOG_BUFFER_BYTES_MAX + 64);
 const _: () = assert!(BLOCK_BYTES_MAX > BATCH_BYTES_MAX + KEY_BYTES_MAX);

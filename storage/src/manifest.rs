@@ -285,12 +285,13 @@ fn read(file: &[u8], id: u64) -> Option<Story> {
     let mut edits_seen = 0;
     for frame in &mut frames {
         let mut rest = frame.payload;
-        for _ in 0..frame.batches {
+        let edits = frame.batches?;
+        for _ in 0..edits {
             story.apply(&decode_edit(&mut rest)?);
         }
-        edits_seen += frame.batches;
+        edits_seen += edits;
         rest.is_empty().then_some(())?;
-        if frame.batches == 0 {
+        if edits == 0 {
             break;
         }
     }

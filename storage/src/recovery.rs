@@ -6,15 +6,15 @@
 
 use crate::batch::{LogBatch, Op};
 use crate::blob::{Blobs, parse_blob_name};
-use crate::disk::{Disk, read_all, swap_file};
+use crate::disk::{Disk, DiskFile, read_all, swap_file};
 use crate::engine::{Engine, OldSegment, Parts};
 use crate::error::{Damage, Error, OpenError, Place};
 use crate::fold::Merge;
 use crate::key::KeyRange;
-use crate::limits::FORMAT_LINE;
+use crate::limits::{FORMAT_LINE, FORMAT_LINE_BEFORE};
 use crate::log::{
     HEADER_BYTES_MAX, LogWriter, Mark, Planted, Reading, Segment, Spares, Stream,
-    parse_segment_name, read_header, read_segment, segment_id, segment_name,
+    parse_segment_name, read_header, read_segment, segment_header, segment_id, segment_name,
 };
 use crate::manifest::{self, Edit, LoadError, Manifest, Story, parse_manifest_name};
 use crate::memtable::Active;
@@ -42,7 +42,7 @@ pub(crate) fn open(
         _ => Error::io("locking the directory", &e).into(),
     })?;
     let names = disk.list().map_err(|e| Error::io("listing the directory", &e))?;
-    check_format(disk.as_ref(), &names)?;
+    let format_is_old = check_format(disk.as_ref(), &names)?;
     let (mut story, manifest_number) = load_story(disk.as_ref(), &names)?;
     let blobs = Blobs::new(disk.clone(), options.planted(PlantedBug::BlobUnchecked));
     let shelf = Arc::new(Shelf::new(options.block_cache_bytes, blobs));
@@ -54,8 +54,15 @@ pub(crate) fn open(
     for (stream, segments) in streams(&names) {
         logs.recover(stream, &segments, replay)?;
     }
-    let Recovered { memtables, damage: log_damage, cuts, old_segments, replayed, last_sequence } =
-        logs.done;
+    let Recovered {
+        memtables,
+        damage: log_damage,
+        cuts,
+        old_segments,
+        replayed,
+        headers,
+        last_sequence,
+    } = logs.done;
     damage.extend(log_damage.iter().filter(|d| !story.repaired.contains(d)).cloned());
     if !damage.is_empty() && !options.tolerate_damage {
         return Err(OpenError::Damaged { damage });
@@ -75,25 +82,26 @@ pub(crate) fn open(
     let poison = Arc::new(Poison::default());
     let number = manifest_number + 1;
     let mut manifest = Manifest::create(disk.as_ref(), number, story, poison.clone())?;
+    if format_is_old {
+        // Before anything is written that an older version would take for a torn tail.
+        let written = swap_file(disk.as_ref(), FORMAT, format!("{FORMAT_LINE}\n").as_bytes());
+        written.map_err(|e| Error::io("writing FORMAT", &e))?;
+    }
     cuts.iter().try_for_each(|cut| cut.carry_out(disk.as_ref()))?;
     // What survived the death of a process may still be in the page cache alone, and no sync of
     // this run's streams would cover it. To sync the old file is not enough: after a sync that
     // failed, its pages pass for clean, and the next sync says yes without writing them. So the
-    // bytes that were replayed are written anew.
+    // bytes that were replayed are written once more, where they are.
     let mut ends: BTreeMap<u64, Mark> = BTreeMap::new();
+    let mut piece = Vec::new();
     for (stream, segment) in replayed {
         let bytes = old_segments.get(&(stream, segment)).map_or(0, |old| old.bytes);
         let end = ends.entry(stream).or_default();
         *end = (*end).max(Mark { segment, offset: bytes });
-        let name = segment_name(stream, segment);
+        let header = headers.get(&(stream, segment)).map_or(&[][..], Vec::as_slice);
         let rewritten = disk
-            .open(&name)
-            .and_then(|file| {
-                let len = usize::try_from(bytes).map_err(|_| ErrorKind::FileTooLarge)?;
-                let mut content = vec![0; len];
-                file.read_at(&mut content, 0).map(|()| content)
-            })
-            .and_then(|content| swap_file(disk.as_ref(), &name, &content));
+            .open(&segment_name(stream, segment))
+            .and_then(|file| write_again(file.as_ref(), bytes, header, &mut piece));
         rewritten.map_err(|e| Error::io("rewriting a replayed log segment", &e))?;
     }
     remove_leftovers(disk.as_ref(), &manifest.story, number, &names);
@@ -143,13 +151,47 @@ pub(crate) fn open(
     Ok((engine, shards))
 }
 
-fn check_format(disk: &dyn Disk, names: &[String]) -> Result<(), OpenError> {
+/// Bytes that are written again at a time: they stay in the processor's cache meanwhile.
+const PIECE_BYTES: u64 = 256 << 10;
+
+/// Makes the first `bytes` of `file` durable, as they are read but for `header` in front, whatever the
+/// disk believes of them; and cuts off the rest.
+fn write_again(
+    file: &dyn DiskFile,
+    bytes: u64,
+    header: &[u8],
+    piece: &mut Vec<u8>,
+) -> io::Result<()> {
+    piece.resize(usize::try_from(PIECE_BYTES).expect("a small number"), 0);
+    let mut at = 0;
+    while at < bytes {
+        let len = usize::try_from((bytes - at).min(PIECE_BYTES)).expect("at most a piece");
+        let piece = &mut piece[..len];
+        file.read_at(piece, at)?;
+        if at == 0
+            && let Some(front) = piece.get_mut(..header.len())
+        {
+            front.copy_from_slice(header);
+        }
+        file.write_at(piece, at)?;
+        at += len as u64;
+    }
+    if file.len()? > bytes {
+        file.truncate(bytes)?;
+    }
+    file.sync()
+}
+
+/// True when the store is of the format before this one.
+fn check_format(disk: &dyn Disk, names: &[String]) -> Result<bool, OpenError> {
     let io = |e: io::Error| OpenError::from(Error::io("reading FORMAT", &e));
     match disk.open(FORMAT) {
         Ok(file) => {
             let content = read_all(file.as_ref()).map_err(io)?;
-            if content == format!("{FORMAT_LINE}\n").as_bytes() {
-                return Ok(());
+            for (line, old) in [(FORMAT_LINE, false), (FORMAT_LINE_BEFORE, true)] {
+                if content == format!("{line}\n").as_bytes() {
+                    return Ok(old);
+                }
             }
             let text = String::from_utf8_lossy(&content);
             Err(OpenError::Format { found: text.lines().next().unwrap_or_default().to_owned() })
@@ -159,7 +201,8 @@ fn check_format(disk: &dyn Disk, names: &[String]) -> Result<(), OpenError> {
                 return Err(OpenError::Format { found: "(no FORMAT file)".to_owned() });
             }
             let content = format!("{FORMAT_LINE}\n");
-            swap_file(disk, FORMAT, content.as_bytes()).map_err(io)
+            swap_file(disk, FORMAT, content.as_bytes()).map_err(io)?;
+            Ok(false)
         }
         Err(e) => Err(io(e)),
     }
@@ -272,6 +315,10 @@ struct Logs<'a> {
     merge: &'a dyn Merge,
     story: &'a Story,
     ranges: Vec<KeyRange>,
+    /// A header said which rows the stream is about.
+    range_known: bool,
+    /// What segments of streams before were read into.
+    memory: Vec<Vec<u8>>,
     done: Recovered,
 }
 
@@ -282,6 +329,8 @@ struct Recovered {
     old_segments: BTreeMap<(u64, u64), OldSegment>,
     /// Segments that were replayed, not merely kept.
     replayed: Vec<(u64, u64)>,
+    /// Headers to be written where they did not prove themselves.
+    headers: BTreeMap<(u64, u64), Vec<u8>>,
     last_sequence: u64,
 }
 
@@ -332,9 +381,10 @@ impl<'a> Logs<'a> {
             cuts: Vec::new(),
             old_segments: BTreeMap::new(),
             replayed: Vec::new(),
+            headers: BTreeMap::new(),
             last_sequence: 0,
         };
-        Self { disk, options, merge, story, ranges, done }
+        Self { disk, options, merge, story, ranges, range_known: false, memory: Vec::new(), done }
     }
 
     fn recover(
@@ -348,6 +398,7 @@ impl<'a> Logs<'a> {
             headers.push(self.header(stream, *number)?);
         }
         let known = headers.iter().flatten().map(|(_, range)| range.clone()).next();
+        self.range_known = known.is_some();
         let range = known.unwrap_or(KeyRange { lower: Vec::new(), upper: None });
         let flushed = self.story.flushed.lowest(&range);
         let mut first = 0;
@@ -369,7 +420,10 @@ impl<'a> Logs<'a> {
         let whole = numbers[first] == 1;
         let sequence = headers[first].as_ref().map(|(first, _)| *first);
         let first_sequence = sequence.filter(|next| whole || *next <= flushed + 1);
-        self.walk(stream, &segments, &range, first_sequence, replay)
+        self.walk(stream, &segments, &range, first_sequence, replay)?;
+        // Fresh memory costs more than what is done with it.
+        self.memory.extend(segments.into_iter().map(|(segment, _)| segment.bytes));
+        Ok(())
     }
 
     /// Replays a stream up to its end, and finds that end.
@@ -547,12 +601,44 @@ impl<'a> Logs<'a> {
             };
             let next = segments.get(i + 1).and_then(|(_, r)| r.header.as_ref());
             let last_sequence = next.map_or(last, |(first, _)| (first - 1).min(last));
+            if reading.header.is_none() {
+                self.restore_header(stream, segment, reading, range, bytes);
+            }
             let old = OldSegment { range: range.clone(), bytes, last_sequence };
             self.done.old_segments.insert((stream, segment.number), old);
             self.done.replayed.push((stream, segment.number));
             self.done.last_sequence = self.done.last_sequence.max(last_sequence);
         }
         Ok(())
+    }
+
+    /// A power loss may take headers whose segments hold nothing that is not in tables. As long as one
+    /// is left it says which rows the stream is about; when that one is cut off the others must know,
+    /// or marks of rows that the stream never had would count for it at the next start.
+    fn restore_header(
+        &mut self,
+        stream: u64,
+        segment: &Segment,
+        reading: &Reading,
+        range: &KeyRange,
+        bytes: u64,
+    ) {
+        let Some(first_frame) = reading.frames.first() else { return };
+        let first = segment.frame(*first_frame).first_sequence;
+        let header = segment_header(segment.id, first, range, Mark::default());
+        let lost = |d: &Damage| {
+            matches!(d.place, Place::Log { stream: s, segment: n, offset: 0, .. }
+                if (s, n) == (stream, segment.number))
+        };
+        let damage = self.done.damage.iter().chain(&self.story.damage).chain(&self.story.repaired);
+        // What is damage stays damage: the hole is its trace.
+        if self.range_known
+            && header.len() as u64 == *first_frame
+            && bytes >= *first_frame
+            && !damage.into_iter().any(lost)
+        {
+            self.done.headers.insert((stream, segment.number), header);
+        }
     }
 
     fn keep(
@@ -574,14 +660,23 @@ impl<'a> Logs<'a> {
         segment_id(stream, number, self.options.planted(PlantedBug::OneSegmentId))
     }
 
-    fn open(&self, stream: u64, number: u64) -> Result<Arc<dyn crate::disk::DiskFile>, OpenError> {
+    fn open(&self, stream: u64, number: u64) -> Result<Arc<dyn DiskFile>, OpenError> {
         let file = self.disk.open(&segment_name(stream, number));
         file.map_err(|e| Error::io("opening a log segment", &e).into())
     }
 
-    fn read(&self, stream: u64, number: u64) -> Result<Vec<u8>, OpenError> {
-        let bytes = read_all(self.open(stream, number)?.as_ref());
-        bytes.map_err(|e| Error::io("reading a log segment", &e).into())
+    fn read(&mut self, stream: u64, number: u64) -> Result<Vec<u8>, OpenError> {
+        let io = |e: io::Error| OpenError::from(Error::io("reading a log segment", &e));
+        let file = self.open(stream, number)?;
+        let len = file.len().map_err(io)?;
+        let len = usize::try_from(len).map_err(|_| io(ErrorKind::FileTooLarge.into()))?;
+        let mut bytes = self.memory.pop().unwrap_or_default();
+        if bytes.capacity() < len {
+            bytes = vec![0; len];
+        }
+        bytes.resize(len, 0);
+        file.read_at(&mut bytes, 0).map_err(io)?;
+        Ok(bytes)
     }
 
     fn header(&self, stream: u64, number: u64) -> Result<Option<(u64, KeyRange)>, OpenError> {

@@ -14,7 +14,7 @@ use crate::engine::Engine;
 use crate::error::{Damage, Error, OpenError, Place};
 use crate::fold::Merge;
 use crate::key::Kind;
-use crate::limits::FORMAT_LINE;
+use crate::limits::{FORMAT_LINE, FORMAT_LINE_BEFORE};
 use crate::log::parse_segment_name;
 use crate::manifest::{self, LoadError, Manifest, Story, parse_manifest_name};
 use crate::options::Options;
@@ -121,7 +121,8 @@ fn mend_format(disk: &dyn Disk, names: &[String]) -> Result<(), OpenError> {
         Err(e) if e.kind() == ErrorKind::NotFound => Vec::new(),
         Err(e) => return Err(failed(&e).into()),
     };
-    if found == ours.as_bytes() {
+    if [ours.clone(), format!("{FORMAT_LINE_BEFORE}\n")].iter().any(|line| line.as_bytes() == found)
+    {
         return Ok(());
     }
     let text = String::from_utf8_lossy(&found);

@@ -28,8 +28,23 @@ impl Ledger {
     }
 }
 
+/// How durable each batch is to be.
+type Promise = fn(&mut Chance) -> Durability;
+
+fn evenly(chance: &mut Chance) -> Durability {
+    [Durability::Buffered, Durability::Os, Durability::Sync][chance.below(3) as usize]
+}
+
+fn seldom_synced(chance: &mut Chance) -> Durability {
+    match chance.below(24) {
+        0 => Durability::Sync,
+        1..4 => Durability::Buffered,
+        _ => Durability::Os,
+    }
+}
+
 /// Works on the store until the power fails or the work is done; the ledger says what was promised.
-fn work(disk: &MemoryDisk, options: Options, seed: u64, ledger: &mut Ledger) {
+fn work(disk: &MemoryDisk, options: Options, seed: u64, promise: Promise, ledger: &mut Ledger) {
     let mut chance = Chance(seed);
     let mut other_chance = Chance(seed ^ 0xf11e5);
     let ingests = options.large_value_bytes < usize::MAX;
@@ -53,8 +68,7 @@ fn work(disk: &MemoryDisk, options: Options, seed: u64, ledger: &mut Ledger) {
         }
         // Noted before it is tried: from here on it may survive.
         ledger.note(&key, new);
-        let durability =
-            [Durability::Buffered, Durability::Os, Durability::Sync][chance.below(3) as usize];
+        let durability = promise(&mut chance);
         let shard = store.shard(&key);
         if shard.apply(&batch, durability).is_err() {
             return;
@@ -174,20 +188,38 @@ const FATES: [Crash; 5] = [
 
 /// Crashes at sync `number` in every way; the violations found, and whether the work ended before.
 fn crash_at(number: u64, seed: u64, bugs: &[PlantedBug]) -> (Vec<String>, bool) {
-    crash_with(&small(bugs.to_vec()), number, seed)
+    crash_with(&small(bugs.to_vec()), &MemoryDisk::new(seed), evenly, number, seed)
+}
+
+/// With a log that is written through windows, of segments that hold some frames; also how many frames
+/// were.
+fn crash_with_windows_at(
+    number: u64,
+    seed: u64,
+    bugs: &[PlantedBug],
+) -> ((Vec<String>, bool), u64) {
+    let options = Options { log_segment_bytes: 3000, ..small(bugs.to_vec()) };
+    let disk = MemoryDisk::new(seed);
+    disk.open_windows();
+    (crash_with(&options, &disk, seldom_synced, number, seed), disk.window_writes())
 }
 
 /// With large values beside the tables, and files that are ingested.
 fn crash_with_files_at(number: u64, seed: u64, bugs: &[PlantedBug]) -> (Vec<String>, bool) {
     let options = Options { large_value_bytes: 40, blob_file_bytes: 400, ..small(bugs.to_vec()) };
-    crash_with(&options, number, seed)
+    crash_with(&options, &MemoryDisk::new(seed), evenly, number, seed)
 }
 
-fn crash_with(options: &Options, number: u64, seed: u64) -> (Vec<String>, bool) {
-    let disk = MemoryDisk::new(seed);
+fn crash_with(
+    options: &Options,
+    disk: &MemoryDisk,
+    promise: Promise,
+    number: u64,
+    seed: u64,
+) -> (Vec<String>, bool) {
     disk.power_fails_at_sync(number);
     let mut ledger = Ledger::default();
-    work(&disk, options.clone(), seed, &mut ledger);
+    work(disk, options.clone(), seed, promise, &mut ledger);
     let over = !disk.power_is_off();
     let mut violations = Vec::new();
     for (i, fate) in FATES.into_iter().enumerate() {
@@ -218,6 +250,33 @@ fn what_was_promised_survives_a_crash_at_every_sync_point() {
 }
 
 #[test]
+fn a_log_written_through_windows_survives_a_crash_at_every_sync_point() {
+    let (mut points, mut through_windows) = (0, 0);
+    for seed in [200, 203, 205] {
+        for number in 0.. {
+            let ((violations, over), frames) = crash_with_windows_at(number, seed, &[]);
+            assert!(violations.is_empty(), "{violations:#?}");
+            points += 1;
+            through_windows += frames;
+            if over {
+                break;
+            }
+        }
+    }
+    assert!(points > 200, "only {points} crash points");
+    assert!(through_windows > 8 * points, "{through_windows} frames at {points} crash points");
+}
+
+#[test]
+fn a_missing_fsync_of_what_went_through_windows_is_caught() {
+    let bug = [PlantedBug::MissingFsync];
+    let mut tries = (200..203).flat_map(|seed| (0..90).map(move |number| (seed, number)));
+    let caught =
+        tries.any(|(seed, number)| !crash_with_windows_at(number, seed, &bug).0.0.is_empty());
+    assert!(caught);
+}
+
+#[test]
 fn a_missing_fsync_is_caught() {
     let caught = (0..3).any(|seed| {
         (0..60).any(|number| !crash_at(number, seed, &[PlantedBug::MissingFsync]).0.is_empty())
@@ -227,7 +286,7 @@ fn a_missing_fsync_is_caught() {
 
 #[test]
 fn frames_of_a_file_s_former_life_are_caught_when_they_are_believed() {
-    let caught = (0..10).any(|seed| {
+    let caught = (0..200).any(|seed| {
         (0..60).any(|number| !crash_at(number, seed, &[PlantedBug::OneSegmentId]).0.is_empty())
     });
     assert!(caught);

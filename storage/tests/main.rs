@@ -20,3 +20,4 @@ mod spares;
 mod stories;
 mod storm;
 mod walks;
+mod windows;

@@ -108,6 +108,19 @@ fn another_format_is_refused_with_words() {
 }
 
 #[test]
+fn a_store_of_the_format_before_is_of_this_one_from_then_on() {
+    let disk = MemoryDisk::new(1);
+    let mut store = Store::open(&disk, options(1)).unwrap();
+    store.shards[0].apply(&put(b"k001", b"v"), Durability::Os).unwrap();
+    drop(store);
+    disk.create("FORMAT").unwrap().write_at(b"ringdb storage 1\n", 0).unwrap();
+    assert_eq!(Store::open(&disk, options(1)).unwrap().get(b"k001").unwrap().unwrap(), b"v");
+    let mut line = [0; 17];
+    disk.open("FORMAT").unwrap().read_at(&mut line, 0).unwrap();
+    assert_eq!(&line, b"ringdb storage 2\n");
+}
+
+#[test]
 fn one_sync_covers_everything_committed_before_it() {
     let disk = MemoryDisk::new(1);
     let mut store = Store::open(&disk, options(1)).unwrap();

@@ -42,6 +42,10 @@ pub trait Store: Send + Sync + Sized {
     fn delete_range(&self, start: &[u8], end: &[u8]);
     /// Flushes and lets the background finish what it wants to do.
     fn settle(&self);
+    /// Bytes written since the start that no write call was asked for.
+    fn uncalled_bytes(&self) -> u64 {
+        0
+    }
 }
 
 /// Names of the stores under test.

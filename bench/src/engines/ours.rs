@@ -103,6 +103,10 @@ impl Store for Ours {
             std::thread::sleep(Duration::from_millis(2));
         }
     }
+
+    fn uncalled_bytes(&self) -> u64 {
+        self.store.engine().stats().log_bytes_uncalled
+    }
 }
 
 impl Drop for Ours {

@@ -116,4 +116,10 @@ impl DiskFile for OpenFile {
     fn truncate(&self, len: u64) -> io::Result<()> {
         self.0.set_len(len)
     }
+
+    #[cfg(target_os = "linux")]
+    fn window(&self, bytes_max: u64) -> io::Result<Option<Box<dyn super::Window>>> {
+        let mapping = super::window::Mapping::of(&self.0, bytes_max)?;
+        Ok(mapping.map(|mapping| Box::new(mapping) as Box<dyn super::Window>))
+    }
 }

@@ -3,8 +3,11 @@
 //! A file keeps its content and, for each write since its last sync, how to undo it; so a crash can
 //! bring back any mixture of synced and un-synced state. Handles from before a crash are dead.
 
-use super::{Disk, DiskFile};
+mod pane;
+
+use super::{Disk, DiskFile, Window};
 use crate::codec::scatter;
+use pane::Pane;
 use std::collections::BTreeMap;
 use std::io;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -69,8 +72,20 @@ struct State {
     syncs: u64,
     fail_next_sync: bool,
     fail_reads: Option<String>,
+    windows: Windows,
+    window_writes: u64,
     power_fails_at: Option<u64>,
     power_off: bool,
+}
+
+/// Whether files can be written through windows.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+enum Windows {
+    #[default]
+    None,
+    Open,
+    /// They are given, and then cannot be moved anywhere.
+    Refused,
 }
 
 impl MemoryDisk {
@@ -117,6 +132,22 @@ impl MemoryDisk {
     /// Reads of files whose name contains `part` fail with an IO error; `None` ends it.
     pub fn fail_reads(&self, part: Option<&str>) {
         self.state().fail_reads = part.map(str::to_owned);
+    }
+
+    /// From now on files can be written through windows; they cannot in the beginning.
+    pub fn open_windows(&self) {
+        self.state().windows = Windows::Open;
+    }
+
+    /// Writes through windows so far.
+    #[must_use]
+    pub fn window_writes(&self) -> u64 {
+        self.state().window_writes
+    }
+
+    /// From now on no window can be moved: as when the system refuses a page.
+    pub fn refuse_windows(&self) {
+        self.state().windows = Windows::Refused;
     }
 
     /// The machine stops at the sync (of a file or the directory) with this number, counted as in
@@ -194,8 +225,8 @@ impl MemoryDisk {
         };
         let names = state.names.iter().map(|(n, i)| (n.clone(), copy(i))).collect();
         let durable_names = state.durable_names.iter().map(|(n, i)| (n.clone(), copy(i))).collect();
-        let capacity = state.capacity;
-        let fresh = State { seed, names, durable_names, capacity, ..State::default() };
+        let State { capacity, windows, .. } = *state;
+        let fresh = State { seed, names, durable_names, capacity, windows, ..State::default() };
         Self { state: Arc::new(Mutex::new(fresh)) }
     }
 
@@ -409,6 +440,7 @@ impl Drop for Held {
     }
 }
 
+#[derive(Clone)]
 struct OpenFile {
     name: String,
     disk: MemoryDisk,
@@ -472,7 +504,13 @@ impl DiskFile for OpenFile {
             content.lost.extend(dropped);
             return Err(io::Error::other("injected sync error"));
         }
-        content.undo.clear();
+        // What was written once more since it was dropped is on the disk now.
+        let Content { undo, lost, .. } = &mut *content;
+        lost.retain(|gone| {
+            let end = gone.offset + gone.written;
+            !undo.iter().any(|new| new.offset <= gone.offset && end <= new.offset + new.written)
+        });
+        undo.clear();
         Ok(())
     }
 
@@ -492,5 +530,12 @@ impl DiskFile for OpenFile {
         }
         content.data.resize(len, 0);
         Ok(())
+    }
+
+    fn window(&self, _: u64) -> io::Result<Option<Box<dyn Window>>> {
+        let state = self.disk()?;
+        let windows = state.windows;
+        drop(state);
+        Ok((windows != Windows::None).then(|| Box::new(Pane::new(self.clone())) as Box<dyn Window>))
     }
 }

@@ -6,12 +6,15 @@
 mod file;
 mod memory;
 mod overlay;
+#[cfg(target_os = "linux")]
+mod window;
 
 pub use file::FileDisk;
 pub use memory::{Crash, MemoryDisk, Survival};
 pub use overlay::Overlay;
 
 use std::io;
+use std::ops::Range;
 use std::path::Path;
 use std::sync::Arc;
 
@@ -66,6 +69,27 @@ pub trait DiskFile: Send + Sync {
     }
     /// Cuts the file to `len` bytes.
     fn truncate(&self, len: u64) -> io::Result<()>;
+    /// A window that may be moved over the first `bytes_max` bytes, also those that the file does not
+    /// have yet. None where there are none: then everything is written by [`DiskFile::write_at`].
+    fn window(&self, bytes_max: u64) -> io::Result<Option<Box<dyn Window>>> {
+        let _ = bytes_max;
+        Ok(None)
+    }
+}
+
+/// A part of a file that is written without a call. What is written through it is seen by reads and
+/// made durable by a sync as what [`DiskFile::write_at`] wrote, and survives the death of the process
+/// as well; in which pieces it reaches the disk before a sync is as unknown.
+pub trait Window: Send {
+    /// Moves the window to `range`, all of it inside of the file. After an error nothing may be written through it. Also to be called
+    /// again for the same range once the file was synced: what was synced may have to be asked for
+    /// again, and only this can say that the disk refuses.
+    fn ready(&mut self, range: Range<u64>) -> io::Result<()>;
+    /// Writes `bytes` at `offset`.
+    ///
+    /// # Panics
+    /// When that is not all inside of the window.
+    fn write(&mut self, bytes: &[u8], offset: u64);
 }
 
 /// Copies a file to another disk, durable but for its name.

@@ -11,12 +11,13 @@
 //! ```text
 //! segment = header frame*            name: <stream>-<segment>.log, both 10 digits
 //! header  = frame whose payload is   "RINGLOG1" first_sequence lower has_upper upper
-//! frame   = len u32 | crc32 u32 (of everything else) | segment id ^ offset u64 |
-//!           first sequence u64 | batches u32 | 0 u32 | durable segment u64 | durable offset u64 |
-//!           payload | zeros up to a multiple of 8
-//! payload = (changes u32 | bytes u32 | changes as in a Batch)*
+//! frame   = len u32 (bit 31: with a mark) | crc32 u32 (of everything else) | tag u32 |
+//!           first sequence u64 | mark? | payload | zeros up to a multiple of 4
+//! mark    = durable segment u64 | durable offset u64
+//! payload = (changes varint | changes as in a Batch)*
 //! ```
 
+mod ahead;
 mod reader;
 mod record;
 mod spares;
@@ -26,7 +27,7 @@ pub(crate) use reader::{HEADER_BYTES_MAX, Reading, Segment, read_header, read_se
 pub(crate) use record::{FRAME_HEADER_BYTES, Frames, Mark, encode_frame, next_frame};
 pub(crate) use spares::Spares;
 pub use writer::SyncHandle;
-pub(crate) use writer::{LogWriter, Planted, SegmentInfo, Stream};
+pub(crate) use writer::{LogWriter, Planted, SegmentInfo, Stream, segment_header};
 
 /// A place in the log after a batch. Ordered within a stream by what was written first; streams
 /// of later runs come after those of earlier ones.

@@ -1,11 +1,20 @@
 //! Frames: bytes that prove themselves.
+//!
+//! Slim ones are what the log is made of; wide ones, the manifest, and what logs were made of before.
 
 use crate::batch::{LogBatch, Ops};
-use crate::codec::{take, u32_at, u64_at};
+use crate::codec::{take, u32_at, u64_at, varint32};
 use crate::limits::{FRAME_BYTES_MAX, SEQUENCE_MAX};
 
-/// Bytes before a frame's payload.
+/// Bytes before the payload of a wide frame.
 pub(crate) const FRAME_HEADER_BYTES: usize = 48;
+/// Bytes before the payload of a slim frame, and of the mark that it may have between them and it.
+const SLIM_BYTES: usize = 20;
+const MARK_BYTES: usize = 16;
+/// Room for all of a slim frame that is not payload.
+pub(crate) const SLIM_HEADER_BYTES_MAX: usize = SLIM_BYTES + MARK_BYTES;
+/// In the length of a slim frame: there is a mark.
+const WITH_MARK: u32 = 1 << 31;
 
 /// How far a stream is durable.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default)]
@@ -21,12 +30,46 @@ pub(crate) struct Frame<'a> {
     /// Where the next frame stands.
     pub(crate) end: u64,
     pub(crate) first_sequence: u64,
-    pub(crate) batches: u32,
+    /// Slim frames do not say.
+    pub(crate) batches: Option<u32>,
+    /// The start of everything where the frame does not say.
     pub(crate) durable: Mark,
     pub(crate) payload: &'a [u8],
 }
 
-/// Fills in the header of `buffer`, whose payload starts at [`FRAME_HEADER_BYTES`], and pads it.
+/// Fills in the header of a slim frame in `buffer`, whose payload starts at [`SLIM_HEADER_BYTES_MAX`],
+/// and pads it; where the frame starts.
+pub(crate) fn encode_slim(
+    buffer: &mut Vec<u8>,
+    id: u64,
+    offset: u64,
+    first_sequence: u64,
+    durable: Option<Mark>,
+) -> usize {
+    let len = u32::try_from(buffer.len() - SLIM_HEADER_BYTES_MAX).expect("FRAME_BYTES_MAX");
+    let start = if durable.is_some() { 0 } else { MARK_BYTES };
+    buffer.resize(start + (buffer.len() - start).next_multiple_of(4), 0);
+    let frame = &mut buffer[start..];
+    let marked = if durable.is_some() { WITH_MARK } else { 0 };
+    frame[0..4].copy_from_slice(&(len | marked).to_le_bytes());
+    frame[8..12].copy_from_slice(&tag_of(id, offset).to_le_bytes());
+    frame[12..20].copy_from_slice(&first_sequence.to_le_bytes());
+    if let Some(durable) = durable {
+        frame[20..28].copy_from_slice(&durable.segment.to_le_bytes());
+        frame[28..36].copy_from_slice(&durable.offset.to_le_bytes());
+    }
+    let crc = checksum(frame);
+    frame[4..8].copy_from_slice(&crc.to_le_bytes());
+    start
+}
+
+/// What tells a slim frame from those of another life of its file, or of another place.
+fn tag_of(id: u64, offset: u64) -> u32 {
+    let both = id ^ offset;
+    (both ^ both >> 32) as u32
+}
+
+/// Fills in the header of a wide frame in `buffer`, whose payload starts at [`FRAME_HEADER_BYTES`], and pads it.
 pub(crate) fn encode_frame(
     buffer: &mut Vec<u8>,
     id: u64,
@@ -59,27 +102,70 @@ fn checksum(frame: &[u8]) -> u32 {
 impl<'a> Frame<'a> {
     /// The frame at `offset` of `file`, if one proves itself there.
     pub(crate) fn at(file: &'a [u8], offset: u64, id: u64) -> Option<Self> {
+        let (frame, bytes) = Self::claimed(file, offset, id)?;
+        (checksum(bytes) == u32_at(bytes, 4)?).then_some(frame)
+    }
+
+    /// The frame that has proved itself at `offset` before.
+    pub(crate) fn proved(file: &'a [u8], offset: u64, id: u64) -> Option<Self> {
+        Self::claimed(file, offset, id).map(|(frame, _)| frame)
+    }
+
+    /// What would be a frame at `offset` if its checksum held, and what that covers.
+    #[inline]
+    fn claimed(file: &'a [u8], offset: u64, id: u64) -> Option<(Self, &'a [u8])> {
         let at = usize::try_from(offset).ok()?;
-        if u64_at(file, at.checked_add(8)?)? != id ^ offset {
+        let claim = u64_at(file, at.checked_add(8)?)?;
+        if claim as u32 == tag_of(id, offset) {
+            Self::slim(file, at)
+        } else if claim == id ^ offset {
+            Self::wide(file, at)
+        } else {
+            None
+        }
+    }
+
+    fn slim(file: &'a [u8], at: usize) -> Option<(Self, &'a [u8])> {
+        let claimed = u32_at(file, at)?;
+        let marked = claimed & WITH_MARK != 0;
+        let len = (claimed & !WITH_MARK) as usize;
+        if len > FRAME_BYTES_MAX {
             return None;
         }
+        let head = SLIM_BYTES + if marked { MARK_BYTES } else { 0 };
+        // The zeros behind count too.
+        let bytes = file.get(at..at.checked_add((head + len).next_multiple_of(4))?)?;
+        let durable = if marked {
+            Mark { segment: u64_at(bytes, 20)?, offset: u64_at(bytes, 28)? }
+        } else {
+            Mark::default()
+        };
+        let frame = Self {
+            offset: at as u64,
+            end: (at + bytes.len()) as u64,
+            first_sequence: u64_at(bytes, 12)?,
+            batches: None,
+            durable,
+            payload: &bytes[head..head + len],
+        };
+        Some((frame, bytes))
+    }
+
+    fn wide(file: &'a [u8], at: usize) -> Option<(Self, &'a [u8])> {
         let len = u32_at(file, at)? as usize;
         if len > FRAME_BYTES_MAX.max(crate::limits::EDIT_BYTES_MAX) {
             return None;
         }
         let bytes = file.get(at..at.checked_add(FRAME_HEADER_BYTES + len)?)?;
-        if checksum(bytes) != u32_at(bytes, 4)? {
-            return None;
-        }
-        let end = offset + (FRAME_HEADER_BYTES + len).next_multiple_of(8) as u64;
-        Some(Self {
-            offset,
-            end,
+        let frame = Self {
+            offset: at as u64,
+            end: (at + (FRAME_HEADER_BYTES + len).next_multiple_of(8)) as u64,
             first_sequence: u64_at(bytes, 16)?,
-            batches: u32_at(bytes, 24)?,
+            batches: Some(u32_at(bytes, 24)?),
             durable: Mark { segment: u64_at(bytes, 32)?, offset: u64_at(bytes, 40)? },
             payload: &bytes[FRAME_HEADER_BYTES..],
-        })
+        };
+        Some((frame, bytes))
     }
 
     /// The batches in it, or none when the payload is not made of batches.
@@ -90,12 +176,19 @@ impl<'a> Frame<'a> {
         let mut rest = self.payload;
         let mut sequence = self.first_sequence;
         let mut batches = Vec::new();
-        for _ in 0..self.batches {
-            let head = take(&mut rest, 8)?;
-            let count = u32_at(head, 0)?;
-            let bytes = take(&mut rest, u32_at(head, 4)? as usize)?;
-            batches.push(LogBatch { first_sequence: sequence, ops: Ops::checked(bytes, count)? });
-            sequence = sequence.checked_add(u64::from(count))?;
+        let mut left = self.batches;
+        while left.map_or(!rest.is_empty(), |left| left > 0) {
+            let ops = if let Some(left) = &mut left {
+                *left -= 1;
+                let head = take(&mut rest, 8)?;
+                let bytes = take(&mut rest, u32_at(head, 4)? as usize)?;
+                Ops::checked(bytes, u32_at(head, 0)?)?
+            } else {
+                let count = varint32(&mut rest)?;
+                Ops::taken(&mut rest, count)?
+            };
+            batches.push(LogBatch { first_sequence: sequence, ops });
+            sequence = sequence.checked_add(ops.len() as u64)?;
         }
         // Beyond the last sequence nothing can be counted on, nor counted.
         (rest.is_empty() && sequence <= SEQUENCE_MAX).then_some(batches)
@@ -120,6 +213,6 @@ impl<'a> Iterator for Frames<'a> {
 
 /// The first frame that proves itself after `offset`, however far.
 pub(crate) fn next_frame(file: &[u8], offset: u64, id: u64) -> Option<Frame<'_>> {
-    let first = offset.next_multiple_of(8);
-    (first..file.len() as u64).step_by(8).find_map(|at| Frame::at(file, at, id))
+    let first = offset.next_multiple_of(4);
+    (first..file.len() as u64).step_by(4).find_map(|at| Frame::at(file, at, id))
 }

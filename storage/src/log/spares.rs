@@ -28,8 +28,8 @@ pub(crate) struct Spares {
     bytes: u64,
     /// So many are made when there are fewer.
     wanted: usize,
-    /// More than so many are removed.
-    room: usize,
+    /// Beyond those wanted, so many bytes are kept and no more.
+    room: u64,
     /// Somebody syncs: until then a file of zeros would only be written twice. Segments that are
     /// not needed any more are kept all the same.
     syncing: AtomicBool,
@@ -39,11 +39,20 @@ pub(crate) struct Spares {
 
 #[derive(Default)]
 struct State {
-    ready: Vec<String>,
+    /// With their sizes.
+    ready: Vec<(String, u64)>,
     /// Names given out.
     last: u64,
     /// Somebody is making one.
     filling: bool,
+}
+
+impl State {
+    /// True when one more of `len` bytes is wanted, or fits in the `room` of all.
+    fn has_room(&self, len: u64, wanted: usize, room: u64) -> bool {
+        let bytes: u64 = self.ready.iter().map(|(_, len)| len).sum();
+        self.ready.len() < wanted || (wanted > 0 && bytes + len <= room)
+    }
 }
 
 /// The number of a spare file's name, if it is one.
@@ -57,9 +66,8 @@ impl Spares {
     pub(crate) fn open(disk: &Arc<dyn Disk>, options: &Options, names: &[String]) -> Self {
         let bytes = options.log_segment_bytes.min(LOG_SPARE_BYTES_MAX);
         let wanted = options.log_spares * options.shards();
-        // What one memtable of each shard fills comes back at once when it is flushed.
-        let filled = options.memtable_bytes as u64 / bytes.max(1) + 1;
-        let room = wanted * usize::try_from(filled).unwrap_or(1).min(64);
+        // What the memtables of each shard fill, one after the other, comes back when they are flushed.
+        let room = 2 * wanted as u64 * (options.memtable_bytes as u64).max(bytes);
         let segments = names.iter().filter_map(|name| parse_segment_name(name));
         let ids: BTreeSet<u64> =
             segments.map(|(stream, segment)| segment_id(stream, segment, false)).collect();
@@ -67,10 +75,9 @@ impl Spares {
         for name in names {
             let Some(number) = parse_name(name) else { continue };
             state.last = state.last.max(number);
-            let useful = state.ready.len() < room
-                && first_id(disk.as_ref(), name, bytes).is_some_and(|id| !ids.contains(&id));
-            if useful {
-                state.ready.push(name.clone());
+            let found = first_id(disk.as_ref(), name, bytes).filter(|(id, _)| !ids.contains(id));
+            if let Some((_, len)) = found.filter(|(_, len)| state.has_room(*len, wanted, room)) {
+                state.ready.push((name.clone(), len));
             } else if let Err(e) = disk.remove(name) {
                 tracing::warn!(%name, error = %e, "a left-over file could not be removed");
             }
@@ -112,7 +119,7 @@ impl Spares {
     /// Takes one out.
     pub(crate) fn take(&self) -> Option<String> {
         self.due.store(true, Ordering::Relaxed);
-        self.state().ready.pop()
+        self.state().ready.pop().map(|(name, _)| name)
     }
 
     /// True for one caller when a spare should be made: [`Spares::fill`] or [`Spares::leave`].
@@ -131,6 +138,13 @@ impl Spares {
         self.state().filling = false;
     }
 
+    /// True when a file of `len` bytes is of use beside what is ready and what is `coming`.
+    fn takes(&self, coming: &[(String, u64)], len: u64) -> bool {
+        let mut state = State { ready: coming.to_vec(), ..State::default() };
+        state.ready.extend(self.state().ready.iter().cloned());
+        state.has_room(len, self.wanted, self.room)
+    }
+
     fn next_name(&self) -> String {
         let mut state = self.state();
         state.last += 1;
@@ -146,7 +160,7 @@ impl Spares {
             let _ = self.disk.remove(&name);
         }
         done.map_err(|e| Error::io("making a log segment ready", &e))?;
-        self.state().ready.push(name);
+        self.state().ready.push((name, self.bytes));
         Ok(())
     }
 
@@ -168,11 +182,11 @@ impl Spares {
         let mut renamed = Vec::new();
         while let Some(name) = names.first() {
             let len = self.disk.open(name).and_then(|file| file.len());
-            let useful = len.as_ref().is_ok_and(|len| *len >= self.bytes);
-            let gone = if useful && self.ready() + renamed.len() < self.room {
+            let useful = len.ok().filter(|len| *len >= self.bytes && self.takes(&renamed, *len));
+            let gone = if let Some(len) = useful {
                 let spare = self.next_name();
                 let gone = self.disk.rename(name, &spare);
-                renamed.extend(gone.is_ok().then_some(spare));
+                renamed.extend(gone.is_ok().then_some((spare, len)));
                 gone
             } else {
                 self.disk.remove(name)
@@ -192,12 +206,13 @@ impl Spares {
     }
 }
 
-/// The segment id that the first frame of a file claims, if the file has at least `bytes`.
-fn first_id(disk: &dyn Disk, name: &str, bytes: u64) -> Option<u64> {
+/// The segment id that the first frame of a file claims, and the file's size, if it has at least `bytes`.
+fn first_id(disk: &dyn Disk, name: &str, bytes: u64) -> Option<(u64, u64)> {
     let file = disk.open(name).ok()?;
+    let len = file.len().ok()?;
     let mut head = [0; 16];
-    if file.len().ok()? < bytes.max(16) || file.read_at(&mut head, 0).is_err() {
+    if len < bytes.max(16) || file.read_at(&mut head, 0).is_err() {
         return None;
     }
-    u64_at(&head, 8)
+    Some((u64_at(&head, 8)?, len))
 }

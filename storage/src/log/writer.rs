@@ -1,13 +1,14 @@
 //! The writing end of a stream, and the handle that makes it durable from another thread.
 //!
-//! A commit is one write. A failed write for lack of space is repeated at the same offset with the
+//! A commit is one write, by a call or through memory (see `ahead`). A failed write for lack of space is repeated at the same offset with the
 //! same bytes; any other failed write, and any failed sync, poisons the store.
 
-use super::record::{FRAME_HEADER_BYTES, Mark, encode_frame};
+use super::ahead::{Ahead, Counts};
+use super::record::{Mark, SLIM_HEADER_BYTES_MAX, encode_slim};
 use super::spares::Spares;
 use super::{LogPosition, segment_id, segment_name};
 use crate::batch::Batch;
-use crate::codec::put_bytes;
+use crate::codec::{put_bytes, put_varint};
 use crate::disk::{Disk, DiskFile};
 use crate::error::{Error, is_full};
 use crate::key::KeyRange;
@@ -27,6 +28,7 @@ pub(crate) struct Stream {
     poison: Arc<Poison>,
     spares: Arc<Spares>,
     planted: Planted,
+    counts: Counts,
     progress: Mutex<Progress>,
     /// Held while syncing, so that those who come meanwhile share the next sync.
     syncing: Mutex<()>,
@@ -71,8 +73,8 @@ impl Stream {
         planted: Planted,
     ) -> Arc<Self> {
         let progress = Mutex::default();
-        let syncing = Mutex::default();
-        Arc::new(Self { id, range, disk, poison, spares, planted, progress, syncing })
+        let (counts, syncing) = (Counts::default(), Mutex::default());
+        Arc::new(Self { id, range, disk, poison, spares, planted, counts, progress, syncing })
     }
 
     fn segment_id(&self, segment: u64) -> u64 {
@@ -86,6 +88,11 @@ impl Stream {
     /// The segments written so far and how many bytes of each may be read, oldest first.
     pub(crate) fn segments(&self) -> BTreeMap<u64, SegmentInfo> {
         self.progress().segments.clone()
+    }
+
+    /// Bytes of files that were used again, written through memory.
+    pub(crate) fn bytes_over_old(&self) -> u64 {
+        self.counts.over_old()
     }
 
     /// Forgets a segment whose file is being removed.
@@ -113,6 +120,7 @@ impl Stream {
             let all = files.and_then(|()| if directory { self.disk.sync_dir() } else { Ok(()) });
             all.map_err(|e| self.poison.set(&format!("sync of log stream {}: {e}", self.id)))?;
         }
+        self.counts.note_sync();
         let mut progress = self.progress();
         progress.durable = target;
         progress.durable_sequence = sequence;
@@ -145,6 +153,18 @@ impl SyncHandle {
     }
 }
 
+/// The first frame of a segment.
+pub(crate) fn segment_header(id: u64, first: u64, range: &KeyRange, durable: Mark) -> Vec<u8> {
+    let mut header = vec![0; SLIM_HEADER_BYTES_MAX];
+    header.extend_from_slice(SEGMENT_MAGIC);
+    header.extend_from_slice(&first.to_le_bytes());
+    put_bytes(&mut header, &range.lower);
+    header.push(u8::from(range.upper.is_some()));
+    put_bytes(&mut header, range.upper.as_deref().unwrap_or_default());
+    encode_slim(&mut header, id, 0, first, Some(durable));
+    header
+}
+
 /// The one writer of a stream.
 pub(crate) struct LogWriter {
     stream: Arc<Stream>,
@@ -157,6 +177,7 @@ pub(crate) struct LogWriter {
     header_end: u64,
     /// The size of the segment's file if it was made ready before; writes up to it do not grow it.
     ready_bytes: Option<u64>,
+    ahead: Ahead,
     /// Room for the header, then the batches of the next frame.
     buffer: Vec<u8>,
     batches: u32,
@@ -169,7 +190,16 @@ pub(crate) struct LogWriter {
     /// The last durable place that a frame has recorded, and the end of the last frame with data.
     recorded: Mark,
     last_data: Mark,
+    /// So many more frames say it, and where the last one did.
+    repeats: u32,
+    mark_at: u64,
+    /// Where the frame starts in the buffer, once sealed.
+    start: usize,
 }
+
+/// Frames that say what became durable, and the bytes after which one does again.
+const MARK_REPEATS: u32 = 32;
+const MARK_EVERY_BYTES: u64 = 4 << 10;
 
 impl LogWriter {
     pub(crate) fn new(stream: Arc<Stream>, next_sequence: u64, segment_bytes: u64) -> Self {
@@ -181,7 +211,8 @@ impl LogWriter {
             offset: 0,
             header_end: 0,
             ready_bytes: None,
-            buffer: vec![0; FRAME_HEADER_BYTES],
+            ahead: Ahead::default(),
+            buffer: vec![0; SLIM_HEADER_BYTES_MAX],
             batches: 0,
             first_sequence: next_sequence,
             next_sequence,
@@ -189,6 +220,9 @@ impl LogWriter {
             stalled: false,
             recorded: Mark::default(),
             last_data: Mark::default(),
+            repeats: 0,
+            mark_at: 0,
+            start: 0,
         }
     }
 
@@ -212,7 +246,7 @@ impl LogWriter {
     }
 
     pub(crate) fn buffered_bytes(&self) -> usize {
-        self.buffer.len() - FRAME_HEADER_BYTES
+        self.buffer.len() - SLIM_HEADER_BYTES_MAX
     }
 
     /// A write is waiting for space.
@@ -228,19 +262,18 @@ impl LogWriter {
     /// Puts a batch into the next frame.
     pub(crate) fn append(&mut self, batch: &Batch) {
         assert!(!self.sealed, "append to a frame whose write was tried");
-        let count = batch.len() as u32;
-        let len = batch.encoded_len() as u32;
-        self.buffer.extend_from_slice(&count.to_le_bytes());
-        self.buffer.extend_from_slice(&len.to_le_bytes());
+        let count = batch.len() as u64;
+        put_varint(&mut self.buffer, count);
         self.buffer.extend_from_slice(batch.bytes());
         self.batches += 1;
-        self.next_sequence += u64::from(count);
+        self.next_sequence += count;
     }
 
     /// The next commit starts a new segment.
     pub(crate) fn close_segment(&mut self) {
         if !self.sealed {
             self.file = None;
+            self.ahead.end();
         }
     }
 
@@ -263,13 +296,16 @@ impl LogWriter {
         if !self.sealed {
             let durable = self.stream.progress().durable;
             let id = self.stream.segment_id(self.segment);
-            let (first, batches) = (self.first_sequence, self.batches);
-            encode_frame(&mut self.buffer, id, self.offset, first, batches, durable);
-            self.recorded = durable;
+            let mark = self.says_durable(durable).then_some(durable);
+            let (first, offset) = (self.first_sequence, self.offset);
+            self.start = encode_slim(&mut self.buffer, id, offset, first, mark);
             self.sealed = true;
         }
-        self.write(&file, &self.buffer, self.offset)?;
-        self.offset += self.buffer.len() as u64;
+        let frame = &self.buffer[self.start..];
+        if !self.ahead.write(file.as_ref(), frame, self.offset, &self.stream.counts) {
+            self.write(&file, frame, self.offset)?;
+        }
+        self.offset += frame.len() as u64;
         let written = Mark { segment: self.segment, offset: self.offset };
         if self.batches > 0 {
             self.last_data = written;
@@ -280,12 +316,26 @@ impl LogWriter {
         let info = SegmentInfo { first_sequence: 0, bytes: 0 };
         progress.segments.entry(self.segment).or_insert(info).bytes = self.offset;
         drop(progress);
-        self.buffer.truncate(FRAME_HEADER_BYTES);
+        self.buffer.truncate(SLIM_HEADER_BYTES_MAX);
         self.buffer.shrink_to(crate::limits::LOG_BUFFER_BYTES_MAX * 2);
         self.batches = 0;
         self.first_sequence = self.next_sequence;
         self.sealed = false;
         Ok(self.position())
+    }
+
+    /// Whether the next frame says how far the stream is durable: when that is news, for some frames
+    /// more, and in each page. So no rot of a page or two takes all that would show that it is one.
+    fn says_durable(&mut self, durable: Mark) -> bool {
+        if durable != self.recorded {
+            (self.recorded, self.repeats) = (durable, MARK_REPEATS);
+        }
+        let due = self.repeats > 0 || self.offset >= self.mark_at + MARK_EVERY_BYTES;
+        if due {
+            self.repeats = self.repeats.saturating_sub(1);
+            self.mark_at = self.offset;
+        }
+        due
     }
 
     /// Data became durable that no frame says is durable. Without a frame that says so, rot in the
@@ -299,7 +349,7 @@ impl LogWriter {
     /// True when the next frame belongs into another segment: this one is large enough, its file
     /// would grow, or it grows with every frame and there is a file that would not.
     fn segment_is_full(&self) -> bool {
-        let end = self.offset + self.buffer.len().next_multiple_of(8) as u64;
+        let end = self.offset + self.buffer.len().next_multiple_of(4) as u64;
         let better = self
             .ready_bytes
             .map_or_else(|| self.stream.spares.ready() > 0, |ready_bytes| end > ready_bytes);
@@ -326,22 +376,19 @@ impl LogWriter {
         let number = self.segment + 1;
         let stream = &self.stream;
         let name = segment_name(stream.id, number);
-        let mut header = vec![0; FRAME_HEADER_BYTES];
-        header.extend_from_slice(SEGMENT_MAGIC);
-        header.extend_from_slice(&self.first_sequence.to_le_bytes());
-        put_bytes(&mut header, &stream.range.lower);
-        header.push(u8::from(stream.range.upper.is_some()));
-        put_bytes(&mut header, stream.range.upper.as_deref().unwrap_or_default());
         let durable = stream.progress().durable;
         let id = stream.segment_id(number);
-        encode_frame(&mut header, id, 0, self.first_sequence, 0, durable);
+        let header = segment_header(id, self.first_sequence, &stream.range, durable);
         let (file, ready_bytes) =
             self.segment_file(&name).map_err(|e| Error::io("creating a log segment", &e))?;
         self.write(&file, &header, 0)?;
+        // A file made ready does not grow; another one grows a little at a time.
+        let limit = ready_bytes.unwrap_or(self.segment_bytes);
+        self.ahead.begin(file.as_ref(), limit, ready_bytes.unwrap_or(0));
         self.ready_bytes = ready_bytes;
         self.header_end = header.len() as u64;
         self.segment = number;
-        self.offset = header.len() as u64;
+        (self.offset, self.mark_at) = (header.len() as u64, 0);
         self.file = Some(file.clone());
         let mut progress = stream.progress();
         progress.dirty.push(file);

@@ -101,9 +101,13 @@ impl File {
         let mut bytes = data.to_vec();
         match self {
             Self::Table => seal_blocks(&mut bytes),
-            Self::Log | Self::Manifest => {
+            Self::Manifest => {
                 let good = self.good();
                 seal_frames(&mut bytes, u64_at(&good, 8).expect("it begins with a frame"));
+            }
+            Self::Log => {
+                let good = self.good();
+                seal_slim_frames(&mut bytes, u32_at(&good, 8).expect("it begins with a frame"));
             }
         }
         bytes
@@ -203,7 +207,35 @@ fn varint(bytes: &[u8], at: &mut usize) -> Option<usize> {
     None
 }
 
-/// docs/format/log.md: length, checksum of all else, id XOR offset.
+/// docs/format/log.md: length and whether there is a mark, checksum of all else, tag. `tag`: that of a
+/// frame at the beginning.
+fn seal_slim_frames(bytes: &mut [u8], tag: u32) {
+    let mut at = 0;
+    while let Some((head, len, end)) = slim_shape(bytes, at) {
+        let marked = u32_at(bytes, at).unwrap_or(0) & 1 << 31;
+        let frame = &mut bytes[at..end];
+        let len = u32::try_from(len.min(frame.len() - head)).expect("it was smaller");
+        frame[..4].copy_from_slice(&(len | marked).to_le_bytes());
+        frame[8..12].copy_from_slice(&(tag ^ u32::try_from(at).expect("small")).to_le_bytes());
+        let mut hasher = crc32fast::Hasher::new();
+        hasher.update(&frame[..4]);
+        hasher.update(&frame[8..]);
+        frame[4..8].copy_from_slice(&hasher.finalize().to_le_bytes());
+        at = end;
+    }
+}
+
+/// Bytes before the payload of the slim frame at `at`, those that it claims for it, and where it ends;
+/// none where no frame fits.
+fn slim_shape(bytes: &[u8], at: usize) -> Option<(usize, usize, usize)> {
+    let claimed = u32_at(bytes, at)?;
+    let head = if claimed & 1 << 31 == 0 { 20 } else { 36 };
+    let len = usize::try_from(claimed & !(1 << 31)).expect("32 bits fit");
+    let end = (at + head).saturating_add(len).next_multiple_of(4).min(bytes.len());
+    (at + head <= bytes.len()).then_some((head, len, end))
+}
+
+/// docs/format/manifest.md: length, checksum of all else, id XOR offset.
 fn seal_frames(bytes: &mut [u8], id: u64) {
     let mut at = 0;
     while let Some(len) = u32_at(bytes, at).filter(|_| at + 48 <= bytes.len()) {
@@ -221,17 +253,23 @@ fn seal_frames(bytes: &mut [u8], id: u64) {
 
 /// Puts `piece` in place of the byte at `at`, and stretches the frame in which it stands.
 pub(crate) fn splice_into_frame(bytes: &mut Vec<u8>, at: usize, piece: &[u8]) {
+    let slim = bytes.get(36..44) == Some(b"RINGLOG1");
     let mut start = 0;
-    while let Some(len) = u32_at(bytes, start) {
-        let payload_end = (start + 48).saturating_add(usize::try_from(len).expect("32 bits fit"));
-        let end = payload_end.next_multiple_of(8).min(bytes.len());
-        if (start + 48..payload_end).contains(&at) && payload_end <= end {
-            let mut payload = bytes[start + 48..payload_end].to_vec();
-            payload.splice(at - start - 48..=at - start - 48, piece.iter().copied());
-            let len = u32::try_from(payload.len()).expect("a few bytes more").to_le_bytes();
-            payload.resize(payload.len().next_multiple_of(8), 0);
-            bytes.splice(start + 48..end, payload);
-            bytes[start..start + 4].copy_from_slice(&len);
+    while let Some(claimed) = u32_at(bytes, start) {
+        let (head, len, unit) = match slim_shape(bytes, start) {
+            Some((head, len, _)) if slim => (head, len, 4),
+            _ => (48, usize::try_from(claimed).expect("32 bits fit"), 8),
+        };
+        let payload_end = (start + head).saturating_add(len);
+        let end = payload_end.next_multiple_of(unit).min(bytes.len());
+        if (start + head..payload_end).contains(&at) && payload_end <= end {
+            let mut payload = bytes[start + head..payload_end].to_vec();
+            payload.splice(at - start - head..=at - start - head, piece.iter().copied());
+            let marked = if slim { claimed & 1 << 31 } else { 0 };
+            let len = u32::try_from(payload.len()).expect("a few bytes more") | marked;
+            payload.resize(payload.len().next_multiple_of(unit), 0);
+            bytes.splice(start + head..end, payload);
+            bytes[start..start + 4].copy_from_slice(&len.to_le_bytes());
             return;
         }
         if end <= start || end == bytes.len() {
