@@ -117,7 +117,7 @@ pub struct Profile {
 
 /// The profiles that can be asked for by name. `swarm` draws among all corners; the others press on
 /// one of them.
-pub const NAMES: [&str; 18] = [
+pub const NAMES: [&str; 19] = [
     "swarm",
     "quiet",
     "lossy",
@@ -136,6 +136,7 @@ pub const NAMES: [&str; 18] = [
     "sweeps",
     "moves",
     "ranges",
+    "terms",
 ];
 
 impl Profile {
@@ -431,6 +432,15 @@ impl Profile {
                 self.replicas_move_at = Some(self.length_ns / 2);
                 self.speakers = 3;
                 self.faults.set(Fault::Kill, 8);
+            }
+            "terms" => {
+                self.quorums();
+                self.durability = Durability::Os;
+                self.faults.never(Fault::PowerEverywhere);
+                self.faults.set(Fault::Terms, 1);
+                self.faults.set(Fault::Kill, 6);
+                self.faults.set(Fault::Split, 6);
+                self.speakers = 2;
             }
             "sweeps" => {
                 self.quorums();

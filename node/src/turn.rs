@@ -22,9 +22,10 @@ use std::task::Waker;
 use std::time::Duration;
 
 use replication::op::TaskError;
+use replication::row::Keyspace;
 use replication::{Answer, Effect, Event, Message, Named, Outbox, Peer, Request, RowChange, Task};
 use ring::keyspace::{Durability, Level};
-use ring::{Hlc, NodeId, Now, Slot};
+use ring::{Hlc, NodeId, Now, Register, Slot};
 use store::Store;
 use tokio::sync::Notify;
 use tracing::{error, warn};
@@ -85,6 +86,8 @@ pub enum Letter {
         /// The peer.
         from: NodeId,
     },
+    /// To core 0: what was set of keyspaces is on disk, or the disk refused it, and why.
+    KeyspacesKept(Result<Register, String>),
     /// An administrator wants to know what this core's store holds.
     Look {
         /// The core that was asked.
@@ -130,8 +133,22 @@ struct Asked {
     /// When its client gives up.
     deadline: ring::Instant,
     class: Class,
-    /// The level of a write.
+    /// The level of a write, and how many copies there are.
     write: Level,
+    copies: u8,
+}
+
+/// Whose terms hold for a request.
+fn keyspace_of(request: &Request) -> Keyspace {
+    match request {
+        Request::Task(task) => task.keyspace,
+        Request::Scan { keyspace, .. }
+        | Request::Count { keyspace, .. }
+        | Request::Flush { keyspace, .. } => *keyspace,
+        Request::Range { span, .. } | Request::DeleteRange { span, .. } => span.keyspace,
+        // It is about a write that was answered already, and names no keyspace.
+        Request::AwaitAcks { .. } => 0,
+    }
 }
 
 /// One core of a node.
@@ -389,9 +406,10 @@ impl Core {
         let deadline = since + Duration::from_micros(timeout_us);
         let write = match &request {
             Request::Task(Task { write: Some(level), .. }) => *level,
-            _ => self.shared.config.policy.write,
+            other => self.peer.policy(keyspace_of(other)).write,
         };
-        let key = self.asked.insert(Asked { asker, since, deadline, class, write });
+        let copies = self.peer.policy(keyspace_of(&request)).n;
+        let key = self.asked.insert(Asked { asker, since, deadline, class, write, copies });
         let id = ((self.index as u64) << CORE_SHIFT) | key.to_bits();
         if class == Class::Write && self.shared.engine.debt().memtables >= 1.0 {
             let error = TaskError::Overloaded { retry_after_ms: 50 };
@@ -448,12 +466,19 @@ impl Core {
                 }
             }
             Letter::CoreReady { core, ready } => {
-                self.with_members(|members, _, _| members.core_is(core, ready));
+                self.with_members(|members, now, _| members.core_is(now, core, ready));
             }
             Letter::FetchLayout { from } => {
                 if let Some(members) = &self.members {
                     members.fetch_layout(from);
                 }
+            }
+            Letter::KeyspacesKept(kept) => {
+                let event = match kept {
+                    Ok(register) => ring::exchange::Event::Kept(register),
+                    Err(why) => ring::exchange::Event::NotKept(why),
+                };
+                self.with_members(|members, now, events| members.exchange(now, event, events));
             }
             Letter::Look { asked, key, look: wanted } => {
                 let reply = Box::new(look(&self.store, wanted));
@@ -476,7 +501,7 @@ impl Core {
                 for (_, conn) in self.conns.iter_mut() {
                     conn.wake();
                 }
-                self.with_members(|members, _, _| members.drain());
+                self.with_members(|members, now, _| members.drain(now));
             }
             Letter::Stop => self.stopped = true,
         }
@@ -488,7 +513,12 @@ impl Core {
         let Some(members) = &mut self.members else { return };
         let mut events = Vec::new();
         act(members, now, &mut events);
+        let answers = members.take_answers();
         self.begin();
+        for (asker, reply) in answers {
+            let hlc = self.hlc();
+            asker.send(&self.shared, &reply, hlc);
+        }
         for event in events {
             for core in 0..self.mail.len() {
                 self.hand(core, Letter::Event(event.clone()));
@@ -642,7 +672,7 @@ impl Core {
                 TaskError::Overloaded { retry_after_ms: admission::RETRY_AFTER_MS }
             }
             Class::Write => {
-                let (level, copies) = (asked.write, self.shared.config.policy.n);
+                let (level, copies) = (asked.write, asked.copies);
                 let needed = level.needed(copies).unwrap_or(copies);
                 TaskError::Unconfirmed { level, needed, copies, acked: 0, missing: Vec::new() }
             }

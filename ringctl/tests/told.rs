@@ -2,8 +2,8 @@
 
 use bytes::Bytes;
 use wire::operate::{
-    AdminReply, AdminRequest, BigKey, BigKeys, CopyValue, HotKey, HotKeys, KeyCopy, KeyspaceFacts,
-    NodeFacts, StoreFacts,
+    AdminReply, AdminRequest, BigKey, BigKeys, CopyValue, HotKey, HotKeys, KeyCopy, KeyspaceChange,
+    KeyspaceChanged, KeyspaceFacts, NodeFacts, StoreFacts,
 };
 
 /// The answer of node `id`, which was asked so many times before.
@@ -15,8 +15,36 @@ pub(crate) fn admin(id: u32, asked: u64, request: &AdminRequest) -> AdminReply {
         AdminRequest::Copy { .. } => AdminReply::Copy(copy(id)),
         AdminRequest::Hot => AdminReply::Hot(hot(id)),
         AdminRequest::Big { slot, .. } => AdminReply::Big(big(*slot)),
+        AdminRequest::Keyspace(change) => AdminReply::Keyspace(Box::new(changed(change))),
         AdminRequest::Drain => AdminReply::Draining,
     }
+}
+
+/// Database 4 was set, others were not; n3 is not told of.
+fn changed(change: &KeyspaceChange) -> KeyspaceChanged {
+    let before = match change.name.as_str() {
+        "4" => keyspace("4", 3, "ONE"),
+        name => keyspace(name, 3, "QUORUM"),
+    };
+    let mut after = before.clone();
+    after.version += 1;
+    (after.set, after.by, after.at_ms) = (!change.remove, "admin".into(), 1_764_102_226_197);
+    if change.remove {
+        after.read = "QUORUM".into();
+    }
+    after.read = change.read.clone().unwrap_or(after.read);
+    after.write = change.write.clone().unwrap_or(after.write);
+    after.ttl_ms = change.ttl_ms.unwrap_or(after.ttl_ms);
+    let weak = after.write == "ONE";
+    let warning = if weak { "reads may miss acknowledged writes" } else { "" };
+    let names = |names: &[&str]| names.iter().map(|name| (*name).to_owned()).collect();
+    let (held, missing) = if change.dry_run {
+        (Vec::new(), Vec::new())
+    } else {
+        assert_eq!((change.weak, change.version), (weak, Some(before.version)));
+        (names(&["n1", "n2"]), names(&["n3"]))
+    };
+    KeyspaceChanged { before, after, warning: warning.into(), held, missing }
 }
 
 fn facts(id: u32, asked: u64) -> NodeFacts {
@@ -70,6 +98,12 @@ fn keyspace(name: &str, n: u8, read: &str) -> KeyspaceFacts {
         write: "QUORUM".into(),
         durability: "os".into(),
         conflict: "lww".into(),
+        set: name == "4",
+        version: u64::from(name == "4") * 2,
+        by: if name == "4" { "ann".into() } else { String::new() },
+        at_ms: if name == "4" { 1_764_000_000_000 } else { 0 },
+        ttl_ms: if name == "4" { 5_400_000 } else { 0 },
+        closed: false,
     }
 }
 

@@ -12,7 +12,7 @@ use tracing::{info, warn};
 use wire::operate::{BigKey, BigKeys, CopyValue, KeyCopy};
 use wire::{AdminReply, AdminRequest, ClientReply, ErrorCode, ErrorReply};
 
-use super::{NativeAsker, invalid};
+use super::{NativeAsker, invalid, keyspaces};
 use crate::turn::{Core, Letter};
 use crate::{clock, facts, hot, metrics};
 
@@ -77,6 +77,10 @@ pub(super) fn on_request(core: &mut Core, asker: NativeAsker, request: AdminRequ
             let next = slots.last().map(|slot| Slot(slot.0 + 1)).filter(|s| s.0 < ring::SLOTS);
             let count = usize::from(count).min(BIG_KEYS_MAX);
             return send_look(core, asker, Slot(first), Look::Big { slots, from, count, next });
+        }
+        AdminRequest::Keyspace(change) => {
+            info!(administrator = %identity, ?change, "an administrator wants other terms");
+            return keyspaces::on_change(core, asker, &change);
         }
         AdminRequest::Drain => {
             info!(administrator = %identity, "told to drain and end");

@@ -9,6 +9,7 @@
 mod admin;
 mod asker;
 mod explain;
+mod keyspaces;
 mod task;
 
 use std::cell::RefCell;
@@ -144,6 +145,6 @@ fn owners(shared: &Shared, key: &[u8]) -> ClientReply {
             up: view.members.get(node).is_some_and(|m| m.up),
         })
     };
-    let copies = layout.replicas_for(slot, shared.config.policy.n);
+    let copies = layout.replicas_for(slot, shared.policies().default.n);
     ClientReply::Owners { slot: slot.0, nodes: copies.iter().filter_map(owner).collect() }
 }

@@ -312,6 +312,7 @@ impl Peer {
         let read = Wanted { level: Level::One, needs: Needs::anywhere(1) };
         let job = super::TaskJob {
             durability: task.durability.unwrap_or(policy.durability),
+            ttl_ms: policy.ttl_ms,
             task,
             replicas,
             mine,

@@ -88,6 +88,12 @@ pub(crate) struct Wanted {
     pub(crate) needs: Needs,
 }
 
+/// True if a task has to be serialised but not to read a quorum. An increment must read one where keys
+/// do not live for ever: whether it gives the key a deadline depends on whether there is one.
+pub(crate) fn adds_blindly(task: &Task, ttl_ms: Option<u64>) -> bool {
+    ttl_ms.is_none() && task.is_increment()
+}
+
 /// A task that this replica coordinates.
 #[derive(Debug)]
 pub(crate) struct TaskJob {
@@ -98,6 +104,8 @@ pub(crate) struct TaskJob {
     pub(crate) read: Wanted,
     pub(crate) write: Wanted,
     pub(crate) durability: Durability,
+    /// How long a key lives that comes into being by it and is not told, in milliseconds.
+    pub(crate) ttl_ms: Option<u64>,
     /// What its answer must have seen.
     pub(crate) after: Option<DotSet>,
     /// We have not seen all of that: the others' states are needed.
@@ -304,7 +312,7 @@ impl Peer {
         let behind = !self.has_seen(task.slot, after.as_ref());
         let is_read = task.is_read() && task.watches.is_empty();
         // Refuse at once what cannot succeed, before anything is sent.
-        let reads = is_read || !(task.is_blind() || task.is_increment());
+        let reads = is_read || !(task.is_blind() || adds_blindly(&task, policy.ttl_ms));
         for (wanted, applies, must_be_ready) in [(&read, reads, true), (&write, !is_read, false)] {
             let alive = self.alive(&replicas, must_be_ready);
             if applies && !wanted.needs.is_met_by(alive) {
@@ -334,6 +342,7 @@ impl Peer {
             read,
             write,
             durability,
+            ttl_ms: policy.ttl_ms,
             after,
             behind,
             confirm: false,

@@ -16,7 +16,7 @@ mod trace;
 mod version;
 mod watch;
 
-use crate::args::{Args, Command, Debugging, Keyspace, Ring};
+use crate::args::{Args, Command, Debugging, Ring};
 use crate::failure::{Exit, Failure};
 
 /// Runs the command.
@@ -33,7 +33,7 @@ pub(crate) async fn run(args: &Args) -> Result<Exit, Failure> {
             watch::again(args, watch.every, || hot::hot(args, *count)).await
         }
         Command::Big { count } => hot::big(args, *count).await,
-        Command::Keyspace(Keyspace::Ls) => keyspace::ls(args).await,
+        Command::Keyspace(command) => keyspace::run(args, command).await,
         Command::Doctor => crate::doctor::run(args).await,
         Command::Debug(Debugging::Bundle { out }) => bundle::run(args, out.as_deref()).await,
         Command::Bench(wanted) => crate::bench::run(args, wanted).await,

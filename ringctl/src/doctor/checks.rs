@@ -295,8 +295,8 @@ fn settings(picture: &Picture, _: BringBack<'_>) -> Vec<Finding> {
     let said = facts(picture).map(|(node, facts)| {
         let one = |k: &client::KeyspaceFacts| {
             format!(
-                "{} N={} R={} W={} {} {}",
-                k.name, k.n, k.read, k.write, k.durability, k.conflict
+                "{} N={} R={} W={} {} {} ttl={} v{}",
+                k.name, k.n, k.read, k.write, k.durability, k.conflict, k.ttl_ms, k.version
             )
         };
         (node.name.clone(), facts.keyspaces.iter().map(one).collect::<Vec<_>>().join(", "))
@@ -306,7 +306,9 @@ fn settings(picture: &Picture, _: BringBack<'_>) -> Vec<Finding> {
     let told = (
         "nodes keep keyspaces by different rules".to_owned(),
         each.collect::<Vec<_>>().join("; "),
-        "give [keyspace] the same settings on every node, and restart those that differ".to_owned(),
+        "give [keyspace] the same settings on every node, and restart those that differ; or set them for \
+         all: ringctl keyspace set"
+            .to_owned(),
     );
     vec![finding("settings", Weight::Problem, None, told)]
 }
@@ -319,7 +321,8 @@ fn levels(picture: &Picture, _: BringBack<'_>) -> Vec<Finding> {
             format!("reads may miss writes: N={} R={} W={}", status.n, status.r, status.w),
             "R + W is not more than N, so a read and a write need have no replica in common"
                 .to_owned(),
-            "set keyspace.read and keyspace.write to QUORUM, unless that is meant".to_owned(),
+            "ringctl keyspace set default --read QUORUM --write QUORUM, unless that is meant"
+                .to_owned(),
         );
         found.push(finding("levels", Weight::Warning, None, told));
     }
