@@ -13,6 +13,7 @@
 //! more, writes are refused.
 
 mod judge;
+mod members;
 
 use std::collections::VecDeque;
 use std::rc::Rc;
@@ -22,7 +23,6 @@ use std::task::Waker;
 use std::time::Duration;
 
 use replication::op::TaskError;
-use replication::row::Keyspace;
 use replication::{Answer, Effect, Event, Message, Named, Outbox, Peer, Request, RowChange, Task};
 use ring::keyspace::{Durability, Level};
 use ring::{Hlc, NodeId, Now, Register, Slot};
@@ -136,19 +136,6 @@ struct Asked {
     /// The level of a write, and how many copies there are.
     write: Level,
     copies: u8,
-}
-
-/// Whose terms hold for a request.
-fn keyspace_of(request: &Request) -> Keyspace {
-    match request {
-        Request::Task(task) => task.keyspace,
-        Request::Scan { keyspace, .. }
-        | Request::Count { keyspace, .. }
-        | Request::Flush { keyspace, .. } => *keyspace,
-        Request::Range { span, .. } | Request::DeleteRange { span, .. } => span.keyspace,
-        // It is about a write that was answered already, and names no keyspace.
-        Request::AwaitAcks { .. } => 0,
-    }
 }
 
 /// One core of a node.
@@ -404,11 +391,12 @@ impl Core {
         let since = self.now().mono;
         self.shared.hot[self.index].see(&request, since);
         let deadline = since + Duration::from_micros(timeout_us);
+        let terms = *self.peer.policy(request.keyspace().unwrap_or_default());
         let write = match &request {
             Request::Task(Task { write: Some(level), .. }) => *level,
-            other => self.peer.policy(keyspace_of(other)).write,
+            _ => terms.write,
         };
-        let copies = self.peer.policy(keyspace_of(&request)).n;
+        let copies = terms.n;
         let key = self.asked.insert(Asked { asker, since, deadline, class, write, copies });
         let id = ((self.index as u64) << CORE_SHIFT) | key.to_bits();
         if class == Class::Write && self.shared.engine.debt().memtables >= 1.0 {
@@ -474,14 +462,11 @@ impl Core {
                 }
             }
             Letter::KeyspacesKept(kept) => {
-                let event = match kept {
-                    Ok(register) => ring::exchange::Event::Kept(register),
-                    Err(why) => ring::exchange::Event::NotKept(why),
-                };
-                self.with_members(|members, now, events| members.exchange(now, event, events));
+                self.with_members(|members, now, events| members.kept(now, kept, events));
             }
             Letter::Look { asked, key, look: wanted } => {
-                let reply = Box::new(look(&self.store, wanted));
+                let busy = matches!(&wanted, Look::Empty { keyspace, .. } if self.peer.is_busy_in(*keyspace));
+                let reply = Box::new(look(&self.store, wanted, busy));
                 self.hand(asked, Letter::Looked { key, reply });
             }
             Letter::Looked { key, reply } => {
@@ -504,25 +489,6 @@ impl Core {
                 self.with_members(|members, now, _| members.drain(now));
             }
             Letter::Stop => self.stopped = true,
-        }
-    }
-
-    /// Lets core 0's view of the members act; what follows goes to every core.
-    pub fn with_members(&mut self, act: impl FnOnce(&mut Members, Now, &mut Vec<Event>)) {
-        let now = self.now();
-        let Some(members) = &mut self.members else { return };
-        let mut events = Vec::new();
-        act(members, now, &mut events);
-        let answers = members.take_answers();
-        self.begin();
-        for (asker, reply) in answers {
-            let hlc = self.hlc();
-            asker.send(&self.shared, &reply, hlc);
-        }
-        for event in events {
-            for core in 0..self.mail.len() {
-                self.hand(core, Letter::Event(event.clone()));
-            }
         }
     }
 

@@ -97,3 +97,39 @@ fn what_is_dangerous_must_be_meant_and_what_cannot_be_is_refused() {
         assert_eq!((ran.code, ran.err.lines().count()), (2, 3), "{line}: {ran:?}");
     }
 }
+
+#[test]
+fn the_number_of_copies_is_changed_only_where_every_member_says_that_there_is_no_key() {
+    let stage = Stage::three();
+    let ran = stage.run("keyspace set 2 --n 1");
+    assert_eq!(
+        (ran.code, ran.err.lines().next().unwrap()),
+        (
+            2,
+            "error: nothing was done: refuse requests of keyspace 2 until every member has said that it \
+             is empty, then make N=3 N=1"
+        )
+    );
+    let ran = stage.run("keyspace set 2 --n 1 --yes");
+    assert_eq!(
+        ran.out,
+        "\
+keyspace 2   on the disks of n1, n2, n3
+        N  READ    WRITE   DURABILITY  CONFLICT  TTL   FROM
+before  3  QUORUM  QUORUM  os          lww       none  configuration
+now     1  QUORUM  QUORUM  os          lww       none  set v2 by admin
+"
+    );
+    assert_eq!((ran.code, ran.err.as_str()), (0, ""));
+    let ran = stage.run("keyspace set 7 --n 1 --yes");
+    assert_eq!(
+        (ran.code, ran.out.as_str(), ran.err.as_str()),
+        (
+            1,
+            "",
+            "error: the copies of keyspace 7 are not changed\n  \
+             why: n2 holds its key \"left\"\n  \
+             fix: nothing moves keys in this version: delete them, or take another database\n"
+        )
+    );
+}

@@ -2,8 +2,8 @@
 
 use bytes::Bytes;
 use wire::operate::{
-    AdminReply, AdminRequest, BigKey, BigKeys, CopyValue, HotKey, HotKeys, KeyCopy, KeyspaceChange,
-    KeyspaceChanged, KeyspaceFacts, NodeFacts, StoreFacts,
+    AdminReply, AdminRequest, BigKey, BigKeys, CopyValue, Emptiness, HotKey, HotKeys, KeyCopy,
+    KeyspaceChange, KeyspaceChanged, KeyspaceFacts, NodeFacts, StoreFacts,
 };
 
 /// The answer of node `id`, which was asked so many times before.
@@ -15,6 +15,12 @@ pub(crate) fn admin(id: u32, asked: u64, request: &AdminRequest) -> AdminReply {
         AdminRequest::Copy { .. } => AdminReply::Copy(copy(id)),
         AdminRequest::Hot => AdminReply::Hot(hot(id)),
         AdminRequest::Big { slot, .. } => AdminReply::Big(big(*slot)),
+        // n2 holds a key of database 7, in the second part of its slots.
+        AdminRequest::Empty { keyspace, slot } => AdminReply::Empty(Emptiness {
+            key: (*keyspace == 7 && id == 2 && *slot > 0).then(|| "left".into()),
+            busy: asked.is_multiple_of(5),
+            next: (*slot == 0).then_some(8_192),
+        }),
         AdminRequest::Keyspace(change) => AdminReply::Keyspace(Box::new(changed(change))),
         AdminRequest::Drain => AdminReply::Draining,
     }
@@ -26,8 +32,13 @@ fn changed(change: &KeyspaceChange) -> KeyspaceChanged {
         "4" => keyspace("4", 3, "ONE"),
         name => keyspace(name, 3, "QUORUM"),
     };
+    let mut before = before;
+    // What is closed has the next version, whoever saw it open.
+    before.version = change.version.unwrap_or(before.version);
     let mut after = before.clone();
     after.version += 1;
+    after.closed = change.close;
+    after.n = change.n.filter(|_| !change.close).unwrap_or(after.n);
     (after.set, after.by, after.at_ms) = (!change.remove, "admin".into(), 1_764_102_226_197);
     if change.remove {
         after.read = "QUORUM".into();
@@ -41,8 +52,11 @@ fn changed(change: &KeyspaceChange) -> KeyspaceChanged {
     let (held, missing) = if change.dry_run {
         (Vec::new(), Vec::new())
     } else {
-        assert_eq!((change.weak, change.version), (weak, Some(before.version)));
-        (names(&["n1", "n2"]), names(&["n3"]))
+        assert!(change.weak || !weak);
+        assert!(change.version.is_some());
+        let all = change.close || change.n.is_some();
+        let missing = if all { names(&[]) } else { names(&["n3"]) };
+        (names(if all { &["n1", "n2", "n3"] } else { &["n1", "n2"] }), missing)
     };
     KeyspaceChanged { before, after, warning: warning.into(), held, missing }
 }

@@ -41,6 +41,13 @@ pub enum AdminRequest {
     /// Other terms for a keyspace, on all nodes. Answered with `Keyspace`, once all members that seem to be
     /// up have them on their disks.
     Keyspace(Box<KeyspaceChange>),
+    /// Whether its store holds a key of a database, from a slot on; a part at a time. Answered with `Empty`.
+    Empty {
+        /// The database.
+        keyspace: u16,
+        /// The slot to go on in.
+        slot: u16,
+    },
     /// Take no more requests, put everything on disk, and end. Answered with `Draining`.
     Drain,
 }
@@ -64,6 +71,8 @@ pub enum AdminReply {
     Big(BigKeys),
     /// The terms of a keyspace were changed, or would be.
     Keyspace(Box<KeyspaceChanged>),
+    /// Whether some slots hold a key of a database.
+    Empty(Emptiness),
     /// It drains, and ends then.
     Draining,
 }
@@ -212,6 +221,9 @@ pub struct KeyspaceChange {
     pub ttl_ms: Option<u64>,
     /// Instead of all these: follow the configuration again.
     pub remove: bool,
+    /// Instead of all these: take no requests of it from now on, so that its number of copies may be
+    /// changed to `n`. Any other change opens it again.
+    pub close: bool,
     /// Only say what would be.
     pub dry_run: bool,
     /// It is meant that reads may miss writes from then on.
@@ -234,6 +246,18 @@ pub struct KeyspaceChanged {
     pub held: Vec<String>,
     /// The names of those that have not: they hear of it before they serve again.
     pub missing: Vec<String>,
+}
+
+/// What a node says of some slots of a database.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Emptiness {
+    /// The first key found; without it there is none.
+    pub key: Option<Bytes>,
+    /// Requests of the database that may write are still under way on the core of these slots.
+    pub busy: bool,
+    /// The slot after them, if there is one.
+    pub next: Option<u16>,
 }
 
 /// A node's own copy of a key.

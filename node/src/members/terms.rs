@@ -9,7 +9,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use replication::Event;
 use replication::limits::LONELY_AFTER;
 use ring::exchange::{self, Effect, Outcome};
-use ring::{NodeId, Now, Scope, Setting};
+use ring::{NodeId, Now, Register, Scope, Setting};
 use tracing::info;
 use wire::operate::{KeyspaceChanged, KeyspaceFacts};
 use wire::{AdminReply, ClientReply, ErrorCode, ErrorReply, codec};
@@ -46,7 +46,7 @@ pub struct Wanted {
 impl Members {
     /// What a new setting of a keyspace has to follow.
     #[must_use]
-    pub const fn known_terms(&self) -> &ring::Register {
+    pub const fn known_terms(&self) -> &Register {
         self.exchange.known()
     }
 
@@ -65,6 +65,15 @@ impl Members {
         self.changes.wanted.insert(id, wanted);
         let change = exchange::Change { id, scope, setting, up };
         self.exchange(now, exchange::Event::Change(change), events);
+    }
+
+    /// The disk has a register, or refused it.
+    pub fn kept(&mut self, now: Now, kept: Result<Register, String>, events: &mut Vec<Event>) {
+        let event = match kept {
+            Ok(register) => exchange::Event::Kept(register),
+            Err(why) => exchange::Event::NotKept(why),
+        };
+        self.exchange(now, event, events);
     }
 
     /// Something happened to the terms of keyspaces.

@@ -4,7 +4,7 @@
 
 use ring::keyspace::{KeyspacePolicy, LevelError};
 use ring::limits::AUTHOR_BYTES_MAX;
-use ring::{Actor, Scope, Setting};
+use ring::{Actor, NodeId, NodeState, Scope, Setting};
 use wire::operate::{KeyspaceChange, KeyspaceChanged};
 use wire::{AdminReply, ClientReply, ErrorCode, ErrorReply};
 
@@ -12,6 +12,7 @@ use super::NativeAsker;
 use super::explain::explain;
 use crate::facts;
 use crate::members::Wanted;
+use crate::shared::Shared;
 use crate::turn::Core;
 
 /// Databases are numbered from 0 to below this, as SELECT knows them.
@@ -78,24 +79,47 @@ fn judge(core: &mut Core, asker: &NativeAsker, change: &KeyspaceChange) -> Resul
     let configured = &shared.config.policies;
     let policies = register.over(configured);
     let before = *policies.of_scope(scope);
-    let terms = if change.remove { None } else { Some(terms(scope, &before, change)?) };
+    let closed = known.is_some_and(|setting| setting.closed);
+    let copies = shared.layout().table.width();
+    if let Some(n) = change.n.filter(|n| *n != before.n && *n > copies) {
+        return Err(too_many(scope, n, copies));
+    }
+    let goes_on = closed && change.version == Some(version);
+    let terms = if change.close {
+        let after = terms(scope, &before, change)?;
+        check(scope, &after, copies)?;
+        can_close(scope, shared)?;
+        known.and_then(|setting| setting.terms)
+    } else if change.remove {
+        None
+    } else {
+        let terms = terms(scope, &before, change)?;
+        if terms.n != before.n && !change.dry_run && !goes_on {
+            let what = format!("keyspace {scope} keeps N={}", before.n);
+            let why = "which nodes hold a key depends on N: it must be closed, and found to be empty, first";
+            let fix = "ringctl keyspace set --n does that";
+            return Err(refused(ErrorCode::Invalid, what, why, fix));
+        }
+        Some(terms)
+    };
     let setting = Setting {
         version: register.next_version(scope),
         writer: Actor { node: shared.config.node, incarnation: shared.incarnation },
         at,
         by: asker.client.identity().name.chars().take(AUTHOR_BYTES_MAX / 4).collect(),
-        closed: false,
+        closed: change.close,
         terms,
     };
     // What is so already is only made sure of.
-    let as_known = |known: &&Setting| known.terms == terms && !known.closed;
+    let as_known = |known: &&Setting| known.terms == terms && known.closed == change.close;
     let setting = known.filter(as_known).cloned().unwrap_or(setting);
     let mut with = register.clone();
     with.put(scope, setting.clone());
     let after = *with.over(configured).of_scope(scope);
-    check(scope, &after, shared.layout().table.width())?;
+    check(scope, &after, copies)?;
     let warning = warning(&before, &after);
-    let nothing_to_remove = change.remove && known.is_none_or(|setting| setting.terms.is_none());
+    let nothing_to_remove =
+        change.remove && !closed && known.is_none_or(|setting| setting.terms.is_none());
     let changed = Box::new(KeyspaceChanged {
         before: facts::keyspace(scope, &before, known),
         after: facts::keyspace(
@@ -119,6 +143,7 @@ fn judge(core: &mut Core, asker: &NativeAsker, change: &KeyspaceChange) -> Resul
 /// Why reads by the new terms may miss what was acknowledged, though they did not by the old ones.
 fn warning(before: &KeyspacePolicy, after: &KeyspacePolicy) -> String {
     let KeyspacePolicy { n, read, write, .. } = *after;
+    let others = before.n != n;
     if (before.n, before.read, before.write) == (n, read, write) {
         return String::new();
     }
@@ -128,7 +153,11 @@ fn warning(before: &KeyspacePolicy, after: &KeyspacePolicy) -> String {
              miss acknowledged writes"
         );
     }
-    if before.reads_meet_writes() && !(KeyspacePolicy { read, ..*before }).reads_meet_writes() {
+    // Of another N nothing was acknowledged: it is empty.
+    if !others
+        && before.reads_meet_writes()
+        && !(KeyspacePolicy { read, ..*before }).reads_meet_writes()
+    {
         let write = before.write;
         return format!(
             "reads at R={read} may miss what was acknowledged at W={write} before, until it is read at \
@@ -169,13 +198,38 @@ fn terms(
     if let Some(ms) = change.ttl_ms {
         terms.ttl_ms = Some(ms).filter(|ms| *ms > 0);
     }
-    if change.n.is_some_and(|n| n != before.n) {
+    if change.n.is_some_and(|n| n != before.n) && scope == Scope::Default {
         let what = format!("keyspace {scope} keeps N={}", before.n);
-        let why = "which nodes hold a key depends on N, and nothing moves keys in this version";
-        let fix = "set keyspace.n in the configuration of every node before the first write";
-        return Err(refused(ErrorCode::Invalid, what, why, fix));
+        let why = "a database must be empty for it, and this would be about all of them";
+        return Err(refused(ErrorCode::Invalid, what, why, "name the databases, one by one"));
     }
+    terms.n = change.n.unwrap_or(terms.n);
     Ok(terms)
+}
+
+/// A keyspace is closed only while everybody is there to hear of it.
+fn can_close(scope: Scope, shared: &Shared) -> Result<(), Refused> {
+    let (layout, view) = (shared.layout(), shared.members());
+    let ready =
+        |node: &NodeId| view.members.get(node).is_some_and(|m| m.up && m.state == NodeState::Ready);
+    let absent = layout.members.values().filter(|member| !ready(&member.id));
+    let absent: Vec<_> = absent.map(|member| member.name.as_str()).collect();
+    if absent.is_empty() {
+        return Ok(());
+    }
+    let what = format!("the copies of keyspace {scope} are not changed");
+    let why =
+        format!("{} must say that it holds no key of it, and is not there", absent.join(", "));
+    Err(refused(ErrorCode::Invalid, what, why, "bring it back first"))
+}
+
+fn too_many(scope: Scope, n: u8, copies: u8) -> Refused {
+    let what = format!("keyspace {scope} cannot have N={n}");
+    let why = format!(
+        "the layout keeps {copies} copies of a slot, as many as the configuration asks for"
+    );
+    let fix = "start the cluster with as high a keyspace.n, and set others down to what they need";
+    refused(ErrorCode::Invalid, what, why, fix)
 }
 
 /// Whether a cluster that keeps `copies` copies of a slot can give what the terms promise.

@@ -196,7 +196,9 @@ fn what_cannot_be_is_refused_and_of_two_changes_at_once_one_holds_everywhere() {
             (write_at("many"), "cannot have write \"many\"", "use ONE, TWO"),
             (write_at("4"), "cannot have these terms", "4 needs 4 copies"),
             (write_at("one"), "is not changed", "with N=3 R=QUORUM W=ONE"),
-            (KeyspaceChange { n: Some(2), ..of("4") }, "keeps N=3", "nothing moves keys"),
+            (KeyspaceChange { n: Some(2), ..of("4") }, "keeps N=3", "must be closed"),
+            (KeyspaceChange { n: Some(4), ..of("4") }, "cannot have N=4", "keeps 3 copies"),
+            (KeyspaceChange { n: Some(2), ..of("default") }, "keeps N=3", "all of them"),
             (KeyspaceChange { ttl_ms: Some(u64::MAX), ..of("4") }, "cannot have these", "1 ms to"),
             (KeyspaceChange { version: Some(7), ..write_at("all") }, "is not changed", "version 0"),
         ] {
@@ -247,5 +249,79 @@ fn what_cannot_be_is_refused_and_of_two_changes_at_once_one_holds_everywhere() {
         };
         assert!(held(&a) || held(&b), "{a:?}, {b:?}, and {:?} holds", all[0]);
     }
+    demo.stop();
+}
+
+/// What a node says of a database, all of its slots together: a key, and whether it is busy.
+async fn emptiness(client: &Client, keyspace: u16) -> (Option<bytes::Bytes>, bool) {
+    let (mut slot, mut key, mut busy) = (0, None, false);
+    loop {
+        let question = AdminRequest::Empty { keyspace, slot };
+        let AdminReply::Empty(told) = client.administer(question, PATIENCE).await.unwrap() else {
+            panic!("another answer");
+        };
+        key = key.or(told.key);
+        busy |= told.busy;
+        match told.next {
+            Some(next) => slot = next,
+            None => return (key, busy),
+        }
+    }
+}
+
+#[test]
+fn a_closed_keyspace_takes_no_requests_and_an_empty_one_may_have_other_copies() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut demo = Demo::start(&dir.path().join("demo"));
+    let mut n2 = demo.client(2);
+    assert_eq!(n2.ask("SELECT 4"), "OK");
+    assert_eq!(n2.ask("SET gone 1"), "OK");
+    assert_eq!(n2.ask("SET soon 1 PX 1"), "OK");
+    assert_eq!(n2.ask("DEL gone"), "1");
+    assert_eq!(n2.ask("SET here 1"), "OK");
+    let wish = KeyspaceChange { close: true, n: Some(1), ..of("4") };
+    let closed = change(&demo, 1, wish.clone());
+    assert!(closed.after.closed && !closed.after.set && closed.missing.is_empty(), "{closed:?}");
+    for command in ["SET a 1", "GET here", "INCR a", "DBSIZE", "SCAN 0"] {
+        let refused = n2.ask(command);
+        assert!(refused.starts_with("-OVERLOADED retry_after_ms=200"), "{command}: {refused}");
+    }
+    let found = |node| block_on(async { emptiness(&connect(&demo, node, "admin").await, 4).await });
+    until("nothing is under way", || (!found(1).1).then_some(()));
+    assert_eq!(found(1).0.as_deref(), Some(&b"here"[..]));
+
+    // It is given back as it was; then it is emptied, closed, and has one copy.
+    let back = KeyspaceChange { remove: true, version: Some(closed.after.version), ..of("4") };
+    assert!(!change(&demo, 3, back).after.closed);
+    assert_eq!(n2.ask("GET here"), "1");
+    assert_eq!(n2.ask("DEL here"), "1");
+    let closed = change(&demo, 1, wish);
+    for node in 1..=3 {
+        until("there is nothing", || (found(node) == (None, false)).then_some(()));
+    }
+    let stale = KeyspaceChange { n: Some(1), version: Some(closed.after.version - 1), ..of("4") };
+    let refused = block_on(try_change(&demo, 2, stale)).unwrap_err();
+    assert!(matches!(refused, ClientError::Conflict { .. }), "{refused}");
+    let one = KeyspaceChange { n: Some(1), version: Some(closed.after.version), ..of("4") };
+    let changed = change(&demo, 2, one);
+    assert!((changed.after.n, changed.after.closed) == (1, false), "{changed:?}");
+    for i in 0..30 {
+        assert_eq!(n2.ask(&format!("SET key:{i} {i}")), "OK");
+    }
+    let mut n3 = demo.client(3);
+    assert_eq!(n3.ask("SELECT 4"), "OK");
+    for i in 0..30 {
+        assert_eq!(n3.ask(&format!("GET key:{i}")), i.to_string());
+    }
+    assert_eq!(n3.ask("DBSIZE"), "30");
+
+    // While one is away nothing is closed.
+    demo.kill(3);
+    until("n1 notices", || {
+        let wish = KeyspaceChange { close: true, n: Some(2), ..of("5") };
+        let refused = block_on(try_change(&demo, 1, wish)).err()?.told();
+        assert!(refused.why.contains("n3 must say that it holds no key"), "{refused}");
+        Some(())
+    });
     demo.stop();
 }

@@ -267,6 +267,9 @@ impl Peer {
         if !self.ready {
             return refuse(self, out, Refusal::NotReady);
         }
+        if self.is_closed_to(&request) {
+            return refuse(self, out, Refusal::Overloaded);
+        }
         if writes && !self.has_bug(Bug::MintsRetries) {
             if self.known.contains(&name) {
                 return match request {

@@ -7,6 +7,7 @@ use client::{
     AdminReply, AdminRequest, Client, KeyspaceChange, KeyspaceChanged, KeyspaceFacts, Told,
 };
 
+use super::copies;
 use crate::args::{Args, How, Keyspace, Sloppy, Terms};
 use crate::cluster::Cluster;
 use crate::confirm::confirm;
@@ -114,9 +115,12 @@ fn ttl(ms: u64) -> String {
 fn from(k: &KeyspaceFacts, wide: bool) -> String {
     let when = || if wide { format!(" {}", human::rfc3339(k.at_ms)) } else { String::new() };
     match (k.set, k.version) {
-        (true, version) => format!("set v{version} by {}{}", k.by, when()),
-        (false, 0) => "configuration".to_owned(),
-        (false, version) => format!("configuration v{version} by {}{}", k.by, when()),
+        (set, version) if set || version > 0 => {
+            let whose = if set { "set" } else { "configuration" };
+            let closed = if k.closed { ", CLOSED" } else { "" };
+            format!("{whose} v{version} by {}{}{closed}", k.by, when())
+        }
+        _ => "configuration".to_owned(),
     }
 }
 
@@ -172,19 +176,32 @@ async fn change(
             confirm(how.yes, &format!("change keyspace {}, though {warning}", before.name))?;
         }
     }
+    for KeyspaceChanged { before, after, .. } in plans.iter().filter(|p| p.before.n != p.after.n) {
+        let what = format!(
+            "refuse requests of keyspace {} until every member has said that it is empty, then make \
+             N={} N={}",
+            before.name, before.n, after.n
+        );
+        confirm(how.yes, &what)?;
+    }
     let mut done = Vec::new();
     for plan in plans {
-        let version = Some(plan.before.version);
-        let (name, weak) = (plan.before.name, !plan.warning.is_empty());
-        done.push(
-            ask(args, &client, KeyspaceChange { name, weak, version, ..wish.clone() }).await?,
-        );
+        let mut version = plan.before.version;
+        if plan.before.n != plan.after.n {
+            version = copies::close(args, &cluster, &client, &plan).await?;
+        }
+        let (name, weak) = (plan.before.name.clone(), !plan.warning.is_empty());
+        let wish = KeyspaceChange { name, weak, version: Some(version), ..wish.clone() };
+        let mut changed = ask(args, &client, wish).await?;
+        // As it was before it was closed.
+        changed.before = plan.before;
+        done.push(changed);
     }
     show(args, &changes(&done, false, style(args)));
     Ok(Exit::Fine)
 }
 
-async fn ask(
+pub(super) async fn ask(
     args: &Args,
     client: &Client,
     wish: KeyspaceChange,

@@ -3,6 +3,7 @@
 mod bundle;
 mod cert;
 mod completions;
+mod copies;
 mod ctx;
 mod hot;
 mod key;
