@@ -2,6 +2,7 @@
 //!
 //! What the system does not tell is 0.
 
+use std::collections::BTreeSet;
 use std::sync::atomic::Ordering;
 
 use ring::keyspace::KeyspacePolicy;
@@ -72,8 +73,9 @@ fn store(shared: &Shared, memtable_bytes: u64) -> StoreFacts {
 
 fn keyspaces(shared: &Shared) -> Vec<KeyspaceFacts> {
     let (policies, register) = (shared.policies(), shared.register());
-    let own = policies.own.iter().map(|(keyspace, _)| Scope::Keyspace(*keyspace));
-    let all = std::iter::once(Scope::Default).chain(own);
+    let own = policies.own.iter().map(|(keyspace, _)| *keyspace);
+    let all: BTreeSet<u16> = own.chain(policies.closed.iter().copied()).collect();
+    let all = std::iter::once(Scope::Default).chain(all.into_iter().map(Scope::Keyspace));
     all.map(|scope| keyspace(scope, policies.of_scope(scope), register.get(scope))).collect()
 }
 

@@ -293,7 +293,9 @@ fn settings_merged_in_any_order_and_however_often_give_the_same() {
         }
         let joined = |order: &[usize]| {
             let mut register = Register::default();
-            order.iter().for_each(|i| drop(register.merge(&all[*i])));
+            for i in order {
+                register.merge(&all[*i]);
+            }
             register
         };
         let mut order: Vec<usize> = (0..all.len()).collect();

@@ -18,7 +18,7 @@ use toml::Value;
 pub use self::source::{Settings, Source};
 use crate::config::keys::{MEMBER_FIELDS, did_you_mean};
 use crate::error::Fault;
-use crate::limits::CORES_MAX;
+use crate::limits::{CORES_MAX, DATABASES};
 use crate::users::{ConfigUser, Users};
 
 /// Everything that a node is told at its start.
@@ -136,7 +136,7 @@ impl Config {
         let node = me.id;
         let default = read.policy("keyspace", KeyspacePolicy::default())?;
         let mut own = Vec::new();
-        for db in 0..16_u16 {
+        for db in 0..DATABASES {
             let prefix = format!("keyspace.db.{db}");
             if keys::DB_FIELDS.iter().any(|f| settings.get(&format!("{prefix}.{f}")).is_some()) {
                 own.push((db, read.policy(&prefix, default)?));

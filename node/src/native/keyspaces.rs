@@ -11,12 +11,10 @@ use wire::{AdminReply, ClientReply, ErrorCode, ErrorReply};
 use super::NativeAsker;
 use super::explain::explain;
 use crate::facts;
+use crate::limits::DATABASES;
 use crate::members::Wanted;
 use crate::shared::Shared;
 use crate::turn::Core;
-
-/// Databases are numbered from 0 to below this, as SELECT knows them.
-const DATABASES: u16 = 16;
 
 /// Why it cannot be.
 type Refused = Box<ErrorReply>;
@@ -102,11 +100,15 @@ fn judge(core: &mut Core, asker: &NativeAsker, change: &KeyspaceChange) -> Resul
         }
         Some(terms)
     };
+    let mut by = asker.client.identity().name.clone();
+    while by.len() > AUTHOR_BYTES_MAX {
+        by.pop();
+    }
     let setting = Setting {
         version: register.next_version(scope),
         writer: Actor { node: shared.config.node, incarnation: shared.incarnation },
         at,
-        by: asker.client.identity().name.chars().take(AUTHOR_BYTES_MAX / 4).collect(),
+        by,
         closed: change.close,
         terms,
     };

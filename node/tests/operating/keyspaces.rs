@@ -286,6 +286,7 @@ fn a_closed_keyspace_takes_no_requests_and_an_empty_one_may_have_other_copies() 
         let refused = n2.ask(command);
         assert!(refused.starts_with("-OVERLOADED retry_after_ms=200"), "{command}: {refused}");
     }
+    assert!(told(&demo, 3, "4").unwrap().closed, "it is shown, though it has no terms of its own");
     let found = |node| block_on(async { emptiness(&connect(&demo, node, "admin").await, 4).await });
     until("nothing is under way", || (!found(1).1).then_some(()));
     assert_eq!(found(1).0.as_deref(), Some(&b"here"[..]));

@@ -93,8 +93,13 @@ pub(crate) enum Command {
     #[command(subcommand)]
     Ring(Ring),
     /// Shows what is under a key, and sets it right.
-    #[command(subcommand)]
-    Key(Key),
+    Key {
+        /// The database that the key is in.
+        #[arg(long, global = true, value_name = "N", default_value_t = 0)]
+        db: u16,
+        #[command(subcommand)]
+        command: Key,
+    },
     /// Shows the keys that are asked for most, from samples of the last minute.
     Hot {
         /// How many.

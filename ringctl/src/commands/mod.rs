@@ -29,7 +29,7 @@ pub(crate) async fn run(args: &Args) -> Result<Exit, Failure> {
         Command::Ring(Ring::Slots { of, slot }) => ring::slots(args, of.as_deref(), *slot).await,
         Command::Ring(Ring::Balance) => ring::balance(args).await,
         Command::Node(command) => node::run(args, command).await,
-        Command::Key(command) => key::run(args, command).await,
+        Command::Key { db, command } => key::run(args, *db, command).await,
         Command::Hot { count, watch } => {
             watch::again(args, watch.every, || hot::hot(args, *count)).await
         }
