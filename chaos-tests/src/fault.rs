@@ -29,11 +29,13 @@ pub enum Fault {
     Full,
     /// A byte of a log rots while its node is down.
     Rot,
+    /// A node hears of other terms of its keyspaces: those of the profile, or stricter ones.
+    Terms,
 }
 
 impl Fault {
     /// All kinds.
-    pub const ALL: [Self; 12] = [
+    pub const ALL: [Self; 13] = [
         Self::Kill,
         Self::Power,
         Self::PowerEverywhere,
@@ -46,6 +48,7 @@ impl Fault {
         Self::SyncFails,
         Self::Full,
         Self::Rot,
+        Self::Terms,
     ];
 }
 

@@ -121,7 +121,7 @@ pub struct Profile {
 
 /// The profiles that can be asked for by name. `swarm` draws among all corners; the others press on
 /// one of them.
-pub const NAMES: [&str; 20] = [
+pub const NAMES: [&str; 21] = [
     "swarm",
     "quiet",
     "lossy",
@@ -142,6 +142,7 @@ pub const NAMES: [&str; 20] = [
     "ranges",
     "named",
     "tokens",
+    "terms",
 ];
 
 impl Profile {
@@ -481,6 +482,15 @@ impl Profile {
                 self.replicas_move_at = Some(self.length_ns / 2);
                 self.speakers = 3;
                 self.faults.set(Fault::Kill, 8);
+            }
+            "terms" => {
+                self.quorums();
+                self.durability = Durability::Os;
+                self.faults.never(Fault::PowerEverywhere);
+                self.faults.set(Fault::Terms, 1);
+                self.faults.set(Fault::Kill, 6);
+                self.faults.set(Fault::Split, 6);
+                self.speakers = 2;
             }
             "sweeps" => {
                 self.quorums();

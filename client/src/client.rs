@@ -86,6 +86,8 @@ pub struct Tally {
 #[derive(Clone)]
 pub struct Client {
     inner: Arc<Inner>,
+    /// The database of its keys.
+    keyspace: u16,
 }
 
 struct Inner {
@@ -193,7 +195,16 @@ impl Client {
             counts: Counts::default(),
             names: Arc::new(Names::new()),
         };
-        Ok(Self { inner: Arc::new(inner) })
+        Ok(Self { inner: Arc::new(inner), keyspace: 0 })
+    }
+
+    /// The same cluster, over the same connections, with the keys of another database: what `SELECT` chooses
+    /// for a Redis client. A client begins with those of database 0.
+    ///
+    /// A database that does not exist is refused by the node, as [`ClientError::Invalid`].
+    #[must_use]
+    pub fn database(&self, number: u16) -> Self {
+        Self { inner: self.inner.clone(), keyspace: number }
     }
 
     /// What this client and its clones have done so far.
@@ -435,6 +446,14 @@ impl Client {
         let left = until.saturating_duration_since(Instant::now()).min(asking.timeout);
         let told = left - ANSWER_MARGIN_MAX.min(left / 10);
         let hlc = Hlc(self.inner.hlc.fetch_max(link.hlc().0, Ordering::Relaxed)).max(link.hlc());
+        let inside;
+        let request = if self.keyspace == 0 || !request.is_about_keys() {
+            request
+        } else {
+            let request = Box::new(request.clone());
+            inside = ClientRequest::In { keyspace: self.keyspace, request };
+            &inside
+        };
         let reply = link.ask(request, hlc, told, until).await;
         self.inner.hlc.fetch_max(link.hlc().0, Ordering::Relaxed);
         self.inner.routes.hear_epoch(link.epoch());

@@ -14,7 +14,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use replication::{DotSet, Event};
-use ring::{Slot, WallMillis};
+use ring::{Register, Slot, WallMillis};
 use storage::{Engine, Job, JobKind, Pace, SyncHandle};
 use tracing::{error, info, warn};
 
@@ -101,6 +101,8 @@ enum SyncWork {
     Ceiling(WallMillis),
     /// Note that nothing is missing here any more.
     Recovered,
+    /// Put what was set of keyspaces on disk, then tell core 0.
+    Keyspaces(Register),
 }
 
 struct Search {
@@ -151,6 +153,11 @@ impl Background {
     /// Everything that may have been missing here was pulled from the other replicas.
     pub fn recovered(&self) {
         self.sync.push(SyncWork::Recovered);
+    }
+
+    /// Puts what was set of keyspaces on disk; [`Letter::KeyspacesKept`] follows, in the same order.
+    pub fn keep_keyspaces(&self, register: Register) {
+        self.sync.push(SyncWork::Keyspaces(register));
     }
 
     /// A memtable waits for its flush.
@@ -251,10 +258,14 @@ fn sync_all(
     while let Some(work) = background.sync.take(BACKGROUND_SYNC) {
         let mut tokens: Vec<Vec<u64>> = handles.iter().map(|_| Vec::new()).collect();
         let mut ceiling = None;
+        let mut keyspaces: Option<Register> = None;
         for work in work {
             match work {
                 SyncWork::Log { core, tokens: more } => tokens[core].extend(more),
                 SyncWork::Ceiling(to) => ceiling = ceiling.max(Some(to)),
+                SyncWork::Keyspaces(register) => {
+                    keyspaces.get_or_insert_default().merge(&register);
+                }
                 SyncWork::Recovered => {
                     if let Err(e) = state.recovered() {
                         warn!(error = %e, "cannot write node.state; the next start pulls again");
@@ -271,6 +282,11 @@ fn sync_all(
                 }
                 Err(e) => error!(error = %e, "cannot write node.state; no new writes are minted"),
             }
+        }
+        if let Some(register) = keyspaces {
+            let kept = state.keep_keyspaces(&register).cloned();
+            let kept = kept.inspect_err(|e| error!(error = %e, "cannot write node.state"));
+            boxes[0].post_one(Letter::KeyspacesKept(kept.map_err(|e| e.to_string())));
         }
         for (core, tokens) in tokens.into_iter().enumerate() {
             let unsynced = background.unsynced[core].swap(false, Ordering::AcqRel);

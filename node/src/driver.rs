@@ -31,7 +31,7 @@ use crate::limits::DRAIN_MAX;
 use crate::members::Members;
 use crate::mesh::{ClientConn, Ending, Frames, Lane, Mesh, MeshConfig, MeshHandler};
 use crate::native;
-use crate::peers::{self, Heartbeat, LAYOUT, LAYOUT_WANTED};
+use crate::peers::{self, Heartbeat, KEYSPACES, LAYOUT, LAYOUT_WANTED};
 use crate::shared::Shared;
 use crate::turn::{COUNTS_A_LOOK, Core, LOOK_AROUND};
 
@@ -272,6 +272,13 @@ impl Ears {
                 }),
                 Err(e) => warn!(%from, error = %e, "a heartbeat is not understood"),
             },
+            KEYSPACES => match codec::decode(frame.body) {
+                Ok(note) => core.with_members(|members, now, events| {
+                    let note = ring::exchange::Event::Heard { from, note };
+                    members.exchange(now, note, events);
+                }),
+                Err(e) => warn!(%from, error = %e, "terms of keyspaces are not understood"),
+            },
             LAYOUT_WANTED => {
                 if let Some(members) = &core.members {
                     members.send_layout(from);
@@ -315,7 +322,7 @@ impl MeshHandler for Ears {
 
     fn on_connected(&self, _mesh: &Mesh, peer: ring::NodeId, _wire: u8) {
         let core = &mut *self.core.borrow_mut();
-        core.with_members(|members, _, events| members.connected(peer, events));
+        core.with_members(|members, now, events| members.connected(now, peer, events));
     }
 
     fn on_closed(&self, _mesh: &Mesh, peer: ring::NodeId, ending: &Ending, dropped: usize) {

@@ -2,9 +2,11 @@
 //!
 //! What the system does not tell is 0.
 
+use std::collections::BTreeSet;
 use std::sync::atomic::Ordering;
 
 use ring::keyspace::KeyspacePolicy;
+use ring::{Scope, Setting};
 use rustix::process::{Resource, getrlimit};
 use rustix::time::{ClockId, clock_gettime};
 use wire::operate::{KeyspaceFacts, NodeFacts, StoreFacts};
@@ -70,17 +72,30 @@ fn store(shared: &Shared, memtable_bytes: u64) -> StoreFacts {
 }
 
 fn keyspaces(shared: &Shared) -> Vec<KeyspaceFacts> {
-    let of = |name: String, policy: &KeyspacePolicy| KeyspaceFacts {
-        name,
-        n: policy.n,
-        read: policy.read.to_string(),
-        write: policy.write.to_string(),
-        durability: policy.durability.to_string(),
-        conflict: policy.conflict.to_string(),
-    };
-    let config = &shared.config;
-    let own = config.policies.iter().map(|(db, policy)| of(db.to_string(), policy));
-    std::iter::once(of("default".to_owned(), &config.policy)).chain(own).collect()
+    let (policies, register) = (shared.policies(), shared.register());
+    let own = policies.own.iter().map(|(keyspace, _)| *keyspace);
+    let all: BTreeSet<u16> = own.chain(policies.closed.iter().copied()).collect();
+    let all = std::iter::once(Scope::Default).chain(all.into_iter().map(Scope::Keyspace));
+    all.map(|scope| keyspace(scope, policies.of_scope(scope), register.get(scope))).collect()
+}
+
+/// What holds for a keyspace, and what an administrator did to it last.
+#[must_use]
+pub fn keyspace(scope: Scope, terms: &KeyspacePolicy, setting: Option<&Setting>) -> KeyspaceFacts {
+    KeyspaceFacts {
+        name: scope.to_string(),
+        n: terms.n,
+        read: terms.read.to_string(),
+        write: terms.write.to_string(),
+        durability: terms.durability.to_string(),
+        conflict: terms.conflict.to_string(),
+        ttl_ms: terms.ttl_ms.unwrap_or(0),
+        set: setting.is_some_and(|s| s.terms.is_some()),
+        version: setting.map_or(0, |s| s.version),
+        by: setting.map(|s| s.by.clone()).unwrap_or_default(),
+        at_ms: setting.map_or(0, |s| s.at.0),
+        closed: setting.is_some_and(|s| s.closed),
+    }
 }
 
 /// Processor time of the whole process.

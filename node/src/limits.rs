@@ -84,3 +84,6 @@ pub const DEMO_NODES_MAX: u16 = 32;
 const _: () = assert!(OUTPUT_PAUSE_BYTES < OUTPUT_BYTES_MAX);
 const _: () = assert!(PEER_FRAME_BYTES < wire::limits::FRAME_BODY_BYTES_MAX as usize);
 const _: () = assert!(LOG_FOUND_BYTES < PEER_FRAME_BYTES);
+
+/// Databases are numbered from 0 to below this, as SELECT knows them.
+pub const DATABASES: u16 = 16;

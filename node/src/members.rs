@@ -2,13 +2,17 @@
 //!
 //! Peers hear from us four times a second; what they say of themselves decides who is up. A peer's
 //! link counts as up once frames can go both ways, and again whenever either direction was broken:
-//! then messages may have been lost.
+//! then messages may have been lost. The machines hear of it once the terms of keyspaces that the peer
+//! holds are in force here (see [`ring::exchange`]): a node that returns knows them before it serves.
+
+mod terms;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use replication::Event;
+use ring::exchange::{self, Exchange};
 use ring::keyspace::majority;
 use ring::liveness::{self, Liveness, NodeState};
 use ring::{Incarnation, Instant, Layout, NodeId, Now, Slot};
@@ -18,6 +22,8 @@ use wire::{FrameWriter, Header, Kind, codec};
 use crate::mesh::{Lane, Mesh};
 use crate::peers::{Heartbeat, LAYOUT, LAYOUT_WANTED};
 use crate::shared::{MemberView, MembersView, Shared};
+
+pub use terms::Wanted;
 
 /// So often in a row a peer must have refused this process for a second one before it is believed:
 /// what a process said that has just ended may have arrived late.
@@ -32,6 +38,12 @@ struct Link {
     out_up: bool,
     /// The number that it gave to its connection to us; 0 before it said one.
     heard: u64,
+    /// It says what it holds of the terms of keyspaces.
+    exchanges: bool,
+    /// The pair for which it was asked for them.
+    asked: (u64, u64),
+    /// They are in force here.
+    in_step: bool,
     /// The pair for which the machines were told that the link is up.
     told: (u64, u64),
 }
@@ -46,7 +58,12 @@ pub struct Members {
     layout_hash: u64,
     links: BTreeMap<NodeId, Link>,
     ready: Vec<bool>,
+    /// It was once, all of it.
+    was_ready: bool,
     draining: bool,
+    /// What administrators set of keyspaces, here and elsewhere.
+    exchange: Exchange,
+    changes: terms::Changes,
     effects: Vec<liveness::Effect>,
     /// Peers whose different layout was already complained about.
     strangers: Vec<NodeId>,
@@ -64,6 +81,7 @@ impl Members {
         liveness.set_members(now.mono, layout.members.values().map(|m| (m.id, m.incarnation)));
         let links = layout.peers_of(me).map(|m| (m.id, Link::default())).collect();
         let ready = vec![false; shared.cores()];
+        let register = ring::Register::clone(&shared.register());
         let members = Self {
             shared,
             mesh: None,
@@ -72,7 +90,10 @@ impl Members {
             layout,
             links,
             ready,
+            was_ready: false,
             draining: false,
+            exchange: Exchange::new(register, crate::clock::seed()),
+            changes: terms::Changes::default(),
             effects: Vec::new(),
             strangers: Vec::new(),
             refusals: BTreeMap::new(),
@@ -95,25 +116,28 @@ impl Members {
     /// When the liveness of peers must hear of the time.
     #[must_use]
     pub fn next_deadline(&self) -> Instant {
-        if self.links.is_empty() { Instant(u64::MAX) } else { self.liveness.next_deadline() }
+        let changes = self.exchange.next_deadline().unwrap_or(Instant(u64::MAX));
+        if self.links.is_empty() { changes } else { self.liveness.next_deadline().min(changes) }
     }
 
     /// Time may have passed beyond a deadline.
     pub fn tick(&mut self, now: Now, events: &mut Vec<Event>) {
         if self.next_deadline() <= now.mono {
             self.happens(now, liveness::Event::Tick, events);
+            self.exchange(now, exchange::Event::Tick, events);
+            self.say_state(now);
         }
     }
 
     /// Frames to the peer can be sent from now on.
-    pub fn connected(&mut self, peer: NodeId, events: &mut Vec<Event>) {
+    pub fn connected(&mut self, now: Now, peer: NodeId, events: &mut Vec<Event>) {
         if let Some(link) = self.links.get_mut(&peer) {
             self.refusals.remove(&peer);
             link.out += 1;
             link.out_up = true;
             // At once, so that it need not wait for the next beat to know us.
             self.send_heartbeat(peer);
-            self.tell_of_link(peer, events);
+            self.tell_of_link(now, peer, events);
         }
     }
 
@@ -155,9 +179,11 @@ impl Members {
     ) {
         let Some(link) = self.links.get_mut(&from) else { return };
         link.heard = beat.link;
-        let Heartbeat { incarnation, state, .. } = *beat;
+        let Heartbeat { incarnation, state, keyspaces: digest, .. } = *beat;
+        link.exchanges = digest != 0;
         self.happens(now, liveness::Event::Heard { from, incarnation, state }, events);
-        self.tell_of_link(from, events);
+        self.tell_of_link(now, from, events);
+        self.exchange(now, exchange::Event::Beat { from, digest }, events);
         let differs = epoch == self.layout.epoch.0 && beat.layout_hash != self.layout_hash;
         if differs && !self.strangers.contains(&from) {
             self.strangers.push(from);
@@ -169,10 +195,20 @@ impl Members {
         }
     }
 
-    fn tell_of_link(&mut self, peer: NodeId, events: &mut Vec<Event>) {
+    fn tell_of_link(&mut self, now: Now, peer: NodeId, events: &mut Vec<Event>) {
         let Some(link) = self.links.get_mut(&peer) else { return };
         let pair = (link.out, link.heard);
-        if link.out_up && link.heard > 0 && link.told != pair {
+        if !link.out_up || link.heard == 0 || link.told == pair {
+            return;
+        }
+        if link.asked != pair {
+            link.asked = pair;
+            link.in_step = !link.exchanges;
+            if link.exchanges {
+                return self.exchange(now, exchange::Event::LinkIs(peer), events);
+            }
+        }
+        if link.in_step {
             link.told = pair;
             info!(%peer, "the link is up");
             events.push(Event::LinkUp(peer));
@@ -180,19 +216,20 @@ impl Members {
     }
 
     /// A core of this node is ready, or is not.
-    pub fn core_is(&mut self, core: usize, ready: bool) {
+    pub fn core_is(&mut self, now: Now, core: usize, ready: bool) {
         self.ready[core] = ready;
-        self.say_state();
+        self.say_state(now);
     }
 
     /// This node is about to stop.
-    pub fn drain(&mut self) {
+    pub fn drain(&mut self, now: Now) {
         self.draining = true;
-        self.say_state();
+        self.say_state(now);
     }
 
-    fn say_state(&mut self) {
-        let ready = self.ready.iter().all(|r| *r);
+    fn say_state(&mut self, now: Now) {
+        let ready = self.ready.iter().all(|r| *r) && self.knows_terms(now);
+        self.was_ready |= ready;
         let state = match (self.draining, ready) {
             (true, _) => NodeState::Draining,
             (false, true) => NodeState::Ready,
@@ -243,6 +280,7 @@ impl Members {
             state: self.liveness.state(),
             link: link.out,
             layout_hash: self.layout_hash,
+            keyspaces: self.exchange.register().digest(),
         };
         let mut body = Vec::new();
         codec::encode_into(&beat, &mut body);
@@ -322,8 +360,9 @@ impl Members {
             },
         };
         let members = self.layout.members.keys().map(|node| (*node, view_of(*node))).collect();
+        let n = self.shared.policies().default.n;
         let served = |slot: Slot| {
-            let copies = self.layout.replicas_for(slot, self.shared.config.policy.n);
+            let copies = self.layout.replicas_for(slot, n);
             let ready = copies.iter().filter(|node| self.liveness.is_ready(**node)).count();
             !copies.is_empty() && ready >= usize::from(majority(copies.len() as u8))
         };

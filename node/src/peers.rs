@@ -23,6 +23,9 @@ pub const LAYOUT_WANTED: Kind = Kind(16);
 /// A layout.
 pub const LAYOUT: Kind = Kind(17);
 
+/// What a node has heard of the terms of keyspaces: a [`ring::exchange::Note`].
+pub const KEYSPACES: Kind = Kind(18);
+
 /// What a node says of itself four times a second.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Heartbeat {
@@ -38,6 +41,9 @@ pub struct Heartbeat {
     /// The fingerprint of its layout.
     #[serde(rename = "h", default)]
     pub layout_hash: u64,
+    /// The fingerprint of what was set of keyspaces; 0 from a node that knows nothing of such.
+    #[serde(rename = "k", default)]
+    pub keyspaces: u64,
 }
 
 /// What goes to every peer when the turn ends.

@@ -82,6 +82,7 @@ impl Server {
             background,
             boxes,
             layout: layout.clone(),
+            register: start.state.keyspaces.clone(),
             users,
         };
         info!(node = config.name, %incarnation, %cluster, cores = config.cores, "starting");
@@ -234,14 +235,14 @@ fn machines(
     layout: &Arc<Layout>,
     recoveries: Vec<Recovery>,
 ) -> Vec<Peer> {
+    let policies = Arc::new(start.state.keyspaces.over(&config.policies));
     let machine = |(core, recovery): (usize, Recovery)| {
         let config = replication::Config {
             me: Actor { node: config.node, incarnation: start.state.incarnation },
             core: cores_u8(core),
             cores: cores_u8(config.cores),
             layout: layout.clone(),
-            default_policy: config.policy,
-            policies: config.policies.clone(),
+            policies: policies.clone(),
             hlc_floor: start.hlc_floor,
             hlc_ceiling: start.state.hlc_ceiling,
             resumed: start.resumed,

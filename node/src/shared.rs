@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use ring::liveness::NodeState;
-use ring::{ClusterId, Incarnation, Instant, Layout, NodeId};
+use ring::{ClusterId, Incarnation, Instant, Layout, NodeId, Policies, Register};
 use storage::Engine;
 use tokio::sync::Notify;
 
@@ -84,6 +84,8 @@ pub struct Shared {
     /// The busiest keys of each core.
     pub hot: Vec<Hot>,
     layout: Mutex<Arc<Layout>>,
+    register: Mutex<Arc<Register>>,
+    policies: Mutex<Arc<Policies>>,
     members: Mutex<Arc<MembersView>>,
     reports: Vec<Mutex<CoreReport>>,
     fatal: Mutex<Option<String>>,
@@ -104,6 +106,8 @@ pub struct Parts {
     pub boxes: Arc<Vec<Mailbox<Letter>>>,
     /// The layout in force.
     pub layout: Arc<Layout>,
+    /// What administrators have set of keyspaces.
+    pub register: Register,
     /// Who clients may be.
     pub users: Users,
 }
@@ -117,7 +121,9 @@ impl Shared {
     /// Everything at the start of a node.
     #[must_use]
     pub fn new(config: Config, parts: Parts) -> Self {
-        let Parts { cluster, incarnation, engine, background, boxes, layout, users } = parts;
+        let Parts { cluster, incarnation, engine, background, boxes, layout, register, users } =
+            parts;
+        let policies = Arc::new(register.over(&config.policies));
         let run_id: [u8; 20] = rand::random();
         Self {
             cluster,
@@ -138,6 +144,8 @@ impl Shared {
             stats_epoch: AtomicU64::new(0),
             hot: boxes.iter().map(|_| Hot::default()).collect(),
             layout: Mutex::new(layout),
+            register: Mutex::new(Arc::new(register)),
+            policies: Mutex::new(policies),
             members: Mutex::default(),
             reports: boxes.iter().map(|_| Mutex::default()).collect(),
             fatal: Mutex::new(None),
@@ -156,6 +164,26 @@ impl Shared {
     /// A newer layout is in force.
     pub fn set_layout(&self, layout: Arc<Layout>) {
         *lock(&self.layout) = layout;
+    }
+
+    /// The terms of keyspaces in force.
+    #[must_use]
+    pub fn policies(&self) -> Arc<Policies> {
+        lock(&self.policies).clone()
+    }
+
+    /// What of them administrators have set.
+    #[must_use]
+    pub fn register(&self) -> Arc<Register> {
+        lock(&self.register).clone()
+    }
+
+    /// Other terms are in force; returns all of them.
+    pub fn set_register(&self, register: Register) -> Arc<Policies> {
+        let policies = Arc::new(register.over(&self.config.policies));
+        *lock(&self.register) = Arc::new(register);
+        *lock(&self.policies) = policies.clone();
+        policies
     }
 
     /// What core 0 thinks of the members.

@@ -8,7 +8,7 @@ use std::fs::{self, File};
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 
-use ring::{ClusterId, Incarnation, NodeId, WallMillis};
+use ring::{ClusterId, Incarnation, NodeId, Register, WallMillis};
 use serde::{Deserialize, Serialize};
 
 use crate::error::Fault;
@@ -41,6 +41,9 @@ pub struct NodeState {
     pub hlc_ceiling: WallMillis,
     /// Which start of the machine the last life ran in.
     pub boot_id: String,
+    /// The terms of keyspaces that administrators have set.
+    #[serde(default, skip_serializing_if = "Register::is_empty")]
+    pub keyspaces: Register,
 }
 
 /// Whose data a directory should hold. Without `cluster` the directory decides, and a new one draws
@@ -138,6 +141,7 @@ impl StateFile {
         let ahead = WallMillis(now.0 + crate::limits::CEILING_AHEAD_MS);
         let state = NodeState {
             format: FORMAT,
+            keyspaces: old.as_ref().map(|o| o.keyspaces.clone()).unwrap_or_default(),
             cluster: old
                 .map(|o| o.cluster)
                 .or(cluster)
@@ -165,6 +169,22 @@ impl StateFile {
             self.write()?;
         }
         Ok(self.state.hlc_ceiling)
+    }
+
+    /// Takes what is newer in a register of keyspaces; returns all that is on disk then.
+    ///
+    /// # Errors
+    /// The disk's; what is on it then is the one or the other.
+    pub fn keep_keyspaces(&mut self, register: &Register) -> io::Result<&Register> {
+        let before = self.state.keyspaces.clone();
+        if self.state.keyspaces.merge(register)
+            && let Err(e) = self.write()
+        {
+            // So that the next attempt writes it, and does not find it here.
+            self.state.keyspaces = before;
+            return Err(e);
+        }
+        Ok(&self.state.keyspaces)
     }
 
     /// Everything that may have been missing here was pulled from the other replicas.
@@ -267,6 +287,33 @@ mod tests {
         assert_eq!(start.state.incarnation, Incarnation(2));
         assert!(!start.resumed);
         assert!(!start.state.amnesia, "the machine did not restart");
+    }
+
+    #[test]
+    fn what_was_set_of_keyspaces_is_there_after_any_end() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let (mut file, start) = begin(dir.path());
+        assert!(start.state.keyspaces.is_empty());
+        let setting = |version, ttl_ms| ring::Setting {
+            version,
+            writer: ring::Actor::new(1, 1),
+            at: WallMillis(5),
+            by: "admin".into(),
+            closed: false,
+            terms: Some(ring::KeyspacePolicy { ttl_ms, ..ring::KeyspacePolicy::default() }),
+        };
+        let mut register = Register::default();
+        register.put(ring::Scope::Keyspace(4), setting(2, Some(1_000)));
+        register.put(ring::Scope::Default, ring::Setting { terms: None, ..setting(1, None) });
+        file.keep_keyspaces(&register).expect("written");
+        let mut older = Register::default();
+        older.put(ring::Scope::Keyspace(4), setting(1, None));
+        assert_eq!(file.keep_keyspaces(&older).expect("written"), &register);
+        let (mut file, start) = begin(dir.path());
+        assert_eq!(start.state.keyspaces, register);
+        file.raise_ceiling(WallMillis(1_000_000)).expect("written");
+        file.end(WallMillis(900)).expect("written");
+        assert_eq!(begin(dir.path()).1.state.keyspaces, register);
     }
 
     #[test]

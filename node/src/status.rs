@@ -35,7 +35,7 @@ pub fn not_ready(shared: &Shared) -> Vec<&'static str> {
 #[must_use]
 pub fn of(shared: &Shared) -> ClusterStatus {
     let (layout, view, config) = (shared.layout(), shared.members(), &shared.config);
-    let policy = &config.policy;
+    let policy = shared.policies().default;
     let copies = layout.table.width().min(policy.n);
     let needed = |level: Level| level.needed(copies).unwrap_or(0);
     let firsts = layout.table.firsts();

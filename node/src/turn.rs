@@ -14,6 +14,7 @@
 
 mod ahead;
 mod judge;
+mod members;
 
 use std::collections::VecDeque;
 use std::rc::Rc;
@@ -25,7 +26,7 @@ use std::time::Duration;
 use replication::op::TaskError;
 use replication::{Answer, Effect, Event, Message, Named, Outbox, Peer, Request, RowChange, Task};
 use ring::keyspace::{Durability, Level};
-use ring::{Hlc, NodeId, Now, Slot};
+use ring::{Hlc, NodeId, Now, Register, Slot};
 use store::Store;
 use tokio::sync::Notify;
 use tracing::{error, warn};
@@ -86,6 +87,8 @@ pub enum Letter {
         /// The peer.
         from: NodeId,
     },
+    /// To core 0: what was set of keyspaces is on disk, or the disk refused it, and why.
+    KeyspacesKept(Result<Register, String>),
     /// An administrator wants to know what this core's store holds.
     Look {
         /// The core that was asked.
@@ -131,8 +134,9 @@ struct Asked {
     /// When its client gives up.
     deadline: ring::Instant,
     class: Class,
-    /// The level of a write.
+    /// The level of a write, and how many copies there are.
     write: Level,
+    copies: u8,
 }
 
 /// One core of a node.
@@ -388,11 +392,13 @@ impl Core {
         let since = self.now().mono;
         self.shared.hot[self.index].see(&request, since);
         let deadline = since + Duration::from_micros(timeout_us);
+        let terms = *self.peer.policy(request.keyspace().unwrap_or_default());
         let write = match &request {
             Request::Task(Task { write: Some(level), .. }) => *level,
-            _ => self.shared.config.policy.write,
+            _ => terms.write,
         };
-        let key = self.asked.insert(Asked { asker, since, deadline, class, write });
+        let copies = terms.n;
+        let key = self.asked.insert(Asked { asker, since, deadline, class, write, copies });
         let id = ((self.index as u64) << CORE_SHIFT) | key.to_bits();
         if class == Class::Write && self.shared.engine.debt().memtables >= 1.0 {
             let error = TaskError::Overloaded { retry_after_ms: 50 };
@@ -449,15 +455,19 @@ impl Core {
                 }
             }
             Letter::CoreReady { core, ready } => {
-                self.with_members(|members, _, _| members.core_is(core, ready));
+                self.with_members(|members, now, _| members.core_is(now, core, ready));
             }
             Letter::FetchLayout { from } => {
                 if let Some(members) = &self.members {
                     members.fetch_layout(from);
                 }
             }
+            Letter::KeyspacesKept(kept) => {
+                self.with_members(|members, now, events| members.kept(now, kept, events));
+            }
             Letter::Look { asked, key, look: wanted } => {
-                let reply = Box::new(look(&self.store, wanted));
+                let busy = matches!(&wanted, Look::Empty { keyspace, .. } if self.peer.is_busy_in(*keyspace));
+                let reply = Box::new(look(&self.store, wanted, busy));
                 self.hand(asked, Letter::Looked { key, reply });
             }
             Letter::Looked { key, reply } => {
@@ -477,23 +487,9 @@ impl Core {
                 for (_, conn) in self.conns.iter_mut() {
                     conn.wake();
                 }
-                self.with_members(|members, _, _| members.drain());
+                self.with_members(|members, now, _| members.drain(now));
             }
             Letter::Stop => self.stopped = true,
-        }
-    }
-
-    /// Lets core 0's view of the members act; what follows goes to every core.
-    pub fn with_members(&mut self, act: impl FnOnce(&mut Members, Now, &mut Vec<Event>)) {
-        let now = self.now();
-        let Some(members) = &mut self.members else { return };
-        let mut events = Vec::new();
-        act(members, now, &mut events);
-        self.begin();
-        for event in events {
-            for core in 0..self.mail.len() {
-                self.hand(core, Letter::Event(event.clone()));
-            }
         }
     }
 
@@ -644,7 +640,7 @@ impl Core {
                 TaskError::Overloaded { retry_after_ms: admission::RETRY_AFTER_MS }
             }
             Class::Write => {
-                let (level, copies) = (asked.write, self.shared.config.policy.n);
+                let (level, copies) = (asked.write, asked.copies);
                 let needed = level.needed(copies).unwrap_or(copies);
                 TaskError::Unconfirmed { level, needed, copies, acked: 0, missing: Vec::new() }
             }

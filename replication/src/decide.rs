@@ -50,6 +50,16 @@ impl Mint {
         Self { discards_values: true, discards_expiry: true, ..Self::default() }
     }
 
+    /// Its keyspace lets keys live for so long: gives a key that comes into being by it, or loses its
+    /// expiry to a SET, a deadline. `exists`: an increment finds the key.
+    pub(crate) fn lives_for(&mut self, ttl_ms: u64, now: WallMillis, exists: bool) {
+        let set = self.value.is_some() && self.discards_expiry;
+        let begun = self.by.is_some() && !exists;
+        if self.expiry.is_none() && (set || begun) {
+            self.expiry = Some(WallMillis(now.0.saturating_add(ttl_ms)));
+        }
+    }
+
     fn expire(at: WallMillis) -> Self {
         Self { discards_expiry: true, expiry: Some(at), ..Self::default() }
     }

@@ -9,7 +9,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use ring::keyspace::Durability;
-use ring::{Hlc, Incarnation, Layout, NodeId, Slot, WallMillis};
+use ring::{Hlc, Incarnation, Layout, NodeId, Policies, Slot, WallMillis};
 use smallvec::SmallVec;
 
 use crate::causality::DotSet;
@@ -148,6 +148,8 @@ pub enum Event {
     },
     /// A newer layout holds from now on.
     LayoutIs(Arc<Layout>),
+    /// These terms of keyspaces are in force from now on, for what begins from now on.
+    PoliciesAre(Arc<Policies>),
     /// The ceiling of [`Effect::RaiseCeiling`] is on disk.
     CeilingRaised(WallMillis),
     /// Time passed: see [`crate::Peer::next_deadline`].

@@ -44,6 +44,10 @@ pub const BEHIND_AGAIN_AFTER: Duration = Duration::from_millis(25);
 /// How long before an unanswered message is sent again.
 pub const RESEND_AFTER: Duration = Duration::from_millis(250);
 
+/// When whoever asks for a keyspace that takes no requests should come back, in milliseconds: its number of
+/// copies is being changed, which takes as long as its members need to look through their stores.
+pub const CLOSED_RETRY_MS: u32 = 200;
+
 /// How often requests in flight are looked over for those two.
 pub const LOOK_EVERY: Duration = Duration::from_millis(5);
 

@@ -484,6 +484,19 @@ impl Request {
         }
     }
 
+    /// Whose terms hold for it; `None` if it is about a write that was answered already.
+    #[must_use]
+    pub const fn keyspace(&self) -> Option<Keyspace> {
+        match self {
+            Self::Task(task) => Some(task.keyspace),
+            Self::Scan { keyspace, .. }
+            | Self::Count { keyspace, .. }
+            | Self::Flush { keyspace, .. } => Some(*keyspace),
+            Self::Range { span, .. } | Self::DeleteRange { span, .. } => Some(span.keyspace),
+            Self::AwaitAcks { .. } => None,
+        }
+    }
+
     /// The slot that decides which core handles it.
     #[must_use]
     pub fn slot(&self) -> Slot {

@@ -10,7 +10,9 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use ring::keyspace::{Durability, KeyspacePolicy, Level, ReplicaSet};
-use ring::{Actor, Hlc, HlcClock, Incarnation, Instant, Layout, NodeId, Now, Slot, WallMillis};
+use ring::{
+    Actor, Hlc, HlcClock, Incarnation, Instant, Layout, NodeId, Now, Policies, Slot, WallMillis,
+};
 
 use smallvec::{SmallVec, smallvec};
 
@@ -40,10 +42,8 @@ pub struct Config {
     pub cores: u8,
     /// The layout in force.
     pub layout: Arc<Layout>,
-    /// The policy of keyspaces that have none of their own.
-    pub default_policy: KeyspacePolicy,
-    /// Policies of single keyspaces.
-    pub policies: Vec<(Keyspace, KeyspacePolicy)>,
+    /// The terms of keyspaces in force.
+    pub policies: Arc<Policies>,
     /// No stamp below this: the lower of the ceiling that the previous life left on disk and what the
     /// wall clock can explain. Stamps found in the log raise it further.
     pub hlc_floor: WallMillis,
@@ -257,6 +257,7 @@ impl Peer {
                 self.on_peer_is(now, node, (up, ready, incarnation), out);
             }
             Event::LayoutIs(layout) => self.on_layout(layout),
+            Event::PoliciesAre(policies) => self.cfg.policies = policies,
             Event::CeilingRaised(to) => self.hlc.raise_ceiling(to),
             Event::Tick => {}
         }
@@ -348,9 +349,9 @@ impl Peer {
     }
 
     /// The policy of a keyspace.
-    pub(crate) fn policy(&self, keyspace: Keyspace) -> &KeyspacePolicy {
-        let own = self.cfg.policies.iter().find(|(k, _)| *k == keyspace);
-        own.map_or(&self.cfg.default_policy, |(_, policy)| policy)
+    #[must_use]
+    pub fn policy(&self, keyspace: Keyspace) -> &KeyspacePolicy {
+        self.cfg.policies.of(keyspace)
     }
 
     /// The replicas of a slot for a keyspace.

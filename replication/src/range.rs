@@ -59,7 +59,7 @@ struct Part {
 /// A page under way.
 #[derive(Debug)]
 pub(crate) struct RangeJob {
-    span: Span,
+    pub(crate) span: Span,
     level: Option<Level>,
     then: Then,
     replicas: Replicas,

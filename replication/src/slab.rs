@@ -112,6 +112,11 @@ impl<T> Slab<T> {
         cell.thing.as_mut()
     }
 
+    /// Every thing that is not taken out.
+    pub(crate) fn values(&self) -> impl Iterator<Item = &T> {
+        self.cells.iter().filter_map(|cell| cell.thing.as_ref())
+    }
+
     /// Takes a thing out for a while; [`Slab::put_back`] or [`Slab::forget`] must follow.
     pub(crate) fn take(&mut self, key: Key) -> Option<T> {
         let cell = self.cells.get_mut(key.index())?;

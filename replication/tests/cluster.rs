@@ -5,7 +5,6 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use ring::keyspace::KeyspacePolicy;
 use ring::{Actor, ClusterId, Instant, Layout, Member, NodeId, Now, Slot, WallMillis};
 use ringdb_replication::fold::{self, Folded};
 use ringdb_replication::listing::{Listings, Rows};
@@ -171,8 +170,7 @@ impl Cluster {
             core: 0,
             cores: 1,
             layout: self.layout.clone(),
-            default_policy: KeyspacePolicy::default(),
-            policies: Vec::new(),
+            policies: Arc::default(),
             hlc_floor: node.stamped,
             hlc_ceiling: WallMillis(self.now.wall.0 + 20_000),
             resumed: node.lives_on,

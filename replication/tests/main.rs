@@ -8,3 +8,4 @@ mod named;
 mod ranges;
 mod sessions;
 mod stories;
+mod terms;

@@ -12,11 +12,13 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 use crate::id::NodeId;
 use crate::layout::Layout;
-use crate::limits::{COPIES_DEFAULT, COPIES_MAX};
+use crate::limits::{COPIES_DEFAULT, COPIES_MAX, TTL_MS_MAX};
+
+const DAY_MS: u64 = 86_400_000;
 
 /// How many answers, and whose, a request waits for. Written as in Redis style commands: ONE,
 /// LOCAL_QUORUM, …, or a number; case does not matter when reading.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Level {
     /// One copy.
     One,
@@ -332,7 +334,7 @@ impl fmt::Display for LevelError {
 impl core::error::Error for LevelError {}
 
 /// When a replica says that a write is there.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Durability {
     /// Once the operating system has it; it reaches the disk within about a second. A crash of the
     /// process loses nothing, a power cut may lose that second.
@@ -343,7 +345,7 @@ pub enum Durability {
 }
 
 /// What a read makes of concurrent values.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Conflict {
     /// Among true concurrents the last writer wins, by its clock.
     #[default]
@@ -443,7 +445,7 @@ serde_as_text!(Level, Durability, Conflict);
 
 /// What a keyspace promises unless a request says otherwise. Quorums are strict: nobody but the
 /// slot's own replicas counts.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(default)]
 pub struct KeyspacePolicy {
     /// Copies of each key (N): a prefix of the slot's preference list.
@@ -456,6 +458,9 @@ pub struct KeyspacePolicy {
     pub durability: Durability,
     /// What becomes of concurrent values.
     pub conflict: Conflict,
+    /// How long a key lives, in milliseconds, whose writer says nothing of it; for ever if `None`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub ttl_ms: Option<u64>,
 }
 
 impl Default for KeyspacePolicy {
@@ -466,6 +471,7 @@ impl Default for KeyspacePolicy {
             write: Level::Quorum,
             durability: Durability::Os,
             conflict: Conflict::Lww,
+            ttl_ms: None,
         }
     }
 }
@@ -487,6 +493,11 @@ pub enum PolicyError {
         /// Why.
         why: LevelError,
     },
+    /// Keys cannot live for so short, or for so long.
+    Ttl {
+        /// What was asked for, in milliseconds.
+        ms: u64,
+    },
 }
 
 impl fmt::Display for PolicyError {
@@ -496,6 +507,9 @@ impl fmt::Display for PolicyError {
                 write!(f, "{n} copies of a key, and the cluster keeps 1 to {most}")
             }
             Self::Level { of, why } => write!(f, "the {of} level: {why}"),
+            Self::Ttl { ms } => {
+                write!(f, "keys cannot live for {ms} ms: from 1 ms to {} days", TTL_MS_MAX / DAY_MS)
+            }
         }
     }
 }
@@ -513,6 +527,9 @@ impl KeyspacePolicy {
         }
         for (of, level) in [("read", self.read), ("write", self.write)] {
             level.needed(self.n).map_err(|why| PolicyError::Level { of, why })?;
+        }
+        if let Some(ms) = self.ttl_ms.filter(|ms| *ms == 0 || *ms > TTL_MS_MAX) {
+            return Err(PolicyError::Ttl { ms });
         }
         Ok(())
     }
@@ -640,6 +657,7 @@ mod tests {
         let one = KeyspacePolicy { read: Level::One, ..policy };
         assert!(!one.reads_meet_writes());
         assert!(KeyspacePolicy { n: 4, ..policy }.validate(3).is_err());
+        assert!(KeyspacePolicy { ttl_ms: Some(0), ..policy }.validate(3).is_err());
         assert!(KeyspacePolicy { write: Level::Any, ..policy }.validate(3).is_err());
         assert!(KeyspacePolicy { n: 2, write: Level::Three, ..policy }.validate(3).is_err());
     }

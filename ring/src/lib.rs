@@ -5,7 +5,8 @@
 //!
 //! Reading order: [`id`], [`time`], [`hlc`], [`slot`]; then [`layout`], the members and the table of
 //! slots, and [`mod@assign`], which computes that table; [`keyspace`], how many of a slot's
-//! nodes must answer; and [`liveness`], which of them seem to be up. Every bound is in [`limits`].
+//! nodes must answer; [`register`], what administrators changed of that while the cluster runs, and
+//! [`exchange`], how all nodes come to know it; and [`liveness`], which of them seem to be up. Every bound is in [`limits`].
 
 pub mod id;
 pub mod time;
@@ -19,6 +20,10 @@ pub mod assign;
 
 pub mod keyspace;
 
+pub mod register;
+
+pub mod exchange;
+
 pub mod liveness;
 
 pub mod limits;
@@ -29,5 +34,6 @@ pub use id::{Actor, Incarnation, NodeId};
 pub use keyspace::{Conflict, Durability, KeyspacePolicy, Level, LevelError, Needs, ReplicaSet};
 pub use layout::{ClusterId, Epoch, Layout, LayoutError, Member, SlotRange, Table};
 pub use liveness::{Liveness, NodeState};
+pub use register::{Policies, Register, Scope, Setting};
 pub use slot::{GROUPS, SLOTS, SLOTS_PER_GROUP, Slot};
 pub use time::{Instant, Now, WallMillis};

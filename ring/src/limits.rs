@@ -33,6 +33,16 @@ pub const CAPACITY_DEFAULT: u32 = 100;
 /// slot is already more than that.
 pub const OVERLOAD_PERCENT_MAX: u32 = 5;
 
+/// How long a keyspace may let its keys live, in milliseconds: a hundred years, so that a deadline is far
+/// from the end of any clock.
+pub const TTL_MS_MAX: u64 = 36_525 * 86_400_000;
+
+/// Bytes in the name of whoever changed a keyspace.
+pub const AUTHOR_BYTES_MAX: usize = 64;
+
+/// Changes of keyspaces that one node has under way.
+pub const CHANGES_MAX: usize = 16;
+
 const _: () = assert!(MEMBERS_MAX * 16 <= SLOTS as usize, "a member must own whole slots");
 const _: () = assert!(ZONES_MAX <= MEMBERS_MAX && REGIONS_MAX <= ZONES_MAX);
 const _: () = assert!(COPIES_DEFAULT <= COPIES_MAX && COPIES_DEFAULT % 2 == 1);

@@ -112,3 +112,18 @@ fn a_key_is_deleted_only_if_somebody_means_it_and_not_where_nothing_may_change()
         );
     }
 }
+
+#[test]
+fn a_key_of_another_database_is_asked_for_there() {
+    let stage = Stage::three();
+    for line in ["key get cart:42 --db 4", "key --db 4 get cart:42"] {
+        assert_eq!(
+            stage.run(line).out,
+            "key \"cart:42\"   database 4   slot 15749   1 value   at the keyspace's level\n\
+             \"apples of database 4\"\n"
+        );
+    }
+    let json: serde_json::Value =
+        serde_json::from_str(&stage.run("key get cart:42 --db 4 -o json").out).unwrap();
+    assert_eq!((&json["db"], &json["slot"]), (&4.into(), &15_749.into()));
+}

@@ -82,9 +82,9 @@ fn keyspaces_are_listed_with_their_rules() {
     assert_eq!(
         stage.run("keyspace ls").out,
         "\
-DATABASE  N  READ    WRITE   DURABILITY  CONFLICT
-default   3  QUORUM  QUORUM  os          lww
-4         3  ONE     QUORUM  os          lww
+DATABASE  N  READ    WRITE   DURABILITY  CONFLICT  TTL   FROM
+default   3  QUORUM  QUORUM  os          lww       none  configuration
+4         3  ONE     QUORUM  os          lww       90m   set v2 by ann
 "
     );
     assert_eq!(json(&stage, "keyspace ls")["keyspaces"][1]["everywhere"], true);

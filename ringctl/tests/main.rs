@@ -11,6 +11,7 @@ mod cluster;
 mod contexts;
 mod faults;
 mod keys;
+mod keyspaces;
 mod look;
 mod nodes;
 mod stage;

@@ -123,6 +123,11 @@ fn speaker(ca: &CaPair, id: u32, status: Arc<Mutex<ClusterStatus>>) -> FakeNode 
                 nodes: [2, 3, 1].map(|id| owner(&status.nodes[id - 1])).into(),
             },
             ClientRequest::Layout => layout(&status),
+            ClientRequest::In { keyspace, request } => {
+                assert!(request.is_about_keys());
+                let value = format!("apples of database {keyspace}");
+                ClientReply::Value { values: vec![value.into()], context: "seen".into() }
+            }
             ClientRequest::Cancel { .. } => return Answer::Silence,
             ClientRequest::Ping => ClientReply::Pong,
             ClientRequest::Get { .. } => {

@@ -2,8 +2,8 @@
 
 use bytes::Bytes;
 use wire::operate::{
-    AdminReply, AdminRequest, BigKey, BigKeys, CopyValue, HotKey, HotKeys, KeyCopy, KeyspaceFacts,
-    NodeFacts, StoreFacts,
+    AdminReply, AdminRequest, BigKey, BigKeys, CopyValue, Emptiness, HotKey, HotKeys, KeyCopy,
+    KeyspaceChange, KeyspaceChanged, KeyspaceFacts, NodeFacts, StoreFacts,
 };
 
 /// The answer of node `id`, which was asked so many times before.
@@ -15,8 +15,50 @@ pub(crate) fn admin(id: u32, asked: u64, request: &AdminRequest) -> AdminReply {
         AdminRequest::Copy { .. } => AdminReply::Copy(copy(id)),
         AdminRequest::Hot => AdminReply::Hot(hot(id)),
         AdminRequest::Big { slot, .. } => AdminReply::Big(big(*slot)),
+        // n2 holds a key of database 7, in the second part of its slots.
+        AdminRequest::Empty { keyspace, slot } => AdminReply::Empty(Emptiness {
+            key: (*keyspace == 7 && id == 2 && *slot > 0).then(|| "left".into()),
+            busy: asked.is_multiple_of(5),
+            next: (*slot == 0).then_some(8_192),
+        }),
+        AdminRequest::Keyspace(change) => AdminReply::Keyspace(Box::new(changed(change))),
         AdminRequest::Drain => AdminReply::Draining,
     }
+}
+
+/// Database 4 was set, others were not; n3 is not told of.
+fn changed(change: &KeyspaceChange) -> KeyspaceChanged {
+    let before = match change.name.as_str() {
+        "4" => keyspace("4", 3, "ONE"),
+        name => keyspace(name, 3, "QUORUM"),
+    };
+    let mut before = before;
+    // What is closed has the next version, whoever saw it open.
+    before.version = change.version.unwrap_or(before.version);
+    let mut after = before.clone();
+    after.version += 1;
+    after.closed = change.close;
+    after.n = change.n.filter(|_| !change.close).unwrap_or(after.n);
+    (after.set, after.by, after.at_ms) = (!change.remove, "admin".into(), 1_764_102_226_197);
+    if change.remove {
+        after.read = "QUORUM".into();
+    }
+    after.read = change.read.clone().unwrap_or(after.read);
+    after.write = change.write.clone().unwrap_or(after.write);
+    after.ttl_ms = change.ttl_ms.unwrap_or(after.ttl_ms);
+    let weak = after.write == "ONE";
+    let warning = if weak { "reads may miss acknowledged writes" } else { "" };
+    let names = |names: &[&str]| names.iter().map(|name| (*name).to_owned()).collect();
+    let (held, missing) = if change.dry_run {
+        (Vec::new(), Vec::new())
+    } else {
+        assert!(change.weak || !weak);
+        assert!(change.version.is_some());
+        let all = change.close || change.n.is_some();
+        let missing = if all { names(&[]) } else { names(&["n3"]) };
+        (names(if all { &["n1", "n2", "n3"] } else { &["n1", "n2"] }), missing)
+    };
+    KeyspaceChanged { before, after, warning: warning.into(), held, missing }
 }
 
 fn facts(id: u32, asked: u64) -> NodeFacts {
@@ -70,6 +112,12 @@ fn keyspace(name: &str, n: u8, read: &str) -> KeyspaceFacts {
         write: "QUORUM".into(),
         durability: "os".into(),
         conflict: "lww".into(),
+        set: name == "4",
+        version: u64::from(name == "4") * 2,
+        by: if name == "4" { "ann".into() } else { String::new() },
+        at_ms: if name == "4" { 1_764_000_000_000 } else { 0 },
+        ttl_ms: if name == "4" { 5_400_000 } else { 0 },
+        closed: false,
     }
 }
 

@@ -38,6 +38,16 @@ pub enum AdminRequest {
         /// How many of the largest to name.
         count: u16,
     },
+    /// Other terms for a keyspace, on all nodes. Answered with `Keyspace`, once all members that seem to be
+    /// up have them on their disks.
+    Keyspace(Box<KeyspaceChange>),
+    /// Whether its store holds a key of a database, from a slot on; a part at a time. Answered with `Empty`.
+    Empty {
+        /// The database.
+        keyspace: u16,
+        /// The slot to go on in.
+        slot: u16,
+    },
     /// Take no more requests, put everything on disk, and end. Answered with `Draining`.
     Drain,
 }
@@ -59,6 +69,10 @@ pub enum AdminReply {
     Hot(HotKeys),
     /// Some of its largest keys.
     Big(BigKeys),
+    /// The terms of a keyspace were changed, or would be.
+    Keyspace(Box<KeyspaceChanged>),
+    /// Whether some slots hold a key of a database.
+    Empty(Emptiness),
     /// It drains, and ends then.
     Draining,
 }
@@ -173,6 +187,77 @@ pub struct KeyspaceFacts {
     pub durability: String,
     /// What is shown of concurrent values.
     pub conflict: String,
+    /// How long keys live whose writers say nothing of it; 0: for ever.
+    pub ttl_ms: u64,
+    /// Whether an administrator set these, while the cluster ran; otherwise they are the configuration's.
+    pub set: bool,
+    /// How often its terms were set or given back; 0: never.
+    pub version: u64,
+    /// Who did that last.
+    pub by: String,
+    /// When: milliseconds since 1970, by the clock of the node that was asked.
+    pub at_ms: u64,
+    /// It takes no requests, because its number of copies is being changed.
+    pub closed: bool,
+}
+
+/// What an administrator wants of a keyspace. What is not named stays as it is.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct KeyspaceChange {
+    /// `default`, or the number of a database.
+    pub name: String,
+    /// Copies.
+    pub n: Option<u8>,
+    /// The level of reads that name none.
+    pub read: Option<String>,
+    /// The level of writes that name none.
+    pub write: Option<String>,
+    /// What an acknowledged write survives.
+    pub durability: Option<String>,
+    /// What is shown of concurrent values.
+    pub conflict: Option<String>,
+    /// How long keys live whose writers say nothing of it; 0: for ever.
+    pub ttl_ms: Option<u64>,
+    /// Instead of all these: follow the configuration again.
+    pub remove: bool,
+    /// Instead of all these: take no requests of it from now on, so that its number of copies may be
+    /// changed to `n`. Any other change opens it again.
+    pub close: bool,
+    /// Only say what would be.
+    pub dry_run: bool,
+    /// It is meant that reads may miss writes from then on.
+    pub weak: bool,
+    /// Refuse unless this is the version now.
+    pub version: Option<u64>,
+}
+
+/// What became of such a wish.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct KeyspaceChanged {
+    /// Its terms before.
+    pub before: KeyspaceFacts,
+    /// And now; or as they would be.
+    pub after: KeyspaceFacts,
+    /// Why reads may miss writes that were acknowledged, and did not before; empty if they do not.
+    pub warning: String,
+    /// The names of the members that have it on their disks; of none if it was only asked what would be.
+    pub held: Vec<String>,
+    /// The names of those that have not: they hear of it before they serve again.
+    pub missing: Vec<String>,
+}
+
+/// What a node says of some slots of a database.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Emptiness {
+    /// The first key found; without it there is none.
+    pub key: Option<Bytes>,
+    /// Requests of the database that may write are still under way on the core of these slots.
+    pub busy: bool,
+    /// The slot after them, if there is one.
+    pub next: Option<u16>,
 }
 
 /// A node's own copy of a key.

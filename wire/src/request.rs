@@ -167,6 +167,15 @@ pub enum ClientRequest<'a> {
         #[serde(default, skip_serializing_if = "Option::is_none")]
         name: Option<Name>,
     },
+    /// A request about keys, in a database other than 0. Answered as that request is. A variant and not a
+    /// field, so that a node which knows of no databases refuses it instead of serving database 0.
+    In {
+        /// The database.
+        keyspace: u16,
+        /// The request, which is none of this kind.
+        #[serde(borrow)]
+        request: Box<Self>,
+    },
     /// Whoever asked for this request of the same connection does not want to know any more. A write
     /// that was minted goes on; all else stops. Not answered.
     Cancel {
@@ -187,6 +196,29 @@ pub enum ClientRequest<'a> {
     Ping,
     /// What only administrators may ask. Answered with `Admin`.
     Admin(AdminRequest),
+}
+
+impl ClientRequest<'_> {
+    /// Whether it is about keys of a database, which [`ClientRequest::In`] may name.
+    #[must_use]
+    pub const fn is_about_keys(&self) -> bool {
+        match self {
+            Self::Get { .. }
+            | Self::Put { .. }
+            | Self::Delete { .. }
+            | Self::GetMany { .. }
+            | Self::Range { .. }
+            | Self::DeleteRange { .. }
+            | Self::Add { .. } => true,
+            Self::In { .. }
+            | Self::Cancel { .. }
+            | Self::Layout
+            | Self::Status
+            | Self::Owners { .. }
+            | Self::Ping
+            | Self::Admin(_) => false,
+        }
+    }
 }
 
 /// The name of a request: the same whenever it is sent again.

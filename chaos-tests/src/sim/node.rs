@@ -8,7 +8,7 @@ use commands::SessionDefaults;
 use replication::{Bug, Config, Effect, Event, Message, Outbox, Peer};
 use ring::keyspace::{Conflict, Durability, KeyspacePolicy};
 use ring::liveness::{Liveness, NodeState};
-use ring::{Actor, Layout, NodeId, Now, Slot, WallMillis};
+use ring::{Actor, Layout, NodeId, Now, Policies, Slot, WallMillis};
 use storage::{Engine, Error, Options};
 use store::Store;
 
@@ -143,6 +143,18 @@ pub fn options(profile: &Profile) -> Options {
     }
 }
 
+/// The terms of keyspaces with which nodes start.
+pub(crate) const fn policy(profile: &Profile) -> KeyspacePolicy {
+    KeyspacePolicy {
+        n: 3,
+        read: profile.read,
+        write: profile.write,
+        durability: profile.durability,
+        conflict: Conflict::Lww,
+        ttl_ms: None,
+    }
+}
+
 impl Node {
     /// Starts a process.
     ///
@@ -163,13 +175,8 @@ impl Node {
         let resumed = self.platter.memory.clean;
         let incarnation = self.platter.begin_life(same);
         let actor = Actor { node: self.id, incarnation };
-        let policy = KeyspacePolicy {
-            n: 3,
-            read: profile.read,
-            write: profile.write,
-            durability: profile.durability,
-            conflict: Conflict::Lww,
-        };
+        let default = policy(profile);
+        let policies = Arc::new(Policies { default, ..Policies::default() });
         let mut cores = Vec::new();
         for (core, (store, recovery)) in
             opened.stores.into_iter().zip(opened.recoveries).enumerate()
@@ -179,8 +186,7 @@ impl Node {
                 core: core as u8,
                 cores: profile.cores,
                 layout: self.layout.clone(),
-                default_policy: policy,
-                policies: Vec::new(),
+                policies: policies.clone(),
                 hlc_floor: floor,
                 hlc_ceiling: self.platter.memory.ceiling,
                 resumed,

@@ -100,6 +100,7 @@ pub const KEYS: &[Key] = &[
         "What an acknowledged write survives: os or sync",
     ),
     key("keyspace.conflict", Shape::Text, "lww", "Concurrent values: lww or siblings"),
+    key("keyspace.ttl_s", Shape::Number, "0", "How long keys live that are not told; 0: for ever"),
     key(
         "engine.memtable_bytes",
         Shape::Number,
@@ -132,7 +133,7 @@ pub const KEYS: &[Key] = &[
 ];
 
 /// The fields of `[keyspace.db.N]`: what one database has instead of the defaults.
-pub const DB_FIELDS: [&str; 5] = ["n", "read", "write", "durability", "conflict"];
+pub const DB_FIELDS: [&str; 6] = ["n", "read", "write", "durability", "conflict", "ttl_s"];
 
 /// The fields of a member.
 pub const MEMBER_FIELDS: [&str; 8] =

@@ -12,13 +12,13 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use ring::keyspace::{KeyspacePolicy, Level};
-use ring::{ClusterId, Layout, Member, NodeId};
+use ring::{ClusterId, Layout, Member, NodeId, Policies};
 use toml::Value;
 
 pub use self::source::{Settings, Source};
 use crate::config::keys::{MEMBER_FIELDS, did_you_mean};
 use crate::error::Fault;
-use crate::limits::CORES_MAX;
+use crate::limits::{CORES_MAX, DATABASES};
 use crate::users::{ConfigUser, Users};
 
 /// Everything that a node is told at its start.
@@ -46,10 +46,8 @@ pub struct Config {
     pub http_listen: Option<SocketAddr>,
     /// Certificates; only a node without peers goes without.
     pub tls: Option<certs::TlsFiles>,
-    /// The policy of keyspaces that have none of their own.
-    pub policy: KeyspacePolicy,
-    /// Policies of single databases.
-    pub policies: Vec<(u16, KeyspacePolicy)>,
+    /// The terms of keyspaces, as far as administrators do not set others.
+    pub policies: Policies,
     /// The engine.
     pub engine: Engine,
     /// What is logged.
@@ -136,12 +134,12 @@ impl Config {
             ));
         };
         let node = me.id;
-        let policy = read.policy("keyspace", KeyspacePolicy::default())?;
-        let mut policies = Vec::new();
-        for db in 0..16_u16 {
+        let default = read.policy("keyspace", KeyspacePolicy::default())?;
+        let mut own = Vec::new();
+        for db in 0..DATABASES {
             let prefix = format!("keyspace.db.{db}");
             if keys::DB_FIELDS.iter().any(|f| settings.get(&format!("{prefix}.{f}")).is_some()) {
-                policies.push((db, read.policy(&prefix, policy)?));
+                own.push((db, read.policy(&prefix, default)?));
             }
         }
         let tls = read.tls()?;
@@ -160,8 +158,7 @@ impl Config {
             peer_listen,
             http_listen,
             tls,
-            policy,
-            policies,
+            policies: Policies { default, own, closed: Vec::new() },
             engine: Engine {
                 memtable_bytes: read.number("engine.memtable_bytes", 64 << 10, 4 << 30)? as usize,
                 log_segment_bytes: read.number("engine.log_segment_bytes", 64 << 10, 4 << 30)?,
@@ -193,7 +190,8 @@ impl Config {
     /// # Errors
     /// A [`Fault`] if the members make no sense together.
     pub fn layout(&self, cluster: ClusterId) -> Result<Layout, Fault> {
-        let copies = self.policies.iter().map(|(_, p)| p.n).fold(self.policy.n, u8::max);
+        let own = self.policies.own.iter();
+        let copies = own.map(|(_, p)| p.n).fold(self.policies.default.n, u8::max);
         let layout = Layout::genesis(cluster, copies, self.members.iter().cloned());
         layout.map_err(|e| {
             Fault::new(
@@ -409,6 +407,11 @@ impl Reader<'_> {
                 "durability" => policy.durability = text.parse().map_err(|e| wrong(&e))?,
                 _ => policy.conflict = text.parse().map_err(|e| wrong(&e))?,
             }
+        }
+        if self.settings.get(&path("ttl_s")).is_some() {
+            let most = ring::limits::TTL_MS_MAX / 1_000;
+            let ttl_s = self.number(&path("ttl_s"), 0, most)?;
+            policy.ttl_ms = Some(ttl_s * 1_000).filter(|ms| *ms > 0);
         }
         policy.validate(policy.n).map_err(|e| {
             Fault::new(

@@ -208,7 +208,8 @@ impl Settings {
 fn shape_of_database(path: &str) -> Option<Shape> {
     let (number, field) = path.strip_prefix("keyspace.db.")?.split_once('.')?;
     number.parse::<u16>().ok().filter(|n| *n < 16)?;
-    DB_FIELDS.contains(&field).then(|| if field == "n" { Shape::Number } else { Shape::Text })
+    let number = matches!(field, "n" | "ttl_s");
+    DB_FIELDS.contains(&field).then_some(if number { Shape::Number } else { Shape::Text })
 }
 
 fn unknown(path: &str, source: &Source) -> Fault {

@@ -154,9 +154,7 @@ impl Host for NodeHost {
     }
 
     fn owners(&self, keyspace: Keyspace, slot: Slot) -> Vec<NodeId> {
-        let config = &self.shared.config;
-        let own = config.policies.iter().find(|(k, _)| *k == keyspace);
-        let n = own.map_or(config.policy.n, |(_, p)| p.n);
+        let n = self.shared.policies().of(keyspace).n;
         self.shared.layout().replicas_for(slot, n).to_vec()
     }
 

@@ -5,16 +5,21 @@
 //! nobody who is served notices.
 
 use bytes::Bytes;
+use replication::op::Span;
+use replication::row::Keyspace;
 use replication::{Record, row};
 use ring::Slot;
 use store::Store;
 use tracing::{info, warn};
-use wire::operate::{BigKey, BigKeys, CopyValue, KeyCopy};
+use wire::operate::{BigKey, BigKeys, CopyValue, Emptiness, KeyCopy};
 use wire::{AdminReply, AdminRequest, ClientReply, ErrorCode, ErrorReply};
 
-use super::{NativeAsker, invalid};
+use super::{NativeAsker, invalid, keyspaces};
 use crate::turn::{Core, Letter};
 use crate::{clock, facts, hot, metrics};
+
+/// How many rows are read at a time where keys are only looked for.
+const EMPTY_ROWS: u32 = 1_000;
 
 /// How much of a store is read for one question about large keys.
 const BIG_BYTES: u32 = 256 << 10;
@@ -44,6 +49,15 @@ pub enum Look {
         /// The slot after them, if there is one.
         next: Option<Slot>,
     },
+    /// Whether there is a key of a database in these slots of a core.
+    Empty {
+        /// The database.
+        keyspace: Keyspace,
+        /// The slots.
+        slots: Vec<Slot>,
+        /// The slot after them, if there is one.
+        next: Option<Slot>,
+    },
 }
 
 pub(super) fn on_request(core: &mut Core, asker: NativeAsker, request: AdminRequest) {
@@ -68,15 +82,21 @@ pub(super) fn on_request(core: &mut Core, asker: NativeAsker, request: AdminRequ
                 let hlc = core.hlc();
                 return asker.send(&shared, &invalid("there is no such slot"), hlc);
             }
-            let (first, last) = (slot, slot.saturating_add(BIG_SLOTS).min(ring::SLOTS));
-            let cores = shared.cores();
-            let of = Slot(first).core(cores);
-            // Only slots of one core are walked at a time.
-            let slots: Vec<Slot> =
-                (first..last).map(Slot).take_while(|slot| slot.core(cores) == of).collect();
-            let next = slots.last().map(|slot| Slot(slot.0 + 1)).filter(|s| s.0 < ring::SLOTS);
+            let (slots, next) = walk(slot, shared.cores());
             let count = usize::from(count).min(BIG_KEYS_MAX);
-            return send_look(core, asker, Slot(first), Look::Big { slots, from, count, next });
+            return send_look(core, asker, Slot(slot), Look::Big { slots, from, count, next });
+        }
+        AdminRequest::Empty { keyspace, slot } => {
+            if slot >= ring::SLOTS {
+                let hlc = core.hlc();
+                return asker.send(&shared, &invalid("there is no such slot"), hlc);
+            }
+            let (slots, next) = walk(slot, shared.cores());
+            return send_look(core, asker, Slot(slot), Look::Empty { keyspace, slots, next });
+        }
+        AdminRequest::Keyspace(change) => {
+            info!(administrator = %identity, ?change, "an administrator wants other terms");
+            return keyspaces::on_change(core, asker, &change);
         }
         AdminRequest::Drain => {
             info!(administrator = %identity, "told to drain and end");
@@ -95,18 +115,33 @@ pub(super) fn on_request(core: &mut Core, asker: NativeAsker, request: AdminRequ
     asker.send(&shared, &ClientReply::Admin(reply), hlc);
 }
 
+/// The slots that one question passes through from a slot on, all of one core, and the slot after them.
+fn walk(slot: u16, cores: usize) -> (Vec<Slot>, Option<Slot>) {
+    let (first, last) = (slot, slot.saturating_add(BIG_SLOTS).min(ring::SLOTS));
+    let of = Slot(first).core(cores);
+    let slots: Vec<Slot> =
+        (first..last).map(Slot).take_while(|slot| slot.core(cores) == of).collect();
+    let next = slots.last().map(|slot| Slot(slot.0 + 1)).filter(|s| s.0 < ring::SLOTS);
+    (slots, next)
+}
+
 fn send_look(core: &mut Core, asker: NativeAsker, slot: Slot, look: Look) {
     let key = core.looks.insert(asker);
     let (asked, of) = (core.index, core.core_of(slot));
     core.hand(of, Letter::Look { asked, key, look });
 }
 
-/// Looks it up.
-pub fn look(store: &Store, look: Look) -> ClientReply {
+/// Looks it up. `busy`: requests of the database that is looked for are under way.
+pub fn look(store: &Store, look: Look, busy: bool) -> ClientReply {
     let seen = match look {
         Look::Copy { row } => copy(store, &row).map(AdminReply::Copy),
         Look::Big { slots, from, count, next } => {
             big(store, &slots, &from, count, next).map(AdminReply::Big)
+        }
+        Look::Empty { keyspace, slots, next } => {
+            let key = first_key(store, keyspace, &slots);
+            let next = next.map(|slot| slot.0);
+            key.map(|key| AdminReply::Empty(Emptiness { key, busy, next }))
         }
     };
     seen.map_or_else(failed, ClientReply::Admin)
@@ -136,6 +171,32 @@ fn copy(store: &Store, row: &row::Row) -> Result<KeyCopy, String> {
         digest: format!("{:016x}{:016x}", digest.0, digest.1),
         read_us,
     })
+}
+
+/// The first key of a database in some slots. One that is deleted or has expired is none.
+fn first_key(store: &Store, keyspace: Keyspace, slots: &[Slot]) -> Result<Option<Bytes>, String> {
+    let now = clock::wall();
+    for slot in slots {
+        let (start, end) = row::range_of(*slot, keyspace);
+        let (mut start, end) = (Bytes::from(start), Bytes::from(end));
+        loop {
+            let (slot, reverse) = (*slot, false);
+            let (rows, bytes) = (EMPTY_ROWS, BIG_BYTES);
+            let span = Span { slot, keyspace, start, end: end.clone(), reverse, rows, bytes };
+            let (rows, next) = store.read_span(&span).map_err(|e| e.to_string())?;
+            for (row, record) in &rows {
+                let record = Record::decode(record).ok_or("a record cannot be read")?;
+                if !row::is_clock(row) && record.view(now).exists() {
+                    return Ok(Some(row::key_of(row).map(Bytes::from).unwrap_or_default()));
+                }
+            }
+            if next.is_empty() {
+                break;
+            }
+            start = next;
+        }
+    }
+    Ok(None)
 }
 
 fn big(

@@ -9,6 +9,7 @@
 mod admin;
 mod asker;
 mod explain;
+mod keyspaces;
 mod task;
 
 use std::cell::RefCell;
@@ -53,7 +54,15 @@ pub fn on_frame(core: &mut Core, client: &ClientConn, frame: &Frame<'_>) {
         Ok(request) => request,
         Err(e) => return say(&invalid(&e.to_string())),
     };
+    let (keyspace, request) = match request {
+        ClientRequest::In { keyspace, request } => match task::within(keyspace, *request) {
+            Ok(request) => (keyspace, request),
+            Err(why) => return say(&invalid(&why)),
+        },
+        request => (0, request),
+    };
     let wants = match &request {
+        ClientRequest::In { .. } => return say(&invalid("a database is named twice")),
         ClientRequest::Ping => return say(&ClientReply::Pong),
         ClientRequest::Status => return say(&ClientReply::Status(status::of(&shared))),
         ClientRequest::Owners { key } => return say(&owners(&shared, key)),
@@ -87,7 +96,7 @@ pub fn on_frame(core: &mut Core, client: &ClientConn, frame: &Frame<'_>) {
     let timeout_us = u64::try_from(left.as_micros()).unwrap_or(u64::MAX);
     let heard = frame.header.hlc;
     if let ClientRequest::GetMany { keys, level, after } = &request {
-        let parts = match task::of_many_keys(keys, *level, after) {
+        let parts = match task::of_many_keys(keys, keyspace, *level, after) {
             Ok(parts) => parts,
             Err(why) => return say(&invalid(&why)),
         };
@@ -104,8 +113,10 @@ pub fn on_frame(core: &mut Core, client: &ClientConn, frame: &Frame<'_>) {
         return;
     }
     let asked = match &request {
-        ClientRequest::Range { .. } | ClientRequest::DeleteRange { .. } => task::of_range(&request),
-        _ => task::of_one_key(&request, core.now().wall).map(Request::Task),
+        ClientRequest::Range { .. } | ClientRequest::DeleteRange { .. } => {
+            task::of_range(&request, keyspace)
+        }
+        _ => task::of_one_key(&request, keyspace, core.now().wall).map(Request::Task),
     };
     match asked {
         Ok(asked) => {
@@ -144,6 +155,6 @@ fn owners(shared: &Shared, key: &[u8]) -> ClientReply {
             up: view.members.get(node).is_some_and(|m| m.up),
         })
     };
-    let copies = layout.replicas_for(slot, shared.config.policy.n);
+    let copies = layout.replicas_for(slot, shared.policies().default.n);
     ClientReply::Owners { slot: slot.0, nodes: copies.iter().filter_map(owner).collect() }
 }

@@ -14,16 +14,33 @@ use ring::keyspace::{Durability, Level, LevelError};
 use ring::{Incarnation, NodeId, Slot, WallMillis};
 use wire::ClientRequest;
 
-/// The keyspace of native clients.
-const KEYSPACE: Keyspace = 0;
+use crate::limits::DATABASES;
+
+/// A request of a database other than 0.
+///
+/// # Errors
+/// Why it makes no sense, for a person.
+pub(super) fn within(
+    keyspace: Keyspace,
+    request: ClientRequest<'_>,
+) -> Result<ClientRequest<'_>, String> {
+    if keyspace >= DATABASES {
+        return Err(format!("there is no database {keyspace}: there are 0 to {}", DATABASES - 1));
+    }
+    if request.is_about_keys() { Ok(request) } else { Err("it is about no keys".to_owned()) }
+}
 
 /// The one task that a request for one key asks for.
 ///
 /// # Errors
 /// Why it makes no sense, for a person.
-pub(super) fn of_one_key(request: &ClientRequest<'_>, now: WallMillis) -> Result<Task, String> {
+pub(super) fn of_one_key(
+    request: &ClientRequest<'_>,
+    keyspace: Keyspace,
+    now: WallMillis,
+) -> Result<Task, String> {
     let base =
-        |key: &[u8], op: Op| Task::one(Slot::of_key(key), KEYSPACE, row::of_key(KEYSPACE, key), op);
+        |key: &[u8], op: Op| Task::one(Slot::of_key(key), keyspace, row::of_key(keyspace, key), op);
     match *request {
         ClientRequest::Get { key, level: read, ref after } => {
             let after = known(after)?;
@@ -54,7 +71,7 @@ pub(super) fn of_one_key(request: &ClientRequest<'_>, now: WallMillis) -> Result
             };
             if let (Some(at), Some(_)) = (at, context) {
                 let condition = ExpireCondition::Always;
-                task.ops.push((row::of_key(KEYSPACE, key), Op::Expire { at, condition }));
+                task.ops.push((row::of_key(keyspace, key), Op::Expire { at, condition }));
                 task.atomic = true;
             }
             written(task, write, d, after)
@@ -74,6 +91,7 @@ pub(super) fn of_one_key(request: &ClientRequest<'_>, now: WallMillis) -> Result
         ClientRequest::GetMany { .. }
         | ClientRequest::Range { .. }
         | ClientRequest::DeleteRange { .. }
+        | ClientRequest::In { .. }
         | ClientRequest::Cancel { .. }
         | ClientRequest::Layout
         | ClientRequest::Status
@@ -133,12 +151,12 @@ pub(super) fn name_of(request: &ClientRequest<'_>, boot: u64) -> Option<Named> {
 ///
 /// # Errors
 /// Why it makes no sense, for a person.
-pub(super) fn of_range(request: &ClientRequest<'_>) -> Result<Request, String> {
+pub(super) fn of_range(request: &ClientRequest<'_>, keyspace: Keyspace) -> Result<Request, String> {
     let span = |partition: &[u8], from, to, reverse, rows| {
-        let range = row::range_of_sort_keys(KEYSPACE, partition, from, to);
+        let range = row::range_of_sort_keys(keyspace, partition, from, to);
         let (start, end) = range.ok_or("a partition key may not be empty, nor have a } in it")?;
         let slot = row::slot_of(&start).ok_or("its keys have no slot")?;
-        let (keyspace, bytes) = (KEYSPACE, SPAN_BYTES_MAX);
+        let bytes = SPAN_BYTES_MAX;
         Ok::<_, String>(Span { slot, keyspace, start, end, reverse, rows, bytes })
     };
     match *request {
@@ -172,6 +190,7 @@ pub(super) fn of_range(request: &ClientRequest<'_>) -> Result<Request, String> {
 /// Why it makes no sense, for a person.
 pub(super) fn of_many_keys<K: AsRef<[u8]>, C: AsRef<[u8]>>(
     keys: &[K],
+    keyspace: Keyspace,
     read: Option<wire::Level>,
     after: &[(u16, C)],
 ) -> Result<Vec<(Task, Vec<usize>)>, String> {
@@ -183,10 +202,10 @@ pub(super) fn of_many_keys<K: AsRef<[u8]>, C: AsRef<[u8]>>(
     let mut by_slot: BTreeMap<Slot, (Task, Vec<usize>)> = BTreeMap::new();
     for (place, key) in keys.iter().enumerate() {
         let key = key.as_ref();
-        let (slot, row) = (Slot::of_key(key), row::of_key(KEYSPACE, key));
+        let (slot, row) = (Slot::of_key(key), row::of_key(keyspace, key));
         match by_slot.entry(slot) {
             Entry::Vacant(vacant) => {
-                let task = Task::one(slot, KEYSPACE, row, Op::Siblings);
+                let task = Task::one(slot, keyspace, row, Op::Siblings);
                 let of_slot = after.iter().filter(|(of, _)| *of == slot.0);
                 let of_slot: Vec<_> = of_slot.map(|(_, context)| context).collect();
                 let after = known(&of_slot)?;

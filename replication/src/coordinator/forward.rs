@@ -267,6 +267,9 @@ impl Peer {
         if !self.ready {
             return refuse(self, out, Refusal::NotReady);
         }
+        if self.is_closed_to(&request) {
+            return refuse(self, out, Refusal::Overloaded);
+        }
         if writes && !self.has_bug(Bug::MintsRetries) {
             if self.known.contains(&name) {
                 return match request {
@@ -312,6 +315,7 @@ impl Peer {
         let read = Wanted { level: Level::One, needs: Needs::anywhere(1) };
         let job = super::TaskJob {
             durability: task.durability.unwrap_or(policy.durability),
+            ttl_ms: policy.ttl_ms,
             task,
             replicas,
             mine,

@@ -12,7 +12,7 @@ use smallvec::{SmallVec, smallvec};
 
 use crate::bugs::Bug;
 use crate::causality::DotSet;
-use crate::coordinator::{Body, Flow, Job, Stage, TaskJob, distinct_rows, missing};
+use crate::coordinator::{Body, Flow, Job, Stage, TaskJob, adds_blindly, distinct_rows, missing};
 use crate::encoding::Reader;
 use crate::event::{Effect, Outbox};
 use crate::limits::{BEHIND_AGAIN_AFTER, HEDGE_AFTER, RESEND_AFTER};
@@ -564,7 +564,7 @@ impl TaskJob {
     /// True if what this replica knows is enough to mint: increments, and SETs that look whether
     /// there is a counter.
     pub(crate) fn reads_locally(&self) -> bool {
-        !self.confirm && !self.behind && (self.peeks || self.task.is_increment())
+        !self.confirm && !self.behind && (self.peeks || adds_blindly(&self.task, self.ttl_ms))
     }
 
     /// The rows of the task, each once.

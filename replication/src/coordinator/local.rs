@@ -122,6 +122,7 @@ impl Peer {
             read,
             write,
             durability: policy.durability,
+            ttl_ms: policy.ttl_ms,
             after: None,
             behind: false,
             confirm: false,

@@ -17,12 +17,12 @@ use crate::bugs::Bug;
 use crate::causality::DotSet;
 use crate::encoding::Reader;
 use crate::event::{Effect, Named, Outbox, RequestId};
-use crate::limits::{JOBS_MAX, LOOK_EVERY, ROW_BYTES_MAX, TASK_BYTES_MAX};
+use crate::limits::{CLOSED_RETRY_MS, JOBS_MAX, LOOK_EVERY, ROW_BYTES_MAX, TASK_BYTES_MAX};
 use crate::message::{Message, Refusal, RequestKey};
 use crate::op::{Answer, Request, Task, TaskError};
 use crate::peer::Peer;
 use crate::range::{RangeJob, Then};
-use crate::row;
+use crate::row::{self, Keyspace};
 use crate::slab::{Key, Token};
 use crate::sweep::{CountJob, FlushJob, ScanJob};
 
@@ -88,6 +88,12 @@ pub(crate) struct Wanted {
     pub(crate) needs: Needs,
 }
 
+/// True if a task has to be serialised but not to read a quorum. An increment must read one where keys
+/// do not live for ever: whether it gives the key a deadline depends on whether there is one.
+pub(crate) fn adds_blindly(task: &Task, ttl_ms: Option<u64>) -> bool {
+    ttl_ms.is_none() && task.is_increment()
+}
+
 /// A task that this replica coordinates.
 #[derive(Debug)]
 pub(crate) struct TaskJob {
@@ -98,6 +104,8 @@ pub(crate) struct TaskJob {
     pub(crate) read: Wanted,
     pub(crate) write: Wanted,
     pub(crate) durability: Durability,
+    /// How long a key lives that comes into being by it and is not told, in milliseconds.
+    pub(crate) ttl_ms: Option<u64>,
     /// What its answer must have seen.
     pub(crate) after: Option<DotSet>,
     /// We have not seen all of that: the others' states are needed.
@@ -199,6 +207,27 @@ impl Peer {
         self.start(now, origin, request, deadline, out);
     }
 
+    /// Whether the keyspace of a request takes none now.
+    pub(crate) fn is_closed_to(&self, request: &Request) -> bool {
+        let keyspace = request.keyspace();
+        keyspace.is_some_and(|keyspace| self.cfg.policies.is_closed(keyspace))
+    }
+
+    /// Whether something that may write to a keyspace is under way here.
+    #[must_use]
+    pub fn is_busy_in(&self, keyspace: Keyspace) -> bool {
+        let writes = |job: &Job| match &job.body {
+            Body::Task(t) => t.task.keyspace == keyspace,
+            Body::Range(r) => r.span.keyspace == keyspace,
+            // Of whichever keyspace: it does not last.
+            Body::Flush(_) => true,
+            // Whoever carries it out is busy, or has not begun and will refuse.
+            Body::Forward(_) => false,
+            Body::Read(_) | Body::Scan(_) | Body::Count(_) => false,
+        };
+        self.jobs.values().any(writes)
+    }
+
     /// What was asked for before was not done here, which is not to say that it was not done.
     fn not_held(&self, request: &Request) -> TaskError {
         let (slot, keyspace, write) = match request {
@@ -223,6 +252,11 @@ impl Peer {
     ) {
         if !self.ready && matches!(origin, Origin::Local(_) | Origin::Named { .. }) {
             return self.answer(origin, Answer::Failed(TaskError::NotReady), out);
+        }
+        if matches!(origin, Origin::Local(_) | Origin::Named { .. }) && self.is_closed_to(&request)
+        {
+            let error = TaskError::Overloaded { retry_after_ms: CLOSED_RETRY_MS };
+            return self.answer(origin, Answer::Failed(error), out);
         }
         if self.jobs.len() >= JOBS_MAX {
             let error = TaskError::Overloaded { retry_after_ms: 20 };
@@ -303,7 +337,7 @@ impl Peer {
         let behind = !self.has_seen(task.slot, after.as_ref());
         let is_read = task.is_read() && task.watches.is_empty();
         // Refuse at once what cannot succeed, before anything is sent.
-        let reads = is_read || !(task.is_blind() || task.is_increment());
+        let reads = is_read || !(task.is_blind() || adds_blindly(&task, policy.ttl_ms));
         for (wanted, applies, must_be_ready) in [(&read, reads, true), (&write, !is_read, false)] {
             let alive = self.alive(&replicas, must_be_ready);
             if applies && !wanted.needs.is_met_by(alive) {
@@ -333,6 +367,7 @@ impl Peer {
             read,
             write,
             durability,
+            ttl_ms: policy.ttl_ms,
             after,
             behind,
             confirm: false,

@@ -133,6 +133,10 @@ impl Peer {
                 Op::Read => (decide::read(&bytes, &record, &record.view(wall)), None),
                 _ => decide(op, &record, &w.seen, wall),
             };
+            if let (Some(mint), Some(ttl_ms)) = (&mut mint, t.ttl_ms) {
+                let exists = mint.by.is_some() && record.view(wall).exists();
+                mint.lives_for(ttl_ms, wall, exists);
+            }
             let has_room = |m: &Mint| {
                 m.by.is_none_or(|by| {
                     record.counted(self.cfg.me, 0, by, m.discards_values).is_some()

@@ -93,8 +93,13 @@ pub(crate) enum Command {
     #[command(subcommand)]
     Ring(Ring),
     /// Shows what is under a key, and sets it right.
-    #[command(subcommand)]
-    Key(Key),
+    Key {
+        /// The database that the key is in.
+        #[arg(long, global = true, value_name = "N", default_value_t = 0)]
+        db: u16,
+        #[command(subcommand)]
+        command: Key,
+    },
     /// Shows the keys that are asked for most, from samples of the last minute.
     Hot {
         /// How many.
@@ -113,7 +118,7 @@ pub(crate) enum Command {
         #[arg(value_parser = clap::value_parser!(u16).range(1..=1000))]
         count: u16,
     },
-    /// Shows by which rules keys are kept.
+    /// Shows by which terms keys are kept, and changes them.
     #[command(subcommand)]
     Keyspace(Keyspace),
     /// Looks for what commonly goes wrong, and says what to do about it.
@@ -181,8 +186,79 @@ pub(crate) enum Ring {
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum Keyspace {
-    /// Lists the databases that have rules of their own, after the default.
+    /// Lists the databases that have terms of their own, after the default, and where these come from.
     Ls,
+    /// Sets terms, on all nodes and without a restart. What is not named stays as it is.
+    ///
+    /// Returns once all members that are up have them on their disks, and says which have not; those learn
+    /// of them before they serve again. What is under way goes on by the terms that it began with.
+    Set {
+        /// `default`, or numbers of databases.
+        #[arg(value_name = "NAME", required = true)]
+        names: Vec<String>,
+        #[command(flatten)]
+        terms: Terms,
+        #[command(flatten)]
+        how: How,
+    },
+    /// Gives keyspaces back to the configuration.
+    Rm {
+        /// `default`, or numbers of databases.
+        #[arg(value_name = "NAME", required = true)]
+        names: Vec<String>,
+        #[command(flatten)]
+        how: How,
+    },
+}
+
+/// How terms are changed.
+#[derive(Clone, Copy, Debug, clap::Args)]
+pub(crate) struct How {
+    /// Only shows what would be.
+    #[arg(long)]
+    pub(crate) dry_run: bool,
+    /// Does not ask whether you mean it.
+    #[arg(long)]
+    pub(crate) yes: bool,
+}
+
+/// The terms of a keyspace.
+#[derive(Debug, clap::Args)]
+#[group(required = true, multiple = true)]
+pub(crate) struct Terms {
+    /// The level of reads that name none: ONE, QUORUM, ALL and so on, or a number.
+    #[arg(long, value_name = "LEVEL")]
+    pub(crate) read: Option<String>,
+    /// The level of writes that name none.
+    #[arg(long, value_name = "LEVEL")]
+    pub(crate) write: Option<String>,
+    /// What an acknowledged write survives: os (the process), or sync (power).
+    #[arg(long, value_name = "os|sync")]
+    pub(crate) durability: Option<String>,
+    /// What becomes of concurrent values: lww or siblings.
+    #[arg(long, value_name = "lww|siblings")]
+    pub(crate) conflict: Option<String>,
+    /// How long a key lives that is written without an expiry: 90s, 12h, 30d; none for ever.
+    #[arg(long, value_name = "TIME", value_parser = ttl)]
+    pub(crate) ttl: Option<u64>,
+    /// Who may stand in for a replica that is away: off is all that there is in this version.
+    #[arg(long, value_name = "off|write|readwrite")]
+    pub(crate) sloppy: Option<Sloppy>,
+    /// Copies of each key.
+    #[arg(long, value_name = "N")]
+    pub(crate) n: Option<u8>,
+}
+
+/// Who may stand in for a replica that is away.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+#[value(rename_all = "lower")]
+pub(crate) enum Sloppy {
+    /// Nobody.
+    Off,
+    /// Others, for writes.
+    Write,
+    /// Others, for writes and reads.
+    ReadWrite,
 }
 
 #[derive(Debug, Subcommand)]
@@ -358,6 +434,27 @@ fn duration(text: &str) -> Result<Duration, String> {
     }
 }
 
+/// A time with a unit, in milliseconds; 0 for ever.
+fn ttl(text: &str) -> Result<u64, String> {
+    if matches!(text, "none" | "off") {
+        return Ok(0);
+    }
+    let digits = text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len());
+    let (number, unit) = text.split_at(digits);
+    let scale = match unit {
+        "ms" => 1,
+        "s" => 1_000,
+        "m" => 60_000,
+        "h" => 3_600_000,
+        "d" => 86_400_000,
+        _ => return Err("a time has a unit: ms, s, m, h or d, as in 12h; or it is none".into()),
+    };
+    let number: u64 = number.parse().map_err(|_| "a number is expected, as in 12h".to_owned())?;
+    let ms = number.checked_mul(scale).filter(|ms| *ms <= ring::limits::TTL_MS_MAX);
+    let ms = ms.ok_or("keys live for a hundred years at most")?;
+    if ms == 0 { Err("it must be more than nothing; none is for ever".into()) } else { Ok(ms) }
+}
+
 fn level(text: &str) -> Result<Level, String> {
     let known = "a level is ONE, TWO, THREE, QUORUM, ALL or a number of replicas";
     Level::parse(text).ok_or_else(|| known.to_owned())
@@ -374,6 +471,16 @@ mod tests {
     #[test]
     fn the_command_line_is_sound() {
         <Args as clap::CommandFactory>::command().debug_assert();
+    }
+
+    #[test]
+    fn keys_live_for_a_time_with_a_unit() {
+        for (text, ms) in [("1d", 86_400_000), ("90s", 90_000), ("5ms", 5), ("none", 0)] {
+            assert_eq!(ttl(text), Ok(ms), "{text}");
+        }
+        for text in ["", "0s", "5", "1y", "-1s", "1.5h", "99999999d"] {
+            assert!(ttl(text).is_err(), "{text:?}");
+        }
     }
 
     #[test]

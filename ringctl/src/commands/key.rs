@@ -17,13 +17,28 @@ use crate::nodes::PATIENCE;
 use crate::render::{Cell, Record, Report, Style, Table, human};
 use crate::{show, style};
 
-pub(crate) async fn run(args: &Args, command: &Key) -> Result<Exit, Failure> {
+/// A key in a database.
+#[derive(Clone, Copy)]
+pub(super) struct At<'a> {
+    pub(super) db: u16,
+    pub(super) key: &'a [u8],
+}
+
+pub(crate) async fn run(args: &Args, db: u16, command: &Key) -> Result<Exit, Failure> {
     match command {
-        Key::Get { key, level } => get(args, key.as_bytes(), *level).await,
-        Key::Siblings { key, level } => siblings(args, key.as_bytes(), *level).await,
-        Key::Resolve { key, take, level } => resolve(args, key.as_bytes(), take, *level).await,
-        Key::Delete { key, level, yes } => delete(args, key.as_bytes(), *level, *yes).await,
-        Key::Trace { key, level } => super::trace::run(args, key.as_bytes(), *level).await,
+        Key::Get { key, level } => get(args, At { db, key: key.as_bytes() }, *level).await,
+        Key::Siblings { key, level } => {
+            siblings(args, At { db, key: key.as_bytes() }, *level).await
+        }
+        Key::Resolve { key, take, level } => {
+            resolve(args, At { db, key: key.as_bytes() }, take, *level).await
+        }
+        Key::Delete { key, level, yes } => {
+            delete(args, At { db, key: key.as_bytes() }, *level, *yes).await
+        }
+        Key::Trace { key, level } => {
+            super::trace::run(args, At { db, key: key.as_bytes() }, *level).await
+        }
     }
 }
 
@@ -59,13 +74,20 @@ fn level_name(level: Option<Level>) -> String {
     level.map_or_else(|| "the keyspace's level".into(), |level| level.to_string())
 }
 
-fn head(key: &[u8], what: &str, level: Option<Level>) -> String {
+fn head(At { db, key }: At<'_>, what: &str, level: Option<Level>) -> String {
+    let database = if db == 0 { String::new() } else { format!("   database {db}") };
     format!(
-        "key {}   slot {}   {what}   at {}\n",
+        "key {}{database}   slot {}   {what}   at {}\n",
         quoted(key),
         Slot::of_key(key),
         level_name(level)
     )
+}
+
+/// How a person names the key to this program.
+fn named(At { db, key }: At<'_>) -> String {
+    let database = if db == 0 { String::new() } else { format!(" --db {db}") };
+    format!("{}{database}", String::from_utf8_lossy(key))
 }
 
 async fn read(client: &Client, key: &[u8], level: Option<Level>) -> Result<Read, Failure> {
@@ -74,9 +96,10 @@ async fn read(client: &Client, key: &[u8], level: Option<Level>) -> Result<Read,
     Ok(get.await?)
 }
 
-fn whole(key: &[u8], level: Option<Level>) -> Record {
+fn whole(At { db, key }: At<'_>, level: Option<Level>) -> Record {
     Record::new([
         ("key", String::from_utf8_lossy(key).into()),
+        ("db", db.into()),
         ("slot", Slot::of_key(key).0.into()),
         ("level", level.map_or(Value::Null, |level| level.to_string().into())),
     ])
@@ -90,9 +113,9 @@ pub(crate) fn amount(count: usize) -> String {
     }
 }
 
-async fn get(args: &Args, key: &[u8], level: Option<Level>) -> Result<Exit, Failure> {
-    let client = Cluster::find(args)?.connect(args.node.as_deref()).await?;
-    let read = read(&client, key, level).await?;
+async fn get(args: &Args, at: At<'_>, level: Option<Level>) -> Result<Exit, Failure> {
+    let client = Cluster::find(args)?.connect(args.node.as_deref()).await?.database(at.db);
+    let read = read(&client, at.key, level).await?;
     let rows: Vec<_> = read
         .values()
         .iter()
@@ -101,24 +124,24 @@ async fn get(args: &Args, key: &[u8], level: Option<Level>) -> Result<Exit, Fail
             Record::new([("bytes", value.len().into()), text, hex])
         })
         .collect();
-    let mut text = head(key, &amount(rows.len()), level);
+    let mut text = head(at, &amount(rows.len()), level);
     read.values().iter().for_each(|value| text += &format!("{}\n", quoted(value)));
     if rows.len() > 1 {
-        text += &format!("next: ringctl key siblings {}\n", String::from_utf8_lossy(key));
+        text += &format!("next: ringctl key siblings {}\n", named(at));
     }
-    show(args, &Report { text, whole: whole(key, level).with("values", &rows), rows });
+    show(args, &Report { text, whole: whole(at, level).with("values", &rows), rows });
     client.close().await;
     Ok(Exit::Fine)
 }
 
-async fn siblings(args: &Args, key: &[u8], level: Option<Level>) -> Result<Exit, Failure> {
+async fn siblings(args: &Args, at: At<'_>, level: Option<Level>) -> Result<Exit, Failure> {
     let cluster = Cluster::find(args)?;
-    let client = cluster.connect(args.node.as_deref()).await?;
-    let read = read(&client, key, level).await?;
-    let written = writers(&cluster, &client, key, read.values()).await;
+    let client = cluster.connect(args.node.as_deref()).await?.database(at.db);
+    let read = read(&client, at.key, level).await?;
+    let written = writers(&cluster, &client, at, read.values()).await;
     let names: Vec<(u32, String)> =
         client.status().await?.nodes.into_iter().map(|node| (node.id, node.name)).collect();
-    let report = siblings_report(key, level, &read, &written, &names, style(args));
+    let report = siblings_report(at, level, &read, &written, &names, style(args));
     show(args, &report);
     client.close().await;
     Ok(Exit::Fine)
@@ -128,12 +151,12 @@ async fn siblings(args: &Args, key: &[u8], level: Option<Level>) -> Result<Exit,
 async fn writers(
     cluster: &Cluster,
     client: &Client,
-    key: &[u8],
+    at: At<'_>,
     values: &[Bytes],
 ) -> Vec<CopyValue> {
-    let Ok(owners) = client.owners(key).await else { return Vec::new() };
+    let Ok(owners) = client.owners(at.key).await else { return Vec::new() };
     for owner in owners.nodes.iter().filter(|owner| owner.up) {
-        let request = AdminRequest::Copy { key: Bytes::copy_from_slice(key), keyspace: 0 };
+        let request = AdminRequest::Copy { key: Bytes::copy_from_slice(at.key), keyspace: at.db };
         let Ok(node) = cluster.dial_aside(owner.address.clone(), PATIENCE).await else { continue };
         if let Ok(AdminReply::Copy(copy)) = node.administer(request, PATIENCE).await
             && copy.counter.is_none()
@@ -147,7 +170,7 @@ async fn writers(
 }
 
 fn siblings_report(
-    key: &[u8],
+    at: At<'_>,
     level: Option<Level>,
     read: &Read,
     written: &[CopyValue],
@@ -184,82 +207,81 @@ fn siblings_report(
             hex,
         ]));
     }
-    let mut text = head(key, &amount(rows.len()), level);
+    let mut text = head(at, &amount(rows.len()), level);
     if !rows.is_empty() {
         text += &table.render(style.colour);
     }
     if rows.len() > 1 {
-        let key = String::from_utf8_lossy(key);
-        text += &format!("next: ringctl key resolve {key} --take 1, or --value TEXT\n");
+        text += &format!("next: ringctl key resolve {} --take 1, or --value TEXT\n", named(at));
     }
-    Report { text, whole: whole(key, level).with("siblings", &rows), rows }
+    Report { text, whole: whole(at, level).with("siblings", &rows), rows }
 }
 
 async fn resolve(
     args: &Args,
-    key: &[u8],
+    at: At<'_>,
     take: &Take,
     level: Option<Level>,
 ) -> Result<Exit, Failure> {
     let cluster = Cluster::find(args)?;
     cluster.check_writable("a change of a key")?;
-    let client = cluster.connect(args.node.as_deref()).await?;
-    let read = read(&client, key, level).await?;
+    let client = cluster.connect(args.node.as_deref()).await?.database(at.db);
+    let read = read(&client, at.key, level).await?;
     let found = read.values().len();
     let value = match take {
         Take { value: Some(value), .. } => Bytes::copy_from_slice(value.as_bytes()),
         Take { take, .. } => {
             let take = take.unwrap_or(1);
             let chosen = take.checked_sub(1).and_then(|place| read.values().get(place));
-            chosen.cloned().ok_or_else(|| no_such_sibling(key, take, found))?
+            chosen.cloned().ok_or_else(|| no_such_sibling(at, take, found))?
         }
     };
     if found == 1 && read.values()[0] == value {
-        let text = head(key, "1 value: nothing to resolve", level);
-        let record = resolved(key, level, found, &value);
+        let text = head(at, "1 value: nothing to resolve", level);
+        let record = resolved(at, level, found, &value);
         show(args, &Report { text, whole: record.clone().into(), rows: vec![record] });
         client.close().await;
         return Ok(Exit::Fine);
     }
-    let put = client.put(Bytes::copy_from_slice(key), value.clone()).context(read.context());
+    let put = client.put(Bytes::copy_from_slice(at.key), value.clone()).context(read.context());
     let put = if let Some(level) = level { put.consistency(level) } else { put };
     put.await?;
     let what = format!("{} replaced by {}", amount(found), human::cut(&quoted(&value), 60));
-    let record = resolved(key, level, found, &value);
-    let text = head(key, &what, level);
+    let record = resolved(at, level, found, &value);
+    let text = head(at, &what, level);
     show(args, &Report { text, whole: record.clone().into(), rows: vec![record] });
     client.close().await;
     Ok(Exit::Fine)
 }
 
-fn resolved(key: &[u8], level: Option<Level>, found: usize, value: &[u8]) -> Record {
+fn resolved(at: At<'_>, level: Option<Level>, found: usize, value: &[u8]) -> Record {
     let [text, hex] = for_programs(value);
-    whole(key, level).and([("replaced", found.into()), text, hex])
+    whole(at, level).and([("replaced", found.into()), text, hex])
 }
 
-fn no_such_sibling(key: &[u8], take: usize, found: usize) -> Failure {
-    let what = format!("{} has no sibling {take}", quoted(key));
+fn no_such_sibling(at: At<'_>, take: usize, found: usize) -> Failure {
+    let what = format!("{} has no sibling {take}", quoted(at.key));
     let why = format!("it has {}", amount(found));
     let told = Told::new(what, why, "see them: ringctl key siblings KEY");
     Failure { exit: Exit::Usage, told }
 }
 
-async fn delete(args: &Args, key: &[u8], level: Option<Level>, yes: bool) -> Result<Exit, Failure> {
+async fn delete(args: &Args, at: At<'_>, level: Option<Level>, yes: bool) -> Result<Exit, Failure> {
     let cluster = Cluster::find(args)?;
     cluster.check_writable("a change of a key")?;
-    let client = cluster.connect(args.node.as_deref()).await?;
-    let read = read(&client, key, level).await?;
+    let client = cluster.connect(args.node.as_deref()).await?.database(at.db);
+    let read = read(&client, at.key, level).await?;
     let found = read.values().len();
     if found > 0 {
-        confirm(yes, &format!("delete {} of {}", amount(found), quoted(key)))?;
-        let delete = client.delete(Bytes::copy_from_slice(key)).context(read.context());
+        confirm(yes, &format!("delete {} of {}", amount(found), quoted(at.key)))?;
+        let delete = client.delete(Bytes::copy_from_slice(at.key)).context(read.context());
         let delete = if let Some(level) = level { delete.consistency(level) } else { delete };
         delete.await?;
     }
     let what =
         if found == 0 { "there was no value".into() } else { format!("{} deleted", amount(found)) };
-    let record = whole(key, level).and([("deleted", found.into())]);
-    let text = head(key, &what, level);
+    let record = whole(at, level).and([("deleted", found.into())]);
+    let text = head(at, &what, level);
     show(args, &Report { text, whole: record.clone().into(), rows: vec![record] });
     client.close().await;
     Ok(Exit::Fine)

@@ -3,6 +3,7 @@
 mod bundle;
 mod cert;
 mod completions;
+mod copies;
 mod ctx;
 mod hot;
 mod key;
@@ -16,7 +17,7 @@ mod trace;
 mod version;
 mod watch;
 
-use crate::args::{Args, Command, Debugging, Keyspace, Ring};
+use crate::args::{Args, Command, Debugging, Ring};
 use crate::failure::{Exit, Failure};
 
 /// Runs the command.
@@ -28,12 +29,12 @@ pub(crate) async fn run(args: &Args) -> Result<Exit, Failure> {
         Command::Ring(Ring::Slots { of, slot }) => ring::slots(args, of.as_deref(), *slot).await,
         Command::Ring(Ring::Balance) => ring::balance(args).await,
         Command::Node(command) => node::run(args, command).await,
-        Command::Key(command) => key::run(args, command).await,
+        Command::Key { db, command } => key::run(args, *db, command).await,
         Command::Hot { count, watch } => {
             watch::again(args, watch.every, || hot::hot(args, *count)).await
         }
         Command::Big { count } => hot::big(args, *count).await,
-        Command::Keyspace(Keyspace::Ls) => keyspace::ls(args).await,
+        Command::Keyspace(command) => keyspace::run(args, command).await,
         Command::Doctor => crate::doctor::run(args).await,
         Command::Debug(Debugging::Bundle { out }) => bundle::run(args, out.as_deref()).await,
         Command::Bench(wanted) => crate::bench::run(args, wanted).await,

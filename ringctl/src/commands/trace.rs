@@ -9,7 +9,7 @@ use bytes::Bytes;
 use client::{AdminReply, AdminRequest, Client, ClientError, KeyCopy, Level, Owner, hash_tag};
 use serde_json::Value;
 
-use super::key::quoted;
+use super::key::{At, quoted};
 use crate::args::Args;
 use crate::cluster::Cluster;
 use crate::failure::{Exit, Failure};
@@ -33,15 +33,19 @@ struct Trace {
     read_took: Duration,
 }
 
-pub(crate) async fn run(args: &Args, key: &[u8], level: Option<Level>) -> Result<Exit, Failure> {
+pub(crate) async fn run(
+    args: &Args,
+    At { db, key }: At<'_>,
+    level: Option<Level>,
+) -> Result<Exit, Failure> {
     let cluster = Cluster::find(args)?;
-    let client = cluster.connect(args.node.as_deref()).await?;
+    let client = cluster.connect(args.node.as_deref()).await?.database(db);
     let key = Bytes::copy_from_slice(key);
     let owners = client.owners(&key).await?;
     warm_up(&client, &key).await;
     let mut asked = Vec::new();
     for owner in owners.nodes {
-        let (copy, took) = ask(&cluster, &owner, &key).await;
+        let (copy, took) = ask(&cluster, &owner, (db, &key)).await;
         asked.push(Asked { owner, copy, took });
     }
     let level = level.unwrap_or(Level::Quorum);
@@ -71,13 +75,13 @@ async fn warm_up(client: &Client, key: &[u8]) {
 async fn ask(
     cluster: &Cluster,
     owner: &Owner,
-    key: &Bytes,
+    (keyspace, key): (u16, &Bytes),
 ) -> (Result<KeyCopy, ClientError>, Duration) {
     let node = match cluster.dial_aside(owner.address.clone(), PATIENCE).await {
         Ok(node) => node,
         Err(error) => return (Err(error), Duration::ZERO),
     };
-    let request = AdminRequest::Copy { key: key.clone(), keyspace: 0 };
+    let request = AdminRequest::Copy { key: key.clone(), keyspace };
     let began = Instant::now();
     let answer = node.administer(request, PATIENCE).await;
     let took = began.elapsed();

@@ -295,20 +295,38 @@ fn settings(picture: &Picture, _: BringBack<'_>) -> Vec<Finding> {
     let said = facts(picture).map(|(node, facts)| {
         let one = |k: &client::KeyspaceFacts| {
             format!(
-                "{} N={} R={} W={} {} {}",
-                k.name, k.n, k.read, k.write, k.durability, k.conflict
+                "{} N={} R={} W={} {} {} ttl={} v{}",
+                k.name, k.n, k.read, k.write, k.durability, k.conflict, k.ttl_ms, k.version
             )
         };
         (node.name.clone(), facts.keyspaces.iter().map(one).collect::<Vec<_>>().join(", "))
     });
-    let Some(groups) = differing(said) else { return Vec::new() };
+    let Some(groups) = differing(said) else { return closed(picture) };
     let each = groups.iter().map(|(what, names)| format!("{}: {what}", names.join(", ")));
     let told = (
         "nodes keep keyspaces by different rules".to_owned(),
         each.collect::<Vec<_>>().join("; "),
-        "give [keyspace] the same settings on every node, and restart those that differ".to_owned(),
+        "give [keyspace] the same settings on every node, and restart those that differ; or set them for \
+         all: ringctl keyspace set"
+            .to_owned(),
     );
     vec![finding("settings", Weight::Problem, None, told)]
+}
+
+/// Keyspaces that take no requests: whoever was about to change their copies has gone.
+fn closed(picture: &Picture) -> Vec<Finding> {
+    let any = facts(picture).next().map(|(_, facts)| facts.keyspaces.as_slice());
+    let closed = any.unwrap_or_default().iter().filter(|keyspace| keyspace.closed);
+    let tell = |keyspace: &client::KeyspaceFacts| {
+        let client::KeyspaceFacts { name, by, n, .. } = keyspace;
+        let told = (
+            format!("keyspace {name} takes no requests"),
+            format!("{by} closed it to change its number of copies, and that has not ended"),
+            format!("if nobody is at it, open it: ringctl keyspace set {name} --n {n}"),
+        );
+        finding("settings", Weight::Problem, None, told)
+    };
+    closed.map(tell).collect()
 }
 
 fn levels(picture: &Picture, _: BringBack<'_>) -> Vec<Finding> {
@@ -319,7 +337,8 @@ fn levels(picture: &Picture, _: BringBack<'_>) -> Vec<Finding> {
             format!("reads may miss writes: N={} R={} W={}", status.n, status.r, status.w),
             "R + W is not more than N, so a read and a write need have no replica in common"
                 .to_owned(),
-            "set keyspace.read and keyspace.write to QUORUM, unless that is meant".to_owned(),
+            "ringctl keyspace set default --read QUORUM --write QUORUM, unless that is meant"
+                .to_owned(),
         );
         found.push(finding("levels", Weight::Warning, None, told));
     }
@@ -457,6 +476,9 @@ mod tests {
         assert_eq!(found(|p| facts_of(p, 1).files_open = 17_000), [("files", Warning, n2())]);
         assert_eq!(found(|p| facts_of(p, 1).files_max = 1_024), [("files", Warning, n2())]);
         assert_eq!(found(|p| facts_of(p, 1).keyspaces[0].n = 2), [("settings", Problem, None)]);
+        let closed =
+            |p: &mut Picture| (0..3).for_each(|i| facts_of(p, i).keyspaces[0].closed = true);
+        assert_eq!(found(closed), [("settings", Problem, None)]);
         assert_eq!(found(|p| facts_of(p, 1).version = "2".into()), [("versions", Warning, None)]);
         assert_eq!(found(|p| p.status.w = 1), [("levels", Warning, None)]);
         let one_zone =

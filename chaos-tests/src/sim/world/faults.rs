@@ -3,12 +3,16 @@
 //! With durability `os` one machine at a time may have lost power: from the loss until its replica
 //! has been made whole. All machines may lose it together only if every write waits for the disk.
 
-use ring::Durability;
+use std::sync::Arc;
+
+use replication::Event;
+use ring::{Durability, KeyspacePolicy, Level, Policies};
 use storage::{Crash, Survival};
 
 use super::{Happening, World};
 use crate::fault::Fault;
 use crate::sim::clock::{MS, SECOND};
+use crate::sim::node::policy;
 
 impl World {
     pub(crate) fn plan_fault(&mut self, fault: Fault, earliest: u64) {
@@ -84,6 +88,20 @@ impl World {
                 let room = self.of_faults.below(4_000);
                 self.nodes[node].platter.files.set_capacity(Some(used + room));
                 self.queue.plan(self.now + outage, Happening::Room { node });
+            }
+            Fault::Terms => {
+                // Never weaker than what the checks expect. Each node hears by itself, so that for a
+                // while they differ, and a node that starts again has forgotten.
+                let base = policy(&self.profile);
+                let terms = self.of_faults.pick(&[
+                    base,
+                    KeyspacePolicy { durability: Durability::Sync, ..base },
+                    KeyspacePolicy { write: Level::All, ..base },
+                    KeyspacePolicy { read: Level::All, ..base },
+                    KeyspacePolicy { read: Level::All, write: Level::All, ..base },
+                ]);
+                let policies = Policies { default: terms, ..Policies::default() };
+                self.put_everywhere(node, &Event::PoliciesAre(Arc::new(policies)));
             }
             Fault::Rot => {
                 if self.may_lose_power(node) && self.nodes[node].life.is_some() {
