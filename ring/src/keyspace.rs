@@ -5,9 +5,10 @@
 //! a slot cannot give (THREE of two copies, LOCAL_* without a copy near) is refused with a text that
 //! says what, why, and what to use instead.
 
-use core::fmt;
+use core::fmt::{self, Write};
 use core::str::FromStr;
 
+use serde::de::Visitor;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 use crate::id::NodeId;
@@ -423,22 +424,57 @@ impl FromStr for Conflict {
     }
 }
 
-/// Settings travel and rest as their text.
+/// Settings travel and rest as their text; reading and writing one allocates nothing.
 macro_rules! serde_as_text {
     ($($type:ty),*) => {$(
         impl Serialize for $type {
             fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-                serializer.collect_str(self)
+                let mut text: SmallText = SmallText::default();
+                match write!(text, "{self}") {
+                    Ok(()) => serializer.serialize_str(text.as_str()),
+                    Err(fmt::Error) => serializer.collect_str(self),
+                }
             }
         }
 
         impl<'de> Deserialize<'de> for $type {
             fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-                let text = String::deserialize(deserializer)?;
-                text.parse().map_err(serde::de::Error::custom)
+                struct Text;
+                impl Visitor<'_> for Text {
+                    type Value = $type;
+                    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                        f.write_str("a text")
+                    }
+                    fn visit_str<E: serde::de::Error>(self, text: &str) -> Result<$type, E> {
+                        text.parse().map_err(E::custom)
+                    }
+                }
+                deserializer.deserialize_str(Text)
             }
         }
     )*};
+}
+
+/// Room for the text of a setting.
+#[derive(Default)]
+struct SmallText {
+    bytes: [u8; 16],
+    len: usize,
+}
+
+impl SmallText {
+    fn as_str(&self) -> &str {
+        core::str::from_utf8(&self.bytes[..self.len]).unwrap_or_default()
+    }
+}
+
+impl Write for SmallText {
+    fn write_str(&mut self, text: &str) -> fmt::Result {
+        let end = self.len + text.len();
+        self.bytes.get_mut(self.len..end).ok_or(fmt::Error)?.copy_from_slice(text.as_bytes());
+        self.len = end;
+        Ok(())
+    }
 }
 
 serde_as_text!(Level, Durability, Conflict);
