@@ -12,11 +12,11 @@
 //! each. It costs about as many bytes as the block in its file: the prefix pays for the words.
 
 use super::build::common;
-use super::raw::{RawBlock, extend_key};
+use super::raw::RawBlock;
 use crate::blob::TAG_FIRST;
 use crate::codec::u64_at;
 use crate::key::Tag;
-use crate::limits::BLOCK_BYTES_MAX;
+use crate::limits::{BLOCK_BYTES_MAX, KEY_BYTES_MAX};
 use std::ops::Range;
 use std::sync::atomic::{AtomicU8, Ordering};
 use triomphe::ThinArc;
@@ -69,9 +69,50 @@ struct Parsed {
 #[derive(Default)]
 pub(crate) struct DecodeScratch {
     parsed: Vec<Parsed>,
-    key: Vec<u8>,
+    key: KeyBuffer,
     /// The decoded block; keeps its size.
     out: Vec<u8>,
+}
+
+/// The key at hand while a block is walked.
+#[derive(Default)]
+struct KeyBuffer {
+    /// Keeps its size; `len` bytes of it count.
+    bytes: Vec<u8>,
+    len: usize,
+}
+
+impl KeyBuffer {
+    /// Makes of the key before the next one, whose tail stands at `tail` in `entries`; none when it
+    /// shares more than there is, or is too long.
+    #[inline]
+    fn extend(&mut self, shared: usize, entries: &[u8], tail: Range<usize>) -> Option<()> {
+        let len = shared + tail.len();
+        if shared > self.len || len > KEY_BYTES_MAX + TAG {
+            return None;
+        }
+        if self.bytes.len() < len + COPIED {
+            self.bytes.resize(len + COPIED, 0);
+        }
+        copy_short(self.bytes.get_mut(shared..)?, entries.get(tail.start..)?, tail.len())?;
+        self.len = len;
+        Some(())
+    }
+
+    fn get(&self) -> &[u8] {
+        &self.bytes[..self.len]
+    }
+}
+
+/// Copies the first `len` bytes of `from` to the front of `to`, and perhaps more than these: a copy of
+/// one length costs less than one of the right length.
+#[inline]
+fn copy_short(to: &mut [u8], from: &[u8], len: usize) -> Option<()> {
+    match (to.first_chunk_mut::<COPIED>(), from.first_chunk::<COPIED>()) {
+        (Some(to), Some(from)) if len <= COPIED => *to = *from,
+        _ => to.get_mut(..len)?.copy_from_slice(from.get(..len)?),
+    }
+    Some(())
 }
 
 impl DecodeScratch {
@@ -92,7 +133,7 @@ impl Block {
         let raw = RawBlock::new(raw)?;
         let DecodeScratch { parsed, key, out } = scratch;
         parsed.clear();
-        key.clear();
+        key.len = 0;
         let (mut at, mut prefix, mut unique) = (0, usize::MAX, true);
         let (mut keys_len, mut values_len) = (0usize, 0usize);
         let mut first: &[u8] = &[];
@@ -107,9 +148,9 @@ impl Block {
                 // A restart shares more than it says.
                 let shared = if entry.shared == 0 { common(first, tail) } else { entry.shared };
                 prefix = prefix.min(shared).min(user_len);
-                unique &= !same_user_key(key, entry.shared, tail);
+                unique &= !same_user_key(key.get(), entry.shared, tail);
             }
-            extend_key(key, entry.shared, tail)?;
+            key.extend(entry.shared, raw.entries, entry.tail.clone())?;
             keys_len += user_len;
             values_len += entry.value.len();
             parsed.push(Parsed {
@@ -141,37 +182,35 @@ impl Block {
         let values_at = keys_at + keys_len;
         let total = u32::try_from(values_at + values_len).ok()?;
 
-        if out.len() < total as usize {
-            out.resize(total as usize, 0);
+        // Copies of one length may go beyond: what stands there is written later.
+        let room = total as usize + COPIED;
+        if out.len() < room {
+            out.resize(room, 0);
         }
-        let bytes = &mut out[..total as usize];
-        let (words, rest) = bytes.split_at_mut(words_len);
+        let (words, rest) = out[..room].split_at_mut(words_len);
         let (ends, rest) = rest.split_at_mut(prefix_at - words_len);
-        let (prefix_part, rest) = rest.split_at_mut(prefix);
-        let (mut keys, mut values) = rest.split_at_mut(keys_len);
         let (mut key_end, mut value_end, mut plain) = (0, 0, true);
-        key.clear();
+        key.len = 0;
         words[..WORD].fill(0);
         ends.iter_mut().take(WORD).for_each(|byte| *byte = 0);
         for (i, (entry, word)) in
             parsed.iter().zip(words[WORD..].chunks_exact_mut(WORD)).enumerate()
         {
-            let tail = raw.entries.get(entry.tail_at as usize..entry.value_at as usize)?;
-            extend_key(key, entry.shared as usize, tail)?;
-            let value = raw.entries.get(entry.value_at as usize..entry.end as usize)?;
-            let (user_key, tag) = key.split_last_chunk::<TAG>()?;
-            let suffix = user_key.get(prefix..)?;
-            let place;
-            (place, keys) = keys.split_at_mut_checked(TAG + suffix.len())?;
-            place[..TAG].copy_from_slice(tag);
-            place[TAG..].copy_from_slice(suffix);
-            let place;
-            (place, values) = values.split_at_mut_checked(value.len())?;
-            place.copy_from_slice(value);
-            plain &= value.first() != Some(&TAG_FIRST);
-            key_end += TAG + suffix.len();
-            value_end += value.len();
-            let mut packed = u64::from(head_of(suffix)) << 32;
+            key.extend(
+                entry.shared as usize,
+                raw.entries,
+                entry.tail_at as usize..entry.value_at as usize,
+            )?;
+            let user_len = key.len.checked_sub(TAG)?;
+            let (suffix_len, place) = (user_len.checked_sub(prefix)?, prefix + key_end);
+            if key_end + TAG + suffix_len > keys_len {
+                return None;
+            }
+            rest[place..place + TAG].copy_from_slice(&key.bytes[user_len..user_len + TAG]);
+            copy_short(&mut rest[place + TAG..], &key.bytes[prefix..], suffix_len)?;
+            key_end += TAG + suffix_len;
+            value_end += (entry.end - entry.value_at) as usize;
+            let mut packed = u64::from(head_of(&key.bytes[prefix..user_len])) << 32;
             if narrow {
                 packed |= (key_end << 16 | value_end) as u64;
             } else {
@@ -181,7 +220,15 @@ impl Block {
             word.copy_from_slice(&packed.to_le_bytes());
         }
         if rows > 0 {
-            prefix_part.copy_from_slice(key.get(..prefix)?);
+            rest[..prefix].copy_from_slice(key.get().get(..prefix)?);
+        }
+        let mut values = rest.get_mut(prefix + keys_len..)?;
+        for entry in parsed.iter() {
+            let value = raw.entries.get(entry.value_at as usize..entry.end as usize)?;
+            let place;
+            (place, values) = values.split_at_mut_checked(value.len())?;
+            place.copy_from_slice(value);
+            plain &= value.first() != Some(&TAG_FIRST);
         }
         let head = Head {
             rows: rows as u32,
@@ -193,7 +240,7 @@ impl Block {
             plain,
             used: AtomicU8::new(0),
         };
-        Some(Self(ThinArc::from_header_and_slice(head, bytes)))
+        Some(Self(ThinArc::from_header_and_slice(head, &out[..total as usize])))
     }
 
     /// A block without rows.
@@ -434,5 +481,7 @@ fn same_user_key(before: &[u8], shared: usize, tail: &[u8]) -> bool {
         return false;
     }
     let user_len = len - 8;
-    shared >= user_len || before[shared..user_len] == tail[..user_len - shared]
+    // Nearly always the first byte that is not shared is another.
+    shared >= user_len
+        || (before[shared] == tail[0] && before[shared..user_len] == tail[..user_len - shared])
 }
