@@ -14,7 +14,6 @@ use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
 use replication::Peer;
-use rustls::ServerConfig;
 use store::Store;
 use tokio::net::TcpListener;
 use tokio::runtime::Builder;
@@ -27,6 +26,7 @@ use wire::{FrameDecoder, Kind, codec};
 use crate::clock;
 use crate::error::Fault;
 use crate::front::listen;
+use crate::front::tls::Offered;
 use crate::limits::DRAIN_MAX;
 use crate::members::Members;
 use crate::mesh::{ClientConn, Ending, Frames, Lane, Mesh, MeshConfig, MeshHandler};
@@ -49,7 +49,7 @@ pub struct Beginning {
     /// Its listener for Redis clients, if they may come without TLS.
     pub listener: Option<std::net::TcpListener>,
     /// Its listener for those who come with it.
-    pub tls: Option<(std::net::TcpListener, Arc<ServerConfig>)>,
+    pub tls: Option<(std::net::TcpListener, Arc<Offered>)>,
     /// For core 0 of a node with peers: how to reach them.
     pub mesh: Option<MeshConfig>,
 }
@@ -138,12 +138,12 @@ async fn run(
 fn begin(
     core: &Rc<RefCell<Core>>,
     listener: Option<std::net::TcpListener>,
-    tls: Option<(std::net::TcpListener, Arc<ServerConfig>)>,
+    tls: Option<(std::net::TcpListener, Arc<Offered>)>,
     mesh: Option<MeshConfig>,
 ) -> Result<(), Fault> {
     let system = |e: io::Error| Fault::new("cannot listen", e.to_string(), "try again");
     let listener = listener.map(TcpListener::from_std).transpose().map_err(system)?;
-    let with_tls = |(listener, config)| Ok((TcpListener::from_std(listener)?, config));
+    let with_tls = |(listener, offered)| Ok((TcpListener::from_std(listener)?, offered));
     let tls = tls.map(with_tls).transpose().map_err(system)?;
     let shared = core.borrow().shared.clone();
     if core.borrow().index == 0 {
@@ -171,8 +171,8 @@ fn begin(
     if let Some(listener) = listener {
         spawn_local(listen::accept_all(core.clone(), listener, None));
     }
-    if let Some((listener, config)) = tls {
-        spawn_local(listen::accept_all(core.clone(), listener, Some(config)));
+    if let Some((listener, offered)) = tls {
+        spawn_local(listen::accept_all(core.clone(), listener, Some(offered)));
     }
     Ok(())
 }

@@ -208,7 +208,7 @@ impl Members {
                 return self.exchange(now, exchange::Event::LinkIs(peer), events);
             }
         }
-        if link.in_step {
+        if link.in_step || !link.exchanges {
             link.told = pair;
             info!(%peer, "the link is up");
             events.push(Event::LinkUp(peer));

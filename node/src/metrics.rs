@@ -119,6 +119,8 @@ pub struct CoreReport {
     pub ops_per_second: u64,
     /// Reads that repaired a replica.
     pub read_repairs: u64,
+    /// Requests of sessions for which the coordinator had not seen enough by itself.
+    pub reads_behind: u64,
     /// Gaps in slot clocks: writes known to be missing here.
     pub clock_gaps: u64,
     /// The keys that it keeps.
@@ -167,6 +169,7 @@ impl CoreReport {
             (&mut self.memtable_bytes, other.memtable_bytes),
             (&mut self.ops_per_second, other.ops_per_second),
             (&mut self.read_repairs, other.read_repairs),
+            (&mut self.reads_behind, other.reads_behind),
             (&mut self.clock_gaps, other.clock_gaps),
         ] {
             *mine += theirs;
@@ -274,6 +277,13 @@ pub fn text(shared: &Shared) -> String {
         "counter",
         "Reads that repaired a replica.",
         report.read_repairs,
+    );
+    single(
+        out,
+        "reads_behind_total",
+        "counter",
+        "Requests of sessions that wanted more than their replica had seen: others were asked.",
+        report.reads_behind,
     );
     single(out, "slot_clock_gaps", "gauge", "Writes known to be missing here.", report.clock_gaps);
     single(out, "log_commits_total", "counter", "Writes of the log.", report.commits);

@@ -10,7 +10,6 @@ use std::sync::atomic::Ordering;
 
 use replication::{Peer, Recovery};
 use ring::{Actor, Hlc, Layout, WallMillis};
-use rustls::ServerConfig;
 use storage::{FileDisk, OpenError, Options};
 use store::{Opened, Store};
 use tracing::{error, info, warn};
@@ -22,6 +21,7 @@ use crate::config::Config;
 use crate::driver::{self, Beginning, Thread};
 use crate::error::Fault;
 use crate::front::listen;
+use crate::front::tls::Offered;
 use crate::limits::{FILES_BESIDE_CLIENTS, raise_files};
 use crate::mailbox::Mailbox;
 use crate::mesh::{self, MeshConfig, Tuning, Versions};
@@ -35,6 +35,7 @@ pub struct Server {
     shared: Arc<Shared>,
     cores: Vec<Thread>,
     threads: Threads,
+    offered: Option<Arc<Offered>>,
 }
 
 impl Server {
@@ -46,6 +47,7 @@ impl Server {
         check_files(config.redis.maxclients);
         let credentials = config.tls.as_ref().map(certs::Credentials::load).transpose()?;
         let (listeners, tls) = listeners(&config)?;
+        let offered = tls.iter().flatten().map(|(_, offered)| offered.clone()).next();
         let redis = &config.redis;
         let users =
             Users::load(redis.requirepass.as_deref(), &redis.users, redis.acl_file.as_deref())?;
@@ -88,7 +90,7 @@ impl Server {
         info!(node = config.name, %incarnation, %cluster, cores = config.cores, "starting");
         let shared = Arc::new(Shared::new(config, parts));
         let mut mesh = mesh_config(&shared, credentials, &layout)?;
-        let mut server = Self { shared: shared.clone(), cores: Vec::new(), threads };
+        let mut server = Self { shared: shared.clone(), cores: Vec::new(), threads, offered };
         let listeners = listeners.into_iter().zip(tls);
         let begin = machines.into_iter().zip(stores).zip(listeners).enumerate();
         for (index, ((peer, store), (listener, tls))) in begin {
@@ -103,6 +105,12 @@ impl Server {
             }
         }
         Ok(server)
+    }
+
+    /// What Redis clients with TLS are offered, if they may come.
+    #[must_use]
+    pub fn offered(&self) -> Option<Arc<Offered>> {
+        self.offered.clone()
     }
 
     /// What all threads share.
@@ -165,7 +173,7 @@ impl Server {
 }
 
 type Plain = Option<std::net::TcpListener>;
-type Sealed = Option<(std::net::TcpListener, Arc<ServerConfig>)>;
+type Sealed = Option<(std::net::TcpListener, Arc<Offered>)>;
 
 /// The listeners of each core: without TLS, and with it.
 fn listeners(config: &Config) -> Result<(Vec<Plain>, Vec<Sealed>), Fault> {
@@ -179,8 +187,7 @@ fn listeners(config: &Config) -> Result<(Vec<Plain>, Vec<Sealed>), Fault> {
     let Some((address, files)) = &redis.tls else {
         return Ok((plain, (0..cores).map(|_| None).collect()));
     };
-    let tell = |refused: &certs::Refused| warn!("{refused}");
-    let tls = Arc::new(certs::public_config(files, Arc::new(tell))?);
+    let tls = Arc::new(Offered::load(files.clone())?);
     let bound = listen::bind(*address, "redis.tls_listen", cores)?;
     Ok((plain, bound.into_iter().map(|listener| Some((listener, tls.clone()))).collect()))
 }

@@ -1,17 +1,19 @@
 //! Shutdown: how a node runs until somebody tells it to stop, and how it obeys.
 //!
 //! SIGTERM and SIGINT drain; the second one ends the process at once. A child of the demo also
-//! drains when its standard input ends, which it does when the demo is gone, however it went.
+//! drains when its standard input ends, which it does when the demo is gone, however it went. Where
+//! Redis clients come with TLS, SIGHUP has the files of certificates read again.
 
 use std::io::Read;
 use std::sync::Arc;
 
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::Notify;
-use tracing::{error, warn};
+use tracing::{error, info, warn};
 
 use crate::config::Config;
 use crate::error::{EXIT_REFUSED, Fault};
+use crate::front::tls::Offered;
 use crate::server::Server;
 use crate::{http, shared::Shared};
 
@@ -28,6 +30,9 @@ pub async fn run(config: Config) -> Result<i32, Fault> {
     let shared = server.shared();
     if let Some(listener) = web {
         tokio::spawn(serve(listener, shared.clone()));
+    }
+    if let Some(offered) = server.offered() {
+        tokio::spawn(read_again(listen_to(SignalKind::hangup())?, offered));
     }
     let told = async {
         tokio::select! {
@@ -48,6 +53,16 @@ pub async fn run(config: Config) -> Result<i32, Fault> {
         clean = server.stop() => Ok(i32::from(!clean)),
         _ = interrupt.recv() => Ok(hurried()),
         _ = terminate.recv() => Ok(hurried()),
+    }
+}
+
+/// Reads certificates again whenever it is told to.
+async fn read_again(mut hangup: Signal, offered: Arc<Offered>) {
+    while hangup.recv().await.is_some() {
+        match offered.reload() {
+            Ok(()) => info!("the certificates of the Redis port were read again"),
+            Err(e) => error!("the certificates of the Redis port stay as they were: {e}"),
+        }
     }
 }
 

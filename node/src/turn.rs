@@ -828,6 +828,7 @@ impl Core {
         self.report.memtable_bytes = self.store.memtable_bytes() as u64;
         let machine = self.peer.stats();
         self.report.read_repairs = machine.repairs;
+        self.report.reads_behind = machine.reads_behind;
         self.report.clock_gaps = machine.clock_gaps;
         self.report.keys = self.tally.counted(clock::mono());
         self.host.follow_reset();

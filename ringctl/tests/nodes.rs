@@ -41,6 +41,10 @@ fn what_is_read_can_be_watched() {
     for line in [
         "node ls --watch=20ms -o jsonl",
         "hot --watch=20ms -o csv",
+        "keyspace ls --watch=20ms -o jsonl",
+        "ring balance --watch=20ms",
+        "ring map --watch=20ms",
+        "doctor --watch=20ms",
         "node show n1 -o jsonl --watch=20ms",
     ] {
         let mut child = stage.command(line).stdout(Stdio::piped()).spawn().unwrap();

@@ -9,7 +9,6 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use commands::{CrossSlot, Levels, Session, SessionDefaults};
-use rustls::ServerConfig;
 use socket2::{Domain, Protocol, SockRef, Socket, TcpKeepalive, Type};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::task::spawn_local;
@@ -18,7 +17,7 @@ use tracing::{debug, warn};
 use crate::config::Config;
 use crate::error::Fault;
 use crate::front::conn::{Conn, Task};
-use crate::front::tls::Tls;
+use crate::front::tls::{Offered, Tls};
 use crate::limits::{CORE_CONNECTIONS_MAX, REQUEST_TIMEOUT};
 use crate::turn::Core;
 
@@ -84,11 +83,7 @@ pub fn defaults(config: &Config, auth_required: bool) -> Arc<SessionDefaults> {
 }
 
 /// Accepts for ever, or until the core drains; with TLS if it is told how.
-pub async fn accept_all(
-    core: Rc<RefCell<Core>>,
-    listener: TcpListener,
-    tls: Option<Arc<ServerConfig>>,
-) {
+pub async fn accept_all(core: Rc<RefCell<Core>>, listener: TcpListener, tls: Option<Arc<Offered>>) {
     let both = [false, true].map(|auth| defaults(&core.borrow().shared.config, auth));
     loop {
         match listener.accept().await {
@@ -115,7 +110,7 @@ fn admit(
     stream: TcpStream,
     address: SocketAddr,
     defaults: &Arc<SessionDefaults>,
-    tls: Option<&Arc<ServerConfig>>,
+    tls: Option<&Arc<Offered>>,
 ) -> io::Result<()> {
     let mut guard = core.borrow_mut();
     let shared = guard.shared.clone();
@@ -128,7 +123,7 @@ fn admit(
         }
         return Ok(());
     }
-    let tls = tls.map(|config| Tls::new(config.clone()).map(Box::new)).transpose();
+    let tls = tls.map(|offered| Tls::new(offered.config()).map(Box::new)).transpose();
     let tls = tls.map_err(io::Error::other);
     let set = set_options(&stream).and_then(|()| stream.local_addr()).and_then(|l| Ok((l, tls?)));
     let (local, tls) = match set {

@@ -5,11 +5,51 @@
 
 use std::fmt::Write as _;
 use std::io::{Read, Write};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 
-use certs::Role;
+use certs::{CertError, PublicFiles, Role};
 use rustls::pki_types::CertificateDer;
 use rustls::{ServerConfig, ServerConnection};
+
+/// What new connections are offered: certificates and authorities, which may be read again from
+/// their files. Connections that stand keep what they began with.
+pub struct Offered {
+    files: PublicFiles,
+    config: Mutex<Arc<ServerConfig>>,
+}
+
+impl Offered {
+    /// As the files say now.
+    ///
+    /// # Errors
+    /// What is wrong with them.
+    pub fn load(files: PublicFiles) -> Result<Self, CertError> {
+        let config = Mutex::new(Arc::new(read(&files)?));
+        Ok(Self { files, config })
+    }
+
+    /// What the next connection is offered.
+    #[must_use]
+    pub fn config(&self) -> Arc<ServerConfig> {
+        // Replaced as a whole, so that a panic elsewhere leaves nothing half done.
+        self.config.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Reads the files again. If they are wrong, all stays as it was.
+    ///
+    /// # Errors
+    /// What is wrong with them.
+    pub fn reload(&self) -> Result<(), CertError> {
+        let config = Arc::new(read(&self.files)?);
+        *self.config.lock().unwrap_or_else(PoisonError::into_inner) = config;
+        Ok(())
+    }
+}
+
+fn read(files: &PublicFiles) -> Result<ServerConfig, CertError> {
+    let tell = |refused: &certs::Refused| tracing::warn!("{refused}");
+    certs::public_config(files, Arc::new(tell))
+}
 
 /// One side of a connection: ours.
 pub struct Tls {

@@ -14,7 +14,7 @@ use wire::resp::encode::write_command;
 use wire::resp::{Reply, ReplyDecoder};
 
 use super::metric;
-use crate::support::{Node, free_port, run, start_command, text, until};
+use crate::support::{Node, free_port, run, signal, start_command, text, until};
 
 const CLUSTER: &str = "prod";
 
@@ -28,7 +28,7 @@ struct Story {
     tls_port: u16,
     ca: CaPair,
     /// Removed when the story ends.
-    _dir: tempfile::TempDir,
+    dir: tempfile::TempDir,
 }
 
 fn files(dir: &Path, ca: &CaPair) -> [String; 3] {
@@ -60,7 +60,7 @@ impl Story {
             users,
         ];
         let node = Node::start_with(dir.path(), &flags);
-        Self { node, tls_port, ca, _dir: dir }
+        Self { node, tls_port, ca, dir }
     }
 
     /// A client that shows this certificate.
@@ -246,4 +246,35 @@ fn a_wrong_or_expired_certificate_is_told_in_three_lines_at_the_start() {
     let blind =
         ["--redis-tls-cert", &cert, "--redis-tls-key", &key, "--redis-tls-clients", "required"];
     assert!(told(&blind).contains("nobody can verify"));
+}
+
+#[test]
+fn certificates_are_read_again_for_new_connections_and_a_broken_file_changes_nothing() {
+    let story = Story::new("no");
+    let shown = |client: &mut Tls| {
+        assert_eq!(client.ask("AUTH root top"), "OK");
+        client.stream.conn.peer_certificates().unwrap()[0].to_vec()
+    };
+    let mut old = story.client(None);
+    let before = shown(&mut old);
+    let dir = story.dir.path();
+    let next = dir.join("next");
+    files(&next, &story.ca);
+    for file in ["n1.pem", "n1.key"] {
+        fs::rename(next.join(file), dir.join(file)).unwrap();
+    }
+    signal("HUP", story.node.process.id());
+    let after = until("the new one is shown", || {
+        let new = shown(&mut story.client(None));
+        (new != before).then_some(new)
+    });
+    assert_eq!(old.ask("ECHO still"), "still", "who is there stays");
+    fs::write(dir.join("n1.pem"), "no certificate").unwrap();
+    signal("HUP", story.node.process.id());
+    until("it is told", || {
+        let log = story.node.log();
+        log.contains("the certificates of the Redis port stay as they were").then_some(())
+    });
+    assert_eq!(shown(&mut story.client(None)), after);
+    story.node.stop();
 }

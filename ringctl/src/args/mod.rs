@@ -124,7 +124,10 @@ pub(crate) enum Command {
     /// Looks for what commonly goes wrong, and says what to do about it.
     ///
     /// Exits with 4 if it finds anything.
-    Doctor,
+    Doctor {
+        #[command(flatten)]
+        watch: Watch,
+    },
     /// Gathers what helps to understand a fault.
     #[command(subcommand)]
     Debug(Debugging),
@@ -169,7 +172,10 @@ pub(crate) enum Ring {
         key: OsString,
     },
     /// Draws which node is first in which slots.
-    Map,
+    Map {
+        #[command(flatten)]
+        watch: Watch,
+    },
     /// Lists which nodes keep which slots, in ranges.
     Slots {
         /// Only what this node keeps: its name or number.
@@ -181,13 +187,19 @@ pub(crate) enum Ring {
         slot: Option<u16>,
     },
     /// Compares what each node keeps with its fair share.
-    Balance,
+    Balance {
+        #[command(flatten)]
+        watch: Watch,
+    },
 }
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum Keyspace {
     /// Lists the databases that have terms of their own, after the default, and where these come from.
-    Ls,
+    Ls {
+        #[command(flatten)]
+        watch: Watch,
+    },
     /// Sets terms, on all nodes and without a restart. What is not named stays as it is.
     ///
     /// Returns once all members that are up have them on their disks, and says which have not; those learn

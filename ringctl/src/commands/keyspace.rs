@@ -18,7 +18,7 @@ use crate::{show, style};
 
 pub(crate) async fn run(args: &Args, command: &Keyspace) -> Result<Exit, Failure> {
     match command {
-        Keyspace::Ls => ls(args).await,
+        Keyspace::Ls { watch } => super::watch::again(args, watch.every, || ls(args)).await,
         Keyspace::Set { names, terms, how } => {
             check_sloppy(terms.sloppy)?;
             change(args, names, &wish(terms), *how).await
