@@ -78,6 +78,9 @@ pub struct Tally {
     pub hedged: u64,
     /// Requests that were asked again after a failure.
     pub retried: u64,
+    /// Answers of the connections that stand for which nobody waited any more: they came after the deadline, or
+    /// after that of another node.
+    pub unwanted: u64,
     /// The epoch of the map of the slots; none before there is one.
     pub epoch: Option<u64>,
 }
@@ -217,6 +220,7 @@ impl Client {
             routed: read(&counts.routed),
             hedged: read(&counts.hedged),
             retried: read(&counts.retried),
+            unwanted: self.inner.routes.links().iter().map(|link| link.unwanted()).sum(),
             epoch: self.inner.routes.epoch(),
         }
     }
@@ -444,7 +448,7 @@ impl Client {
         until: Instant,
     ) -> Result<ClientReply, NoAnswer> {
         let left = until.saturating_duration_since(Instant::now()).min(asking.timeout);
-        let told = left - ANSWER_MARGIN_MAX.min(left / 10);
+        let told = left - ANSWER_MARGIN_MAX.min(left / 5);
         let hlc = Hlc(self.inner.hlc.fetch_max(link.hlc().0, Ordering::Relaxed)).max(link.hlc());
         let inside;
         let request = if self.keyspace == 0 || !request.is_about_keys() {

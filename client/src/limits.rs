@@ -23,12 +23,21 @@ pub const QUEUE_FRAMES_MAX: usize = 256;
 /// What to wait after a refusal of our own for too many pending requests.
 pub const PENDING_RETRY_AFTER: Duration = Duration::from_millis(20);
 
+/// A request that waits for its way to a node longer than this part of its time is not sent.
+pub const WAY_OUT: u32 = 4;
+
+/// What goes out as one, at most, beside a single larger request.
+pub const BATCH_BYTES: usize = 16 << 10;
+
+/// How far apart two requests leave of which a node hears when.
+pub const MOMENTS_APART: Duration = Duration::from_millis(1);
+
 /// How much is read at once.
 pub const READ_BYTES: usize = 64 << 10;
 
-/// A node hears of a deadline this much earlier than the caller set it, or a tenth of it if that is
-/// less, so that its own account of a failure still arrives in time.
-pub const ANSWER_MARGIN_MAX: Duration = Duration::from_millis(100);
+/// A node hears of a deadline this much earlier than the caller set it, or a fifth of it if that is
+/// less, so that its own account of a failure still arrives in time, also from a busy one.
+pub const ANSWER_MARGIN_MAX: Duration = Duration::from_millis(200);
 
 /// How often a quiet connection proves that it lives.
 pub const KEEP_ALIVE: Duration = Duration::from_millis(500);

@@ -2,7 +2,8 @@
 //!
 //! Promise: every request is answered once or learns that the link is gone; a request whose future
 //! was dropped leaves nothing behind; a frame is written whole or not at all, since one task does
-//! all the writing and no caller can be cancelled in the middle of it.
+//! all the writing and no caller can be cancelled in the middle of it. What waited here until its caller
+//! gave up is not sent, and of what is sent the node hears when it was made.
 
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -13,19 +14,23 @@ use core::time::Duration;
 use quinn::{Connection, Endpoint, RecvStream, SendStream};
 use ring::Hlc;
 use rustls::pki_types::CertificateDer;
+use serde::Serialize;
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::{Instant, timeout, timeout_at};
 use tracing::{debug, warn};
 use wire::hello::{LENGTH_BYTES, close};
-use wire::limits::FRAME_BYTES_MAX;
+use wire::limits::{FRAME_BODY_BYTES_MAX, FRAME_BYTES_MAX};
+use wire::moment::Moment;
 use wire::{
-    ClientReply, ClientRequest, CodecError, FrameDecoder, FrameWriter, Header, Hello, Kind, codec,
+    ClientReply, ClientRequest, CodecError, ErrorCode, ErrorReply, FrameDecoder, FrameWriter,
+    Header, Hello, Kind, codec,
 };
 
 use crate::dial::{Dialled, how_it_ended};
 use crate::error::{ClientError, Told};
 use crate::limits::{
-    CLOSE_TIMEOUT, PENDING_MAX, PENDING_RETRY_AFTER, QUEUE_FRAMES_MAX, READ_BYTES,
+    BATCH_BYTES, CLOSE_TIMEOUT, MOMENTS_APART, PENDING_MAX, PENDING_RETRY_AFTER, QUEUE_FRAMES_MAX,
+    READ_BYTES, WAY_OUT,
 };
 
 /// How a request over a link came to no answer.
@@ -48,8 +53,24 @@ pub(crate) struct Link {
     answer: Hello,
     connection: Connection,
     endpoint: Endpoint,
-    queue: mpsc::Sender<Vec<u8>>,
+    queue: mpsc::Sender<Outgoing>,
     shared: Arc<Shared>,
+}
+
+/// A frame that waits to be written.
+struct Outgoing {
+    header: Header,
+    body: Vec<u8>,
+    times: Option<Times>,
+}
+
+/// By when a request wants what.
+#[derive(Clone, Copy)]
+struct Times {
+    /// The node's answer.
+    answer: Instant,
+    /// To be sent; later it would come when little of its time is left.
+    send: Instant,
 }
 
 type Outcome = Result<ClientReply, CodecError>;
@@ -63,6 +84,10 @@ struct Shared {
     hlc: AtomicU64,
     /// The latest epoch that the node spoke of.
     epoch: AtomicU64,
+    /// What the node's clock showed when it last spoke of it, in microseconds; 0 if it never did.
+    moment_us: AtomicU64,
+    /// Answers for which nobody waited any more.
+    unwanted: AtomicU64,
 }
 
 #[derive(Default)]
@@ -94,9 +119,8 @@ impl Drop for Place<'_> {
             let header = Header::new(Kind::CLIENT_REQUEST);
             let cancel = ClientRequest::Cancel { request_id: self.id };
             // A full queue means that the node hears of much else: it finds out by the deadline.
-            if let Ok(frame) = framed(header, &cancel) {
-                drop(self.link.queue.try_send(frame));
-            }
+            let cancel = Outgoing { header, body: encoded(&cancel), times: None };
+            drop(self.link.queue.try_send(cancel));
         }
     }
 }
@@ -115,8 +139,9 @@ impl Shared {
 
     fn answer(&self, id: u64, outcome: Outcome) {
         // Nobody there: the caller went away, and does not want to know.
-        if let Some(asker) = self.waiting().askers.remove(&id) {
-            drop(asker.send(outcome));
+        match self.waiting().askers.remove(&id) {
+            Some(asker) => drop(asker.send(outcome)),
+            None => drop(self.unwanted.fetch_add(1, Ordering::Relaxed)),
         }
     }
 }
@@ -127,7 +152,7 @@ impl Link {
         let Dialled { address, endpoint, connection, send, recv, answer } = dialled;
         let shared = Arc::new(Shared::default());
         let (queue, frames) = mpsc::channel(QUEUE_FRAMES_MAX);
-        tokio::spawn(write_all(send, frames));
+        tokio::spawn(write_all(send, frames, shared.clone()));
         tokio::spawn(read_all(recv, connection.clone(), shared.clone()));
         Self { address, answer, connection, endpoint, queue, shared }
     }
@@ -160,6 +185,11 @@ impl Link {
         waiting.askers.len().saturating_sub(waiting.own)
     }
 
+    /// How many answers came for which nobody waited any more.
+    pub(crate) fn unwanted(&self) -> u64 {
+        self.shared.unwanted.load(Ordering::Relaxed)
+    }
+
     /// The greatest clock that was heard.
     pub(crate) fn hlc(&self) -> Hlc {
         Hlc(self.shared.hlc.load(Ordering::Relaxed))
@@ -180,14 +210,25 @@ impl Link {
         until: Instant,
     ) -> Result<ClientReply, NoAnswer> {
         let own = matches!(request, ClientRequest::Layout);
+        let made = Instant::now();
         let (mut place, answer) = self.take_place(own)?;
         let header = Header { hlc, request_id: place.id, ..Header::new(Kind::CLIENT_REQUEST) };
-        let frame = framed(header.with_time_left(Some(told)), request).map_err(NoAnswer::Error)?;
+        let body = encoded(request);
+        if body.len() > FRAME_BODY_BYTES_MAX as usize {
+            let (what, why) = ("the request is too large", format!("it has {} bytes", body.len()));
+            let told = Told::new(what, why, "store smaller values");
+            return Err(NoAnswer::Error(ClientError::Invalid { told }));
+        }
         let late = || NoAnswer::Error(ClientError::TimedOut { after: Duration::ZERO });
-        match timeout_at(until, self.queue.send(frame)).await {
+        // Who waited longer for the way out would come when little of its time is left, and in front of
+        // all who have theirs yet: then every one comes too late.
+        let part = until.saturating_duration_since(made) / WAY_OUT;
+        let times = Some(Times { answer: made + told, send: made + part * 2 });
+        let queued = self.queue.send(Outgoing { header, body, times });
+        match timeout_at(made + part, queued).await {
             Ok(Ok(())) => place.left = true,
             Ok(Err(_)) => return Err(NoAnswer::NotSent),
-            Err(_) => return Err(late()),
+            Err(_) => return Err(NoAnswer::Error(shed().into())),
         }
         match timeout_at(until, answer).await {
             Ok(Ok(Ok(ClientReply::Error(error)))) => Err(NoAnswer::Error(error.into())),
@@ -201,7 +242,11 @@ impl Link {
                 let ended = self.shared.waiting().ended.clone();
                 Err(NoAnswer::Lost { reason: ended.unwrap_or_else(|| "it broke".into()) })
             }
-            Err(_) => Err(late()),
+            Err(_) => {
+                // The node knows by when it had to answer, and need not hear of it.
+                place.left = false;
+                Err(late())
+            }
         }
     }
 
@@ -242,35 +287,101 @@ impl Drop for Link {
     }
 }
 
-/// A request as it goes out: a piece of one frame.
-fn framed(header: Header, request: &ClientRequest<'_>) -> Result<Vec<u8>, ClientError> {
-    let mut writer = FrameWriter::new();
-    writer.begin(header);
-    codec::encode_into(request, writer.body());
-    writer.finish().map_err(|error| {
-        let told = Told::new("the request is too large", error.to_string(), "store smaller values");
-        ClientError::Invalid { told }
-    })?;
-    let frame = writer.bytes();
-    let length = u32::try_from(frame.len()).expect("a frame has at most 16 MiB");
-    let mut piece = Vec::with_capacity(LENGTH_BYTES + frame.len());
-    piece.extend_from_slice(&length.to_le_bytes());
-    piece.extend_from_slice(frame);
-    Ok(piece)
+fn encoded(body: &impl Serialize) -> Vec<u8> {
+    let mut bytes = Vec::new();
+    codec::encode_into(body, &mut bytes);
+    bytes
+}
+
+/// A request waited for its way to the node for so long that it was not sent.
+fn shed() -> ErrorReply {
+    let retry_after_ms = u32::try_from(PENDING_RETRY_AFTER.as_millis()).unwrap_or(u32::MAX);
+    ErrorReply {
+        code: ErrorCode::Overloaded { retry_after_ms },
+        what: "the request was not sent".to_owned(),
+        why: "the node takes requests more slowly than they are made".to_owned(),
+        fix: "ask less at a time, or wait and retry".to_owned(),
+    }
 }
 
 /// The task that writes: whatever waits goes out as one.
-async fn write_all(mut send: SendStream, mut frames: mpsc::Receiver<Vec<u8>>) {
-    while let Some(mut batch) = frames.recv().await {
-        while batch.len() < READ_BYTES
+async fn write_all(
+    mut send: SendStream,
+    mut frames: mpsc::Receiver<Outgoing>,
+    shared: Arc<Shared>,
+) {
+    let began = Instant::now();
+    let mut pieces =
+        Pieces { began, told: None, shared, writer: FrameWriter::new(), batch: Vec::new() };
+    while let Some(first) = frames.recv().await {
+        pieces.append(first);
+        while pieces.batch.len() < BATCH_BYTES
             && let Ok(more) = frames.try_recv()
         {
-            batch.extend_from_slice(&more);
+            pieces.append(more);
         }
-        if let Err(error) = send.write_all(&batch).await {
+        if let Err(error) = send.write_all(&pieces.batch).await {
             debug!(%error, "cannot write");
             // The reading side ends the link, and knows why.
             return;
+        }
+        pieces.clear();
+    }
+}
+
+/// Frames that go out together, each a piece by itself.
+struct Pieces {
+    /// Our clock begins here.
+    began: Instant,
+    /// What the node last heard of it.
+    told: Option<Instant>,
+    shared: Arc<Shared>,
+    writer: FrameWriter,
+    batch: Vec<u8>,
+}
+
+impl Pieces {
+    /// Puts a frame behind the others, with the time that it has now; unless that is too late.
+    fn append(&mut self, next: Outgoing) {
+        let now = Instant::now();
+        let Outgoing { mut header, body, times } = next;
+        if let Some(Times { answer, send }) = times {
+            if send <= now {
+                return self.shared.answer(header.request_id, Ok(ClientReply::Error(shed())));
+            }
+            header = header.with_time_left(Some(answer.saturating_duration_since(now)));
+        }
+        if self.told.is_none_or(|told| now.duration_since(told) >= MOMENTS_APART) {
+            self.told = Some(now);
+            let since = now.duration_since(self.began).as_micros();
+            let at_us = u64::try_from(since).unwrap_or(u64::MAX);
+            let heard_us = self.shared.moment_us.load(Ordering::Relaxed);
+            let moment = encoded(&Moment { at_us, heard_us });
+            self.add(Header::new(Kind::MOMENT), &moment);
+        }
+        self.add(header, &body);
+    }
+
+    fn add(&mut self, header: Header, body: &[u8]) {
+        self.writer.clear();
+        self.writer.begin(header);
+        self.writer.body().extend_from_slice(body);
+        if let Err(error) = self.writer.finish() {
+            // Its asker looked at its length; whoever waits hears of it by the deadline.
+            return warn!(%error, "a frame cannot be sent");
+        }
+        let frame = self.writer.bytes();
+        let length = u32::try_from(frame.len()).expect("a frame has at most 16 MiB");
+        self.batch.extend_from_slice(&length.to_le_bytes());
+        self.batch.extend_from_slice(frame);
+    }
+
+    /// They have gone out.
+    fn clear(&mut self) {
+        self.batch.clear();
+        if self.batch.capacity() > wire::limits::SCRATCH_KEPT_MAX {
+            self.batch = Vec::new();
+            self.writer = FrameWriter::new();
         }
     }
 }
@@ -337,6 +448,10 @@ fn deliver_piece(
         match frame.header.kind {
             Kind::CLIENT_REPLY => {
                 shared.answer(frame.header.request_id, codec::decode(frame.body));
+            }
+            Kind::MOMENT => {
+                let said = codec::decode::<Moment>(frame.body).map_err(|e| e.to_string())?;
+                shared.moment_us.store(said.at_us, Ordering::Relaxed);
             }
             other => warn!(kind = ?other, "a frame of an unknown kind is ignored"),
         }

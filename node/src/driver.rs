@@ -9,7 +9,7 @@ use std::io;
 use std::pin::pin;
 use std::rc::Rc;
 use std::sync::Arc;
-use std::task::Poll;
+use std::task::{Context, Poll};
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
@@ -335,6 +335,10 @@ impl MeshHandler for Ears {
         self.core.borrow_mut().with_members(|members, _, _| members.is_second(peer, why));
     }
 
+    fn poll_room(&self, cx: &mut Context<'_>, turn: &mut u64) -> Poll<()> {
+        self.core.borrow_mut().poll_room(cx, turn)
+    }
+
     fn on_client(&self, _mesh: &Mesh, client: &ClientConn, frames: Frames<'_>) {
         let core = &mut *self.core.borrow_mut();
         if let Err(e) = each_frame(frames, |frame| native::on_frame(core, client, frame)) {
@@ -345,7 +349,7 @@ impl MeshHandler for Ears {
 
     fn on_client_closed(&self, _mesh: &Mesh, client: &ClientConn, _ending: &Ending) {
         let core = &mut *self.core.borrow_mut();
-        core.cancel_native(client.id(), None);
+        core.native_gone(client.id());
         core.run();
     }
 }

@@ -28,6 +28,19 @@ pub const READ_BYTES: usize = 64 << 10;
 /// Who sends so much at a time has more to send: others are read before him.
 pub const MUCH_BYTES: usize = READ_BYTES / 4;
 
+/// Bytes of one client that are taken from its socket before they can be served: what lies in the
+/// socket beyond them is older than is known.
+pub const AHEAD_BYTES: usize = 256 << 10;
+
+/// The same for all clients of a core together.
+pub const AHEAD_BYTES_MAX: usize = 32 << 20;
+
+/// How often that is done for one client: each time costs a system call.
+pub const AHEAD_EVERY: Duration = Duration::from_millis(20);
+
+/// After so many commands of one client it is asked how long the turn has been.
+pub const FEED_COMMANDS: usize = 64;
+
 /// Replies that a client has not taken: above this nothing more is read from it.
 pub const OUTPUT_PAUSE_BYTES: usize = 1 << 20;
 
@@ -81,6 +94,7 @@ pub const DEMO_READY_MAX: Duration = Duration::from_secs(30);
 /// The most nodes of a demo.
 pub const DEMO_NODES_MAX: u16 = 32;
 
+const _: () = assert!(READ_BYTES < AHEAD_BYTES && AHEAD_BYTES < AHEAD_BYTES_MAX);
 const _: () = assert!(OUTPUT_PAUSE_BYTES < OUTPUT_BYTES_MAX);
 const _: () = assert!(PEER_FRAME_BYTES < wire::limits::FRAME_BODY_BYTES_MAX as usize);
 const _: () = assert!(LOG_FOUND_BYTES < PEER_FRAME_BYTES);

@@ -16,7 +16,9 @@ mod ahead;
 mod judge;
 mod members;
 
-use std::collections::VecDeque;
+pub use judge::Refusal;
+
+use std::collections::{BTreeMap, VecDeque};
 use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -39,7 +41,7 @@ use crate::limits::HOLD_US_MIN;
 use crate::members::Members;
 use crate::mesh::Lane;
 use crate::metrics::{Class, CoreReport};
-use crate::native::{Look, NativeAsker, look};
+use crate::native::{Age, Look, NativeAsker, Window, look};
 use crate::peers::Sends;
 use crate::shared::Shared;
 use crate::slab::{Key, Slab};
@@ -172,6 +174,16 @@ pub struct Core {
     begun_at: ring::Instant,
     /// What it takes on.
     admission: Admission,
+    /// Bytes of clients that were read and are not served yet.
+    ahead: usize,
+    /// Clients that are not served while too much is in flight.
+    waiting: Vec<Waker>,
+    /// How often they were woken, and one.
+    woken: u64,
+    woken_at: ring::Instant,
+    /// How long native clients' requests were under way, and how much of theirs may be, by the number of
+    /// their connection.
+    ways: BTreeMap<u64, (Age, Window)>,
     waker: Waker,
     /// What the machine asked for and has not got yet.
     effects: Outbox,
@@ -237,6 +249,11 @@ impl Core {
             begun: false,
             begun_at: ring::Instant(0),
             admission: Admission::new(queue_max),
+            ahead: 0,
+            waiting: Vec::new(),
+            woken: 1,
+            woken_at: ring::Instant(0),
+            ways: BTreeMap::new(),
             waker: Waker::noop().clone(),
             effects: Vec::new(),
             batch: Vec::new(),
@@ -431,6 +448,12 @@ impl Core {
         }
     }
 
+    /// A native client's connection is gone.
+    pub fn native_gone(&mut self, connection: u64) {
+        self.ways.remove(&connection);
+        self.cancel_native(connection, None);
+    }
+
     /// A native client does not want the answer to this request of its connection any more; or to
     /// any, if none is named.
     pub fn cancel_native(&mut self, connection: u64, request_id: Option<u64>) {
@@ -615,7 +638,7 @@ impl Core {
             }
         }
         if !matches!(answer, Answer::Failed(_)) && asked.class != Class::Whole {
-            self.admission.answered(now.mono, took, self.asked.len());
+            self.admission.answered(now.mono, took);
         }
         match asked.asker {
             Asker::Conn { conn: key, id } => {
@@ -684,6 +707,7 @@ impl Core {
         self.post_mail();
         self.now = None;
         self.begun = false;
+        self.wake_waiting();
     }
 
     fn read_mail(&mut self) {

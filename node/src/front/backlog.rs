@@ -64,11 +64,20 @@ impl Backlog {
         self.passed_over.get_or_insert(now);
     }
 
-    /// Since when the next byte is there at least, if it is known.
+    /// Since when the byte behind `skipped` others is there at least, if it is known, and how many
+    /// bytes, those `skipped` included, are followed by one of which something else is known.
     #[must_use]
-    pub fn since(&self) -> Option<Instant> {
-        let seen = self.looks.front().map(|(_, at)| *at);
-        [seen, self.passed_over].into_iter().flatten().min()
+    pub fn next(&self, skipped: u64) -> (Option<Instant>, u64) {
+        let at = self.taken + skipped;
+        let look = self.looks.iter().find(|(upto, _)| *upto > at);
+        let upto = look.map_or(u64::MAX, |(upto, _)| upto - self.taken);
+        (look.map(|(_, seen)| *seen).into_iter().chain(self.passed_over).min(), upto)
+    }
+
+    /// Since when the next byte is there at least, if it is known.
+    #[cfg(test)]
+    fn since(&self) -> Option<Instant> {
+        self.next(0).0
     }
 }
 
@@ -104,6 +113,20 @@ mod tests {
         assert_eq!(backlog.since(), Some(at(0)));
         backlog.drained();
         assert_eq!(backlog.since(), None);
+    }
+
+    #[test]
+    fn bytes_that_came_later_are_judged_by_themselves() {
+        let mut backlog = Backlog::default();
+        backlog.holds(at(10), 100);
+        backlog.holds(at(50), 300);
+        backlog.taken(40);
+        assert_eq!(backlog.next(0), (Some(at(10)), 60));
+        assert_eq!(backlog.next(59), (Some(at(10)), 60));
+        assert_eq!(backlog.next(60), (Some(at(50)), 260));
+        assert_eq!(backlog.next(260), (None, u64::MAX));
+        backlog.passed_over(at(30));
+        assert_eq!(backlog.next(60), (Some(at(30)), 260));
     }
 
     #[test]

@@ -1,8 +1,10 @@
 //! Connections: bytes from a Redis client into its session, replies back.
 //!
 //! One task a connection. It reads into a buffer that all connections of the core share, so that an
-//! idle one costs its session and a few hundred bytes; only an incomplete command is kept. Promises:
-//! nothing is read from a client that has too much unfinished or does not take its replies; one that
+//! idle one costs its session and a few hundred bytes; only an incomplete command is kept. When there
+//! is no time to serve what a client sends, its bytes are taken from the socket all the same, a bounded
+//! number of them, so that it is known since when they wait. Promises:
+//! nothing is served to a client that has too much unfinished or does not take its replies; one that
 //! takes nothing for long, or lets too much pile up, is closed with a word in the log.
 
 use std::cell::RefCell;
@@ -25,8 +27,8 @@ use crate::clock;
 use crate::front::backlog::Backlog;
 use crate::front::tls::{Peer, Tls};
 use crate::limits::{
-    BUFFER_KEPT_BYTES_MAX, MUCH_BYTES, OUTPUT_BYTES_MAX, OUTPUT_PAUSE_BYTES, OUTPUT_STALL_MAX,
-    READ_BYTES, REST_AFTER,
+    AHEAD_BYTES, AHEAD_EVERY, BUFFER_KEPT_BYTES_MAX, FEED_COMMANDS, MUCH_BYTES, OUTPUT_BYTES_MAX,
+    OUTPUT_PAUSE_BYTES, OUTPUT_STALL_MAX, READ_BYTES, REST_AFTER,
 };
 use crate::slab::Key;
 use crate::turn::Core;
@@ -207,6 +209,11 @@ impl Conn {
             && !self.output.close
     }
 
+    /// Whether it is served no more for now because it has much unfinished, and for no other reason.
+    fn may_take_ahead(&self) -> bool {
+        !self.half_closed && self.unsent() < OUTPUT_PAUSE_BYTES && !self.output.close
+    }
+
     /// Writes replies, as many as the socket takes; how many bytes it took.
     pub fn flush(&mut self) -> usize {
         self.seal();
@@ -309,6 +316,16 @@ pub struct Task {
     is_fresh: bool,
     /// It read so much that others shall have their turn first.
     gives_way: bool,
+    /// The last read left nothing in the socket.
+    emptied: bool,
+    /// Nothing comes after `input`.
+    ended: bool,
+    /// So many bytes of `input` are in the core's account.
+    counted: usize,
+    /// The turn since which it waits for less to be in flight.
+    waits_since: u64,
+    /// When it last took what was not served.
+    ahead_at: Instant,
 }
 
 impl Task {
@@ -327,20 +344,20 @@ impl Task {
             flooded: false,
             is_fresh: false,
             gives_way: false,
+            emptied: true,
+            ended: false,
+            counted: 0,
+            waits_since: 0,
+            ahead_at: Instant(0),
         }
     }
 
-    /// Feeds whole commands of `bytes` to the session, until it wants no more; how many bytes were
-    /// taken.
+    /// Feeds whole commands of `bytes` to the session, until it wants no more or the turn was long;
+    /// how many bytes were taken.
     fn feed(&mut self, core: &mut Core, bytes: &[u8]) -> usize {
         let now = core.now();
-        let mut at = 0;
-        if let Some(conn) = core.conns.get_mut(self.key) {
-            let id = conn.id;
-            let (since, flooded) = (self.backlog.since(), self.flooded);
-            self.flooded =
-                core.judge_client(id, since, flooded, std::mem::take(&mut self.is_fresh));
-        }
+        let (mut at, mut judged, mut fed) = (0, 0, 0);
+        let fresh = std::mem::take(&mut self.is_fresh);
         loop {
             let Some(conn) = core.conns.get_mut(self.key) else { return bytes.len() };
             if !conn.may_read() {
@@ -354,12 +371,22 @@ impl Task {
                 }
                 return at;
             }
+            if at >= judged {
+                // Bytes that came together are judged together.
+                let id = conn.id;
+                let (since, upto) = self.backlog.next(at as u64);
+                judged = usize::try_from(upto).unwrap_or(usize::MAX).max(at + 1);
+                let flooded = self.flooded && !self.emptied;
+                self.flooded = core.judge_client(id, since, flooded, fresh);
+                continue;
+            }
             self.decoder.set_authenticated(conn.session.is_authenticated());
             match self.decoder.decode(&bytes[at..]) {
                 Ok(Some(decoded)) => {
                     at += decoded.consumed;
                     let args: SmallVec<[&[u8]; 8]> = decoded.command.args().collect();
                     conn.session.on_command(now, &args, &mut core.host, &mut conn.output);
+                    fed += 1;
                 }
                 Ok(None) => {
                     self.unfed = false;
@@ -372,10 +399,91 @@ impl Task {
                     break;
                 }
             }
+            if fed == FEED_COMMANDS {
+                fed = 0;
+                core.after_session(self.key);
+                core.run();
+                if core.is_long() || core.is_full() {
+                    self.unfed = true;
+                    self.is_fresh = true;
+                    return at;
+                }
+            }
         }
         core.after_session(self.key);
         core.run();
         at
+    }
+
+    /// Takes what has come out of the socket and feeds nothing of it: since when it waits is known
+    /// then. Ready if the connection is broken.
+    fn take_ahead(&mut self, core: &mut Core, cx: &mut Context<'_>) -> Poll<Ending> {
+        let now = clock::mono();
+        if now.since(self.ahead_at) < AHEAD_EVERY {
+            return Poll::Pending;
+        }
+        self.ahead_at = now;
+        let sealed = core.conns.get_mut(self.key).is_some_and(|conn| conn.tls.is_some());
+        loop {
+            if self.ended || self.input.len() >= AHEAD_BYTES || !core.has_room_ahead() {
+                self.emptied = self.ended;
+                self.note_kept();
+                break;
+            }
+            let polled = if sealed {
+                self.poll_read_sealed(core, cx)
+            } else {
+                self.poll_read_ahead(core, cx)
+            };
+            self.account(core);
+            match polled {
+                Poll::Ready(Ok(true)) => {
+                    let now = core.now().mono;
+                    if let Some(conn) = core.conns.get_mut(self.key) {
+                        conn.heard(now);
+                    }
+                }
+                Poll::Ready(Ok(false)) => self.ended = true,
+                Poll::Ready(Err(_)) => return Poll::Ready(Ending::Plain),
+                Poll::Pending => {
+                    self.emptied = true;
+                    break;
+                }
+            }
+        }
+        Poll::Pending
+    }
+
+    fn poll_read_ahead(&mut self, core: &mut Core, cx: &mut Context<'_>) -> Poll<io::Result<bool>> {
+        let mut scratch = std::mem::take(&mut core.scratch);
+        let mut buffer = ReadBuf::new(&mut scratch);
+        let polled = Pin::new(&mut self.reader).poll_read(cx, &mut buffer);
+        let length = buffer.filled().len();
+        self.input.extend_from_slice(&scratch[..length]);
+        core.scratch = scratch;
+        ready!(polled)?;
+        core.report.bytes_in += length as u64;
+        self.emptied = length < READ_BYTES;
+        self.unfed |= length > 0;
+        self.note_kept();
+        Poll::Ready(Ok(length > 0))
+    }
+
+    /// What is kept, and what the socket holds if it is not empty, has come by now.
+    fn note_kept(&mut self) {
+        // A system that does not tell has told nothing: then waits are found later.
+        let left = if self.emptied { 0 } else { self.left_in_socket() };
+        self.backlog.holds(clock::mono(), self.input.len() as u64 + left);
+    }
+
+    fn left_in_socket(&self) -> u64 {
+        rustix::io::ioctl_fionread(self.reader.as_ref()).unwrap_or(0)
+    }
+
+    /// Says how much it keeps.
+    fn account(&mut self, core: &mut Core) {
+        core.keeps_ahead(self.counted, self.input.len());
+        self.counted = self.input.len();
     }
 
     /// Reads once and feeds what came; false at the end of the stream.
@@ -461,7 +569,9 @@ impl Task {
         core.scratch = scratch;
         ready!(polled)?;
         core.report.bytes_in += length as u64;
-        self.note_backlog(length, length == READ_BYTES, self.input.len());
+        self.emptied = length < READ_BYTES;
+        self.is_fresh = true;
+        self.note_kept();
         self.unfed = !self.input.is_empty();
         Poll::Ready(Ok(more))
     }
@@ -482,11 +592,12 @@ impl Task {
         self.is_fresh = true;
         self.flooded &= is_much;
         self.gives_way = is_much;
+        self.emptied = !full;
         if !full {
             return self.backlog.drained();
         }
         // A system that does not tell has told nothing: then waits are found later.
-        let left = rustix::io::ioctl_fionread(self.reader.as_ref()).unwrap_or(0);
+        let left = self.left_in_socket();
         self.backlog.holds(clock::mono(), unfed as u64 + left);
     }
 
@@ -529,19 +640,27 @@ impl Task {
             }
             conn.held = !conn.may_read() || draining;
             if conn.held {
-                return Poll::Pending;
+                let takes = conn.may_take_ahead() && !draining;
+                return if takes { self.take_ahead(core, cx) } else { Poll::Pending };
             }
-            if core.is_long() {
-                // Behind the task that ends the turn, and behind all who wait already.
-                self.backlog.passed_over(clock::mono());
-                cx.waker().wake_by_ref();
-                return Poll::Pending;
+            if core.poll_room(cx, &mut self.waits_since).is_pending() {
+                self.is_fresh = true;
+                return self.take_ahead(core, cx);
             }
             if self.unfed {
                 self.feed_input(core);
+                self.account(core);
                 continue;
             }
-            match self.poll_read(core, cx) {
+            if self.ended {
+                if let Some(conn) = core.conns.get_mut(self.key) {
+                    conn.half_closed = true;
+                }
+                continue;
+            }
+            let polled = self.poll_read(core, cx);
+            self.account(core);
+            match polled {
                 Poll::Ready(Ok(true)) => {
                     let now = core.now().mono;
                     if let Some(conn) = core.conns.get_mut(self.key) {
@@ -554,14 +673,11 @@ impl Task {
                         return Poll::Pending;
                     }
                 }
-                Poll::Ready(Ok(false)) => {
-                    if let Some(conn) = core.conns.get_mut(self.key) {
-                        conn.half_closed = true;
-                    }
-                }
+                Poll::Ready(Ok(false)) => self.ended = true,
                 Poll::Ready(Err(_)) => return Poll::Ready(Ending::Plain),
                 Poll::Pending => {
                     self.flooded = false;
+                    self.emptied = true;
                     self.backlog.is_empty();
                     return Poll::Pending;
                 }
@@ -578,6 +694,7 @@ impl Future for Task {
         let core = task.core.clone();
         let core = &mut *core.borrow_mut();
         let ending = ready!(task.go_on(core, cx));
+        core.keeps_ahead(task.counted, 0);
         let Some(mut conn) = core.conns.remove(task.key) else { return Poll::Ready(()) };
         // What can still be told is told, unless the client would not hear it.
         conn.say_goodbye();

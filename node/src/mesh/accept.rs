@@ -8,7 +8,7 @@ use core::future::poll_fn;
 use std::rc::Rc;
 
 use certs::{Identity, Role, identity_of};
-use quinn::{Connection, RecvStream, SendStream};
+use quinn::{Connection, RecvStream, SendStream, VarInt};
 use rustls::pki_types::CertificateDer;
 use tokio::task::spawn_local;
 use tokio::time::timeout;
@@ -247,6 +247,8 @@ async fn serve_peer(
 ) -> Stop {
     let inner = &mesh.inner;
     link.heard_of(connection, hello.boot);
+    let window = VarInt::from_u64(inner.ends.tuning.connection_window_bytes);
+    connection.set_receive_window(window.unwrap_or(VarInt::MAX));
     debug!(peer = %link.id, name = link.name, from = %connection.remote_address(), "accepted");
     let deliver =
         |lane| move |frames: Frames<'_>| inner.handler.on_frames(mesh, link.id, lane, frames);
@@ -299,7 +301,7 @@ async fn serve_client(
     info!(client = id, %identity, from = %connection.remote_address(), "client connected");
     let deliver = |frames: Frames<'_>| inner.handler.on_client(mesh, &client, frames);
     let stop = tokio::select! {
-        stop = read_all(mesh, &mut recv, deliver) => stop,
+        stop = read_client(mesh, &mut recv, deliver) => stop,
         error = poll_fn(|cx| outbox.poll_broken(cx)) => {
             Stop::Ended(Ending::Broken(error.to_string()))
         }
@@ -323,30 +325,55 @@ async fn serve_client(
     stop
 }
 
+/// Reads a client's stream for as long as it lasts, and less at a time than a peer's: between its reads
+/// others have their turn, and while there is much to do, what was begun is ended first.
+async fn read_client(mesh: &Mesh, recv: &mut RecvStream, deliver: impl Fn(Frames<'_>)) -> Stop {
+    let (mut inbox, mut turn) = (Inbox::of_client(), 0);
+    loop {
+        poll_fn(|cx| mesh.inner.handler.poll_room(cx, &mut turn)).await;
+        if let Some(stop) = read_once(mesh, recv, &mut inbox, &deliver).await {
+            return stop;
+        }
+    }
+}
+
 /// Reads one stream for as long as it lasts: every complete frame of a read is handled before
 /// anything that they caused is flushed.
 async fn read_all(mesh: &Mesh, recv: &mut RecvStream, deliver: impl Fn(Frames<'_>)) -> Stop {
-    let tally = &mesh.inner.tally;
     let mut inbox = Inbox::new();
     loop {
-        let count = match recv.read(inbox.room()).await {
-            Ok(Some(count)) => count,
-            Ok(None) => return Stop::Ended(Ending::Broken("the stream was finished".into())),
-            Err(quinn::ReadError::ConnectionLost(error)) => return error.into(),
-            Err(error) => return Stop::Ended(Ending::Broken(error.to_string())),
-        };
-        Tally::add(&tally.bytes_read, count as u64);
-        match inbox.read(count) {
-            Ok(frames) if frames.is_empty() => {}
-            Ok(frames) => {
-                Tally::add(&tally.reads, 1);
-                deliver(frames);
-                mesh.flush();
-            }
-            Err(oversized) => {
-                let text = format!("a frame of {} bytes was announced", oversized.announced);
-                return No::new(Refusal::Oversized, text).into();
-            }
+        if let Some(stop) = read_once(mesh, recv, &mut inbox, &deliver).await {
+            return stop;
         }
     }
+}
+
+/// One read and what came with it; why there is no other, if there is none.
+async fn read_once(
+    mesh: &Mesh,
+    recv: &mut RecvStream,
+    inbox: &mut Inbox,
+    deliver: &impl Fn(Frames<'_>),
+) -> Option<Stop> {
+    let tally = &mesh.inner.tally;
+    let count = match recv.read(inbox.room()).await {
+        Ok(Some(count)) => count,
+        Ok(None) => return Some(Stop::Ended(Ending::Broken("the stream was finished".into()))),
+        Err(quinn::ReadError::ConnectionLost(error)) => return Some(error.into()),
+        Err(error) => return Some(Stop::Ended(Ending::Broken(error.to_string()))),
+    };
+    Tally::add(&tally.bytes_read, count as u64);
+    match inbox.read(count) {
+        Ok(frames) if frames.is_empty() => {}
+        Ok(frames) => {
+            Tally::add(&tally.reads, 1);
+            deliver(frames);
+            mesh.flush();
+        }
+        Err(oversized) => {
+            let text = format!("a frame of {} bytes was announced", oversized.announced);
+            return Some(No::new(Refusal::Oversized, text).into());
+        }
+    }
+    None
 }

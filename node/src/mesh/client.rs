@@ -8,7 +8,7 @@ use std::net::SocketAddr;
 use std::rc::Rc;
 
 use certs::Identity;
-use quinn::Connection;
+use quinn::{Connection, VarInt};
 
 use super::lane::{Outbox, SendError};
 use super::refusal::Refusal;
@@ -84,6 +84,12 @@ impl ClientConn {
     #[must_use]
     pub fn queued(&self) -> usize {
         self.shared.outbox.queued()
+    }
+
+    /// So many bytes may be on their way to us, or have come and not been read; what was granted already
+    /// stays so.
+    pub fn set_window(&self, bytes: u32) {
+        self.shared.connection.set_receive_window(VarInt::from_u32(bytes));
     }
 
     /// Ends the connection for this reason; replies that wait are dropped.

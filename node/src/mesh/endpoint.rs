@@ -22,8 +22,8 @@ use tracing::warn;
 
 use super::MeshError;
 use super::limits::{
-    INITIAL_MTU_MAX, LENGTH_BYTES, MTU_MAX, MTU_MIN, QUEUE_BYTES_MAX, REFUSALS_REMEMBERED_MAX,
-    WINDOW_BYTES_MIN,
+    CLIENT_WINDOW_BYTES, INITIAL_MTU_MAX, LENGTH_BYTES, MTU_MAX, MTU_MIN, QUEUE_BYTES_MAX,
+    REFUSALS_REMEMBERED_MAX, WINDOW_BYTES_MIN,
 };
 
 /// What may be set. The defaults are the best that was measured on two cores of one machine.
@@ -148,10 +148,13 @@ impl Ends {
         let bind = |source| MeshError::Bind { listen, source };
         let (socket, granted) = socket(listen, tuning.socket_buffer_bytes).map_err(bind)?;
         let tuning = tuning.clone().clamped(granted);
-        let transport = Near {
-            loopback: Arc::new(transport(&tuning, tuning.mtu_max_loopback)),
-            network: Arc::new(transport(&tuning, tuning.mtu_max)),
+        // Whoever comes may be a client, and a peer gets more as soon as it is known as one.
+        let first = tuning.connection_window_bytes.min(u64::from(CLIENT_WINDOW_BYTES));
+        let near = |connection_window_bytes: u64| {
+            let of = |mtu_max| Arc::new(transport(&tuning, mtu_max, connection_window_bytes));
+            Near { loopback: of(tuning.mtu_max_loopback), network: of(tuning.mtu_max) }
         };
+        let (dialled, accepted) = (near(tuning.connection_window_bytes), near(first));
         let tls = certs::client_config(credentials).map_err(MeshError::Certificates)?;
         let tls = Arc::new(QuicClientConfig::try_from(tls).map_err(MeshError::crypto)?);
         let dial = |transport: &Arc<TransportConfig>| {
@@ -159,7 +162,7 @@ impl Ends {
             config.transport_config(transport.clone());
             config
         };
-        let dial = Near { loopback: dial(&transport.loopback), network: dial(&transport.network) };
+        let dial = Near { loopback: dial(&dialled.loopback), network: dial(&dialled.network) };
         let tls = certs::server_config_reporting(credentials, log_each_once())
             .map_err(MeshError::Certificates)?;
         let tls = Arc::new(QuicServerConfig::try_from(tls).map_err(MeshError::crypto)?);
@@ -169,7 +172,7 @@ impl Ends {
             Arc::new(config)
         };
         let accept =
-            Near { loopback: accept(&transport.loopback), network: accept(&transport.network) };
+            Near { loopback: accept(&accepted.loopback), network: accept(&accepted.network) };
         let endpoint = quinn::Endpoint::new(
             endpoint_config(credentials)?,
             Some((*accept.network).clone()),
@@ -235,7 +238,7 @@ fn socket(listen: SocketAddr, wanted: usize) -> io::Result<(std::net::UdpSocket,
     Ok((socket.into(), granted))
 }
 
-fn transport(tuning: &Clamped, mtu_max: u16) -> TransportConfig {
+fn transport(tuning: &Clamped, mtu_max: u16, connection_window_bytes: u64) -> TransportConfig {
     let window = |bytes: u64| VarInt::from_u64(bytes).unwrap_or(VarInt::MAX);
     let mut discovery = MtuDiscoveryConfig::default();
     discovery.upper_bound(mtu_max);
@@ -248,7 +251,7 @@ fn transport(tuning: &Clamped, mtu_max: u16) -> TransportConfig {
         .max_concurrent_bidi_streams(1_u8.into())
         .max_concurrent_uni_streams(1_u8.into())
         .stream_receive_window(window(tuning.stream_window_bytes))
-        .receive_window(window(tuning.connection_window_bytes))
+        .receive_window(window(connection_window_bytes))
         .send_window(tuning.send_window_bytes)
         .ack_frequency_config(Some(acks))
         .keep_alive_interval(Some(tuning.keep_alive))

@@ -15,7 +15,9 @@ use core::task::{Context, Poll, Waker};
 use quinn::{SendStream, WriteError};
 use ring::NodeId;
 
-use super::limits::{BUFFER_KEPT_BYTES_MAX, FRAME_BYTES_MAX, LENGTH_BYTES, READ_BYTES};
+use super::limits::{
+    BUFFER_KEPT_BYTES_MAX, CLIENT_READ_BYTES, FRAME_BYTES_MAX, LENGTH_BYTES, READ_BYTES,
+};
 
 /// A class of traffic with its own stream, so that large transfers never delay small frames.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -224,6 +226,11 @@ pub(super) struct Inbox {
 impl Inbox {
     pub(super) fn new() -> Self {
         Self { bytes: vec![0; READ_BYTES], start: 0, end: 0 }
+    }
+
+    /// One that takes less at a time.
+    pub(super) fn of_client() -> Self {
+        Self { bytes: vec![0; CLIENT_READ_BYTES], start: 0, end: 0 }
     }
 
     /// Room for the next read; never empty.

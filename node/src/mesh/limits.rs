@@ -17,6 +17,16 @@ pub const QUEUE_BYTES_MAX: usize = 32 << 20;
 /// How much a lane reads at once, at most: all frames of a read are handled in one turn.
 pub const READ_BYTES: usize = 256 << 10;
 
+/// The same of a client: some hundred requests, which keep a core for some milliseconds.
+pub const CLIENT_READ_BYTES: usize = 32 << 10;
+
+/// What a client may have sent that the node has not read, and a peer before it is known as one: some
+/// thousand requests, or what a path of 100 ms carries at 5 MB/s.
+pub const CLIENT_WINDOW_BYTES: u32 = 512 << 10;
+
+/// The same while there is too much to do: a hundred requests.
+pub const CLIENT_WINDOW_BYTES_MIN: u32 = 16 << 10;
+
 /// A buffer that grew beyond this for a large frame gives the memory back once it is empty.
 pub const BUFFER_KEPT_BYTES_MAX: usize = 1 << 20;
 

@@ -32,6 +32,7 @@ mod refusal;
 
 use core::cell::{Cell, RefCell};
 use core::fmt;
+use core::task::{Context, Poll};
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::net::SocketAddr;
@@ -112,6 +113,13 @@ pub trait MeshHandler {
     fn on_client(&self, mesh: &Mesh, client: &ClientConn, frames: Frames<'_>) {
         let _ = (mesh, frames);
         client.close(Refusal::WrongRole, "clients are not served here");
+    }
+
+    /// Ready when more may be read of clients; until then they wait. `turn` is the caller's own, for as
+    /// long as it lives, and 0 at first.
+    fn poll_room(&self, cx: &mut Context<'_>, turn: &mut u64) -> Poll<()> {
+        let _ = (cx, turn);
+        Poll::Ready(())
     }
 
     /// A client is gone; replies to it are refused from now on.

@@ -7,10 +7,12 @@
 //! minted for it.
 
 mod admin;
+mod age;
 mod asker;
 mod explain;
 mod keyspaces;
 mod task;
+mod window;
 
 use std::cell::RefCell;
 use std::rc::Rc;
@@ -20,25 +22,29 @@ use replication::op::TaskError;
 use replication::{Event, Request};
 use ring::{Hlc, NodeId, Slot};
 use tracing::debug;
+use wire::moment::Moment;
 use wire::reply::Owner;
-use wire::{ClientReply, ClientRequest, Frame, Kind, codec};
+use wire::{ClientReply, ClientRequest, Frame, FrameWriter, Header, Kind, codec};
 
 pub use admin::{Look, look};
+pub use age::Age;
 pub use asker::NativeAsker;
 use asker::{Many, Wants};
 use explain::{explain, invalid};
+pub use window::Window;
 
 use crate::limits::REQUEST_TIMEOUT;
 use crate::mesh::ClientConn;
 use crate::shared::Shared;
 use crate::status;
-use crate::turn::{Asker, Core, Letter};
+use crate::turn::{Asker, Core, Letter, Refusal};
 
 /// A frame came from a native client.
 pub fn on_frame(core: &mut Core, client: &ClientConn, frame: &Frame<'_>) {
     let reply = match frame.header.kind {
         Kind::CLIENT_REQUEST => Kind::CLIENT_REPLY,
         Kind::ADMIN_REQUEST => Kind::ADMIN_REPLY,
+        Kind::MOMENT => return on_moment(core, client, frame),
         other => {
             debug!(kind = ?other, "a native client sent a frame of an unknown kind");
             return;
@@ -50,6 +56,10 @@ pub fn on_frame(core: &mut Core, client: &ClientConn, frame: &Frame<'_>) {
     let shared = core.shared.clone();
     let hlc = core.hlc();
     let say = |said: &ClientReply| asker(Wants::Done).send(&shared, said, hlc);
+    if frame.header.time_left().is_some_and(|given| core.is_too_late(client.id(), given)) {
+        // Its client has given up, and an answer would be one to nothing.
+        return;
+    }
     let request = match codec::decode::<ClientRequest<'_>>(frame.body) {
         Ok(request) => request,
         Err(e) => return say(&invalid(&e.to_string())),
@@ -83,16 +93,15 @@ pub fn on_frame(core: &mut Core, client: &ClientConn, frame: &Frame<'_>) {
     if shared.is_loading() || core.draining {
         return say(&ClientReply::Error(explain(&shared, TaskError::NotReady)));
     }
-    let left = frame.header.time_left().unwrap_or(REQUEST_TIMEOUT);
-    if left.is_zero() {
-        // Its client has given up.
-        core.report.late += 1;
-        return;
-    }
-    if let Err(retry_after_ms) = core.judge_native(client.id(), left) {
-        let error = TaskError::Overloaded { retry_after_ms };
-        return say(&ClientReply::Error(explain(&shared, error)));
-    }
+    let given = frame.header.time_left().unwrap_or(REQUEST_TIMEOUT);
+    let left = match core.judge_native(client.id(), given) {
+        Ok(left) => left,
+        Err(Refusal::Late) => return,
+        Err(Refusal::Overloaded { retry_after_ms }) => {
+            let error = TaskError::Overloaded { retry_after_ms };
+            return say(&ClientReply::Error(explain(&shared, error)));
+        }
+    };
     let timeout_us = u64::try_from(left.as_micros()).unwrap_or(u64::MAX);
     let heard = frame.header.hlc;
     if let ClientRequest::GetMany { keys, level, after } = &request {
@@ -125,6 +134,29 @@ pub fn on_frame(core: &mut Core, client: &ClientConn, frame: &Frame<'_>) {
             core.submit_named(Asker::Native(asker(wants)), asked, timeout_us, name);
         }
         Err(why) => say(&invalid(&why)),
+    }
+}
+
+/// A client says when what follows was made; now and then it hears of our clock.
+fn on_moment(core: &mut Core, client: &ClientConn, frame: &Frame<'_>) {
+    let said = match codec::decode::<Moment>(frame.body) {
+        Ok(said) => said,
+        Err(error) => return debug!(%error, "a client's moment is not understood"),
+    };
+    let (ours, window) = core.heard_moment(client.id(), said);
+    if let Some(bytes) = window {
+        client.set_window(bytes);
+    }
+    let Some(ours) = ours else { return };
+    let mut writer = FrameWriter::new();
+    writer.begin(Header::new(Kind::MOMENT));
+    codec::encode_into(&ours, writer.body());
+    let sent = writer.finish().map_err(|e| e.to_string()).and_then(|()| {
+        let append = |buffer: &mut Vec<u8>| buffer.extend_from_slice(writer.bytes());
+        client.reply(append).map_err(|e| e.to_string())
+    });
+    if let Err(why) = sent {
+        debug!(why, "a native client cannot hear of our clock");
     }
 }
 

@@ -2,19 +2,83 @@
 //!
 //! The decision is [`crate::admission`]'s; here are the clock and the counts that it is fed with.
 
+use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
+use wire::moment::Moment;
+
 use super::Core;
-use crate::admission;
+use crate::admission::{self, Refused};
 use crate::clock;
 use crate::front::host::Fed;
-use crate::limits::{REQUEST_TIMEOUT, TURN_MAX};
+use crate::limits::{AHEAD_BYTES_MAX, AHEAD_EVERY, REQUEST_TIMEOUT, TURN_MAX};
+
+/// Why a native client's request does not begin.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Refusal {
+    /// Nobody waits for its answer any more.
+    Late,
+    /// There is too much to do.
+    Overloaded {
+        /// When to come back.
+        retry_after_ms: u32,
+    },
+}
 
 impl Core {
     /// Whether the turn has lasted so long that it should end before more is taken in.
     #[must_use]
     pub fn is_long(&self) -> bool {
         self.begun && clock::mono().since(self.begun_at) > TURN_MAX
+    }
+
+    /// Ready when a client may be served: not while the turn is long already, nor while too much is in
+    /// flight. `turn` is the caller's own: when it last began to wait.
+    pub fn poll_room(&mut self, cx: &mut Context<'_>, turn: &mut u64) -> Poll<()> {
+        if self.is_long() {
+            // Behind the task that ends the turn, and behind all who wait already.
+            cx.waker().wake_by_ref();
+            return Poll::Pending;
+        }
+        if self.is_full() {
+            // Once, until all are woken.
+            if std::mem::replace(turn, self.woken) != self.woken {
+                self.waiting.push(cx.waker().clone());
+            }
+            return Poll::Pending;
+        }
+        Poll::Ready(())
+    }
+
+    /// Whether as much is in flight as may be.
+    #[must_use]
+    pub fn is_full(&self) -> bool {
+        self.asked.len() + self.submits.len() >= self.admission.in_flight_max()
+    }
+
+    /// The turn has ended: whoever waits may look again, if there is room, or if what came for it
+    /// meanwhile should be looked at.
+    pub(super) fn wake_waiting(&mut self) {
+        if self.waiting.is_empty() {
+            return;
+        }
+        let now = clock::mono();
+        if !self.is_full() || now.since(self.woken_at) >= AHEAD_EVERY {
+            self.woken_at = now;
+            self.woken += 1;
+            self.waiting.drain(..).for_each(Waker::wake);
+        }
+    }
+
+    /// Whether more may be read from clients than can be served now.
+    #[must_use]
+    pub const fn has_room_ahead(&self) -> bool {
+        self.ahead < AHEAD_BYTES_MAX
+    }
+
+    /// A client whose `before` bytes were kept, read and not served, keeps `now`.
+    pub const fn keeps_ahead(&mut self, before: usize, now: usize) {
+        self.ahead = self.ahead + now - before;
     }
 
     /// Commands of a Redis client are about to be fed, which are there at least since `since`, if
@@ -48,19 +112,53 @@ impl Core {
         Fed { waited: waited.min(limit), overload }
     }
 
-    /// Requests of a native client came, which may take `limit` yet: whether this one may begin.
+    /// A native client says when what it sends next was made: what it should hear of our clock, and how
+    /// much it may have under way from now on, if that changes.
+    pub fn heard_moment(&mut self, client: u64, said: Moment) -> (Option<Moment>, Option<u32>) {
+        let at = clock::mono();
+        let (age, window) = self.ways.entry(client).or_default();
+        let ours = age.heard(at, said);
+        (ours, window.came(at, age.of_request(at)))
+    }
+
+    fn under_way(&self, at: ring::Instant, client: u64) -> Duration {
+        self.ways.get(&client).map_or(Duration::ZERO, |(age, _)| age.of_request(at))
+    }
+
+    /// Whether a native client waits no more for what it sent, for which it had `given` when that was
+    /// made: then it need not even be understood.
+    pub fn is_too_late(&mut self, client: u64, given: Duration) -> bool {
+        let at = clock::mono();
+        let under_way = self.under_way(at, client);
+        if under_way < given {
+            return false;
+        }
+        self.admission.came(at, client, under_way);
+        self.report.late += 1;
+        true
+    }
+
+    /// A request of a native client came, which had `given` to be answered when it was made: how much
+    /// of that is left for it.
     ///
     /// # Errors
-    /// When to come back, in milliseconds.
-    pub fn judge_native(&mut self, client: u64, limit: Duration) -> Result<(), u32> {
+    /// Why it does not begin.
+    pub fn judge_native(&mut self, client: u64, given: Duration) -> Result<Duration, Refusal> {
         let at = clock::mono();
-        let waited = if self.begun { at.since(self.begun_at) } else { Duration::ZERO };
+        let here = if self.begun { at.since(self.begun_at) } else { Duration::ZERO };
+        let under_way = self.under_way(at, client);
+        let waited = here.max(under_way);
         self.admission.came(at, client, waited);
-        match self.verdict(waited, limit).overload {
-            None => Ok(()),
-            Some(retry_after_ms) => {
+        let in_flight = self.asked.len() + self.submits.len();
+        match self.admission.judge(waited, given, in_flight) {
+            Ok(()) => Ok(given.saturating_sub(waited)),
+            Err(Refused::Late) => {
+                self.report.late += 1;
+                Err(Refusal::Late)
+            }
+            Err(Refused::Queue | Refused::InFlight) => {
                 self.report.refused += 1;
-                Err(retry_after_ms)
+                Err(Refusal::Overloaded { retry_after_ms: admission::RETRY_AFTER_MS })
             }
         }
     }

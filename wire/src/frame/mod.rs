@@ -64,6 +64,8 @@ impl Kind {
     pub const ADMIN_REQUEST: Self = Self(7);
     /// Its answer.
     pub const ADMIN_REPLY: Self = Self(8);
+    /// A [`Moment`](crate::moment::Moment): when the frames behind it were made.
+    pub const MOMENT: Self = Self(9);
 }
 
 impl fmt::Debug for Kind {
@@ -77,6 +79,7 @@ impl fmt::Debug for Kind {
             Self::CLIENT_REPLY => "client reply",
             Self::ADMIN_REQUEST => "admin request",
             Self::ADMIN_REPLY => "admin reply",
+            Self::MOMENT => "moment",
             Self(other) => return write!(f, "kind {other}"),
         })
     }

@@ -1,0 +1,92 @@
+#!/usr/bin/env bash
+# scripts/overload.sh: three nodes are offered three times what they can do; do they hold what is promised?
+#
+#   scripts/overload.sh [--seconds N] [--only native|redis] [--plant admission-off] [--share 40] [-- OPTIONS]
+#
+# Starts a cluster of its own on ports 18101 and up and stops it. First native clients, then Redis clients:
+# their peak, three times as much, half of it; see node/examples/overload. Where control groups can be made
+# (by root, mostly) the nodes together get --share per cent of one core: then whoever asks three times as
+# often has time to do so, and to hear the answers, and it shows what the nodes do and not what the clients
+# can. Prints the series and what holds; exit code 1 if something does not.
+#
+#   --plant admission-off  nothing is refused for having waited: this must fail
+#   OPTIONS                of the example, for instance --mode get
+#   RINGD, OVERLOAD        the programs (default: the release build, built if missing)
+set -euo pipefail
+
+cd "$(dirname "${BASH_SOURCE[0]}")/.."
+target="${CARGO_TARGET_DIR:-$PWD/target}"
+ringd="${RINGD:-$target/release/ringd}"
+overload="${OVERLOAD:-$target/release/examples/overload}"
+seconds=5 only="native redis" share=40 base="${BASE_PORT:-18100}"
+while [ "$#" -gt 0 ]; do
+    case "$1" in
+        --seconds) seconds="$2"; shift ;;
+        --share) share="$2"; shift ;;
+        --only) only="$2"; shift ;;
+        --plant)
+            [ "$2" = admission-off ] || { echo "error: nothing is called $2 that could be planted" >&2; exit 2; }
+            export RINGDB__REDIS__QUEUE_MAX_MS=0
+            shift ;;
+        --) shift; break ;;
+        *) echo "error: no option is called $1" >&2; exit 2 ;;
+    esac
+    shift
+done
+if [ ! -x "$ringd" ] || [ ! -x "$overload" ]; then
+    cargo build --release -p ringdb-node --bin ringd --example overload
+fi
+dir="$(mktemp -d "${TMPDIR:-/tmp}/ringdb-overload.XXXXXX")"
+demo="" group=""
+cleanup() {
+    [ -z "$demo" ] || kill -INT "$demo" 2>/dev/null || true
+    [ -z "$demo" ] || wait "$demo" 2>/dev/null || true
+    [ -z "$group" ] || rmdir "$group" 2>/dev/null || true
+    rm -rf "$dir"
+}
+trap cleanup EXIT
+
+# A control group with a share of a core; nothing if there can be none. Short periods, so that nobody
+# stands still for long.
+make_group() {
+    local made="/sys/fs/cgroup/cpu/ringdb-overload-$$"
+    if mkdir "$made" 2>/dev/null; then
+        echo 10000 >"$made/cpu.cfs_period_us" && echo $((share * 100)) >"$made/cpu.cfs_quota_us"
+        echo 8192 >"$made/cpu.shares"
+    else
+        made="/sys/fs/cgroup/ringdb-overload-$$"
+        mkdir "$made" 2>/dev/null || return 1
+        echo "$((share * 100)) 10000" >"$made/cpu.max" || { rmdir "$made"; return 1; }
+    fi
+    group="$made"
+}
+if make_group 2>/dev/null; then
+    echo "the nodes together have $share % of a core"
+else
+    echo "SKIPPED: no control group can be made: the nodes share all cores with the clients"
+fi
+(
+    [ -z "$group" ] || echo "$BASHPID" >"$group/cgroup.procs"
+    exec "$ringd" demo --base-port "$base" --data-dir "$dir/demo" >"$dir/demo.out" 2>&1
+) &
+demo=$!
+tries=300
+touch "$dir/demo.out"
+until grep -q '^ready' "$dir/demo.out"; do
+    tries=$((tries - 1))
+    [ "$tries" -gt 0 ] || { echo "error: the nodes did not come up" >&2; cat "$dir/demo.out" >&2; exit 2; }
+    sleep 0.1
+done
+pids="$(tr -s ' ' ',' <"/proc/$demo/task/$demo/children" | sed 's/,$//')"
+
+failed=0
+for kind in $only; do
+    if [ "$kind" = native ]; then
+        to=(--native "$dir/demo/ringctl.toml")
+    else
+        to=(--addr "127.0.0.1:$((base + 1)),127.0.0.1:$((base + 2)),127.0.0.1:$((base + 3))")
+    fi
+    echo "=== $kind clients"
+    timeout 300 "$overload" "${to[@]}" --pids "$pids" --seconds "$seconds" --connections 48 "$@" || failed=1
+done
+exit "$failed"
