@@ -2,7 +2,7 @@
 //!
 //! Each measurement runs in a process of its own, so that memory and recovery are its own; rounds go
 //! through all engines in turn, so that a busy moment of the machine meets them all. Every put that
-//! is not synced has been given to a write call when it returns, except redb's (see `engines`).
+//! is not synced is in the page cache when it returns, except redb's (see `engines`).
 //! Waits are those of a closed loop. 16-byte keys; values of which LZ4 removes a half.
 
 mod engines;

@@ -189,5 +189,5 @@ pub fn disk_bytes(directory: &Path) -> u64 {
 }
 
 fn is_log(path: &Path) -> bool {
-    path.extension().is_some_and(|e| e == "log" || e == "jnl")
+    path.extension().is_some_and(|e| e == "log" || e == "jnl" || e == "spare")
 }

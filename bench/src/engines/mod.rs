@@ -1,7 +1,8 @@
 //! Engines: what every store under test can do, in the best way that its interface offers.
 //!
 //! Un-synced writes of all but redb survive the death of the process when `put` returns: each has
-//! given its bytes to a write call. redb's un-synced commit does not.
+//! given its bytes to a write call or copied them into a shared mapping of the log. redb's un-synced
+//! commit does not.
 
 pub mod fjall;
 pub mod ours;

@@ -66,8 +66,9 @@ impl Spares {
     pub(crate) fn open(disk: &Arc<dyn Disk>, options: &Options, names: &[String]) -> Self {
         let bytes = options.log_segment_bytes.min(LOG_SPARE_BYTES_MAX);
         let wanted = options.log_spares * options.shards();
-        // What the memtables of each shard fill, one after the other, comes back when they are flushed.
-        let room = 2 * wanted as u64 * (options.memtable_bytes as u64).max(bytes);
+        // What a memtable of each shard fills comes back when it is flushed, and with it some frames more.
+        let filled = options.memtable_bytes as u64;
+        let room = wanted as u64 * (filled + filled / 4).max(bytes);
         let segments = names.iter().filter_map(|name| parse_segment_name(name));
         let ids: BTreeSet<u64> =
             segments.map(|(stream, segment)| segment_id(stream, segment, false)).collect();
