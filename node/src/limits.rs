@@ -99,5 +99,15 @@ const _: () = assert!(OUTPUT_PAUSE_BYTES < OUTPUT_BYTES_MAX);
 const _: () = assert!(PEER_FRAME_BYTES < wire::limits::FRAME_BODY_BYTES_MAX as usize);
 const _: () = assert!(LOG_FOUND_BYTES < PEER_FRAME_BYTES);
 
+/// Whoever has closed a keyspace to change its copies has so long to look through all stores and to open
+/// it again, in milliseconds.
+pub const CLOSED_BY_MS: u64 = 45_000;
+
+/// Others open it only after so long, so that the two never meet: clocks that coordinate differ by half
+/// a second at most.
+pub const CLOSED_OTHERS_MS: u64 = 60_000;
+
+const _: () = assert!(CLOSED_OTHERS_MS > CLOSED_BY_MS + 10_000);
+
 /// Databases are numbered from 0 to below this, as SELECT knows them.
 pub const DATABASES: u16 = 16;

@@ -298,17 +298,20 @@ impl Exchange {
             let ask = if unanswered != 0 { unanswered } else { self.number() };
             self.ask(to, ask, out);
         }
-        let kept = &self.kept;
+        let (kept, known) = (&self.kept, &self.known);
         self.waiting.retain(|w| {
             let everybody = w.sent && w.change.up.is_subset(&w.held);
             if !everybody && now < w.deadline {
                 return true;
             }
             let (id, held) = (w.change.id, w.held.clone());
-            let outcome = match kept.get(w.change.scope) {
-                Some(setting) if *setting == w.change.setting => Outcome::Held(held),
-                Some(setting) if *setting > w.change.setting => Outcome::Overtaken(held),
-                _ => Outcome::NotKept("it did not answer in time".to_owned()),
+            let outcome = if !holds(kept, &w.change) {
+                Outcome::NotKept("it did not answer in time".to_owned())
+            } else if known.get(w.change.scope) == Some(&w.change.setting) {
+                Outcome::Held(held)
+            } else {
+                // Known is enough: whoever held it may have answered with it.
+                Outcome::Overtaken(held)
             };
             out.push(Effect::Done { id, outcome });
             false

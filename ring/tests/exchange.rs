@@ -313,3 +313,35 @@ fn settings_merged_in_any_order_and_however_often_give_the_same() {
         assert!(all.iter().all(|one| expected.covers(one)));
     }
 }
+
+#[test]
+fn whoever_is_overtaken_hears_of_it_though_the_other_setting_is_not_on_its_disk_yet() {
+    let setting = |node| Setting {
+        version: 1,
+        writer: Actor::new(node, 1),
+        at: WallMillis(0),
+        by: "admin".into(),
+        closed: false,
+        terms: Some(KeyspacePolicy::default()),
+    };
+    let scope = Scope::Keyspace(4);
+    let mut machine = Exchange::new(Register::default(), 0);
+    let mut out = Vec::new();
+    let change = Change { id: 1, scope, setting: setting(1), up: BTreeSet::from([NodeId(2)]) };
+    machine.on_event(Instant(0), Event::Change(change), &mut out);
+    let [Effect::Keep(register)] = &out[..] else { panic!("{out:?}") };
+    let kept = Event::Kept(register.clone());
+    out.clear();
+    machine.on_event(Instant(0), kept, &mut out);
+    let Some(Effect::Send { note, .. }) = out.last() else { panic!("{out:?}") };
+    let mut register = Register::default();
+    register.put(scope, setting(2));
+    let note = Note { register, ask: 0, answer: note.ask };
+    out.clear();
+    machine.on_event(Instant(0), Event::Heard { from: NodeId(2), note }, &mut out);
+    let done = out.iter().find_map(|effect| match effect {
+        Effect::Done { outcome, .. } => Some(outcome),
+        _ => None,
+    });
+    assert_eq!(done, Some(&Outcome::Overtaken(BTreeSet::from([NodeId(2)]))));
+}

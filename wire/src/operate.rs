@@ -224,6 +224,9 @@ pub struct KeyspaceChange {
     /// Instead of all these: take no requests of it from now on, so that its number of copies may be
     /// changed to `n`. Any other change opens it again.
     pub close: bool,
+    /// Of a closed keyspace: it comes from whoever closed it, at `version`. Others open it only when that
+    /// was a while ago.
+    pub finish: bool,
     /// Only say what would be.
     pub dry_run: bool,
     /// It is meant that reads may miss writes from then on.

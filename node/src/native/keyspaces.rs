@@ -11,7 +11,7 @@ use wire::{AdminReply, ClientReply, ErrorCode, ErrorReply};
 use super::NativeAsker;
 use super::explain::explain;
 use crate::facts;
-use crate::limits::DATABASES;
+use crate::limits::{CLOSED_BY_MS, CLOSED_OTHERS_MS, DATABASES};
 use crate::members::Wanted;
 use crate::shared::Shared;
 use crate::turn::Core;
@@ -82,7 +82,12 @@ fn judge(core: &mut Core, asker: &NativeAsker, change: &KeyspaceChange) -> Resul
     if let Some(n) = change.n.filter(|n| *n != before.n && *n > copies) {
         return Err(too_many(scope, n, copies));
     }
-    let goes_on = closed && change.version == Some(version);
+    let finishes = closed && change.finish && change.version == Some(version);
+    if !change.dry_run {
+        let age_ms = known.map_or(0, |setting| at.0.saturating_sub(setting.at.0));
+        let by = known.map(|setting| setting.by.as_str()).unwrap_or_default();
+        may_open(scope, (closed, finishes), age_ms, by)?;
+    }
     let terms = if change.close {
         let after = terms(scope, &before, change)?;
         check(scope, &after, copies)?;
@@ -92,12 +97,6 @@ fn judge(core: &mut Core, asker: &NativeAsker, change: &KeyspaceChange) -> Resul
         None
     } else {
         let terms = terms(scope, &before, change)?;
-        if terms.n != before.n && !change.dry_run && !goes_on {
-            let what = format!("keyspace {scope} keeps N={}", before.n);
-            let why = "which nodes hold a key depends on N: it must be closed, and found to be empty, first";
-            let fix = "ringctl keyspace set --n does that";
-            return Err(refused(ErrorCode::Invalid, what, why, fix));
-        }
         Some(terms)
     };
     let mut by = asker.client.identity().name.clone();
@@ -113,12 +112,20 @@ fn judge(core: &mut Core, asker: &NativeAsker, change: &KeyspaceChange) -> Resul
         terms,
     };
     // What is so already is only made sure of.
-    let as_known = |known: &&Setting| known.terms == terms && known.closed == change.close;
+    let as_known = |known: &&Setting| known.terms == terms && !known.closed && !change.close;
     let setting = known.filter(as_known).cloned().unwrap_or(setting);
     let mut with = register.clone();
     with.put(scope, setting.clone());
     let after = *with.over(configured).of_scope(scope);
     check(scope, &after, copies)?;
+    let asks = change.dry_run && !change.remove;
+    if after.n != before.n && !finishes && !asks {
+        let what = format!("keyspace {scope} keeps N={}", before.n);
+        let why =
+            "which nodes hold a key depends on N: it must be closed, and found to be empty, first";
+        let fix = "ringctl keyspace set --n does that; then rm does not change it";
+        return Err(refused(ErrorCode::Invalid, what, why, fix));
+    }
     let warning = warning(&before, &after);
     let nothing_to_remove =
         change.remove && !closed && known.is_none_or(|setting| setting.terms.is_none());
@@ -207,6 +214,27 @@ fn terms(
     }
     terms.n = change.n.unwrap_or(terms.n);
     Ok(terms)
+}
+
+/// Whether a keyspace may be changed now, if it is closed: by whoever closed it for a while, and after
+/// that by anybody. So one who gives up and one who takes over never open it at the same time.
+fn may_open(
+    scope: Scope,
+    (closed, finishes): (bool, bool),
+    age_ms: u64,
+    by: &str,
+) -> Result<(), Refused> {
+    let (why, fix) = match (closed, finishes) {
+        (true, true) if age_ms > CLOSED_BY_MS => {
+            ("it was closed for longer than that may take", "open it, and begin anew")
+        }
+        (true, false) if age_ms < CLOSED_OTHERS_MS => {
+            ("its number of copies is being changed", "wait a minute; then anybody may open it")
+        }
+        _ => return Ok(()),
+    };
+    let what = format!("keyspace {scope} is closed");
+    Err(refused(ErrorCode::Conflict, what, format!("{by} closed it: {why}"), fix))
 }
 
 /// A keyspace is closed only while everybody is there to hear of it.

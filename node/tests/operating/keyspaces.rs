@@ -292,7 +292,10 @@ fn a_closed_keyspace_takes_no_requests_and_an_empty_one_may_have_other_copies() 
     assert_eq!(found(1).0.as_deref(), Some(&b"here"[..]));
 
     // It is given back as it was; then it is emptied, closed, and has one copy.
-    let back = KeyspaceChange { remove: true, version: Some(closed.after.version), ..of("4") };
+    let version = Some(closed.after.version);
+    let others = block_on(try_change(&demo, 3, write_at("all"))).unwrap_err().told();
+    assert!(others.why.contains("its number of copies is being changed"), "{others}");
+    let back = KeyspaceChange { remove: true, finish: true, version, ..of("4") };
     assert!(!change(&demo, 3, back).after.closed);
     assert_eq!(n2.ask("GET here"), "1");
     assert_eq!(n2.ask("DEL here"), "1");
@@ -300,10 +303,11 @@ fn a_closed_keyspace_takes_no_requests_and_an_empty_one_may_have_other_copies() 
     for node in 1..=3 {
         until("there is nothing", || (found(node) == (None, false)).then_some(()));
     }
-    let stale = KeyspaceChange { n: Some(1), version: Some(closed.after.version - 1), ..of("4") };
+    let one = KeyspaceChange { n: Some(1), finish: true, ..of("4") };
+    let stale = KeyspaceChange { version: Some(closed.after.version - 1), ..one.clone() };
     let refused = block_on(try_change(&demo, 2, stale)).unwrap_err();
     assert!(matches!(refused, ClientError::Conflict { .. }), "{refused}");
-    let one = KeyspaceChange { n: Some(1), version: Some(closed.after.version), ..of("4") };
+    let one = KeyspaceChange { version: Some(closed.after.version), ..one };
     let changed = change(&demo, 2, one);
     assert!((changed.after.n, changed.after.closed) == (1, false), "{changed:?}");
     for i in 0..30 {
@@ -315,14 +319,17 @@ fn a_closed_keyspace_takes_no_requests_and_an_empty_one_may_have_other_copies() 
         assert_eq!(n3.ask(&format!("GET key:{i}")), i.to_string());
     }
     assert_eq!(n3.ask("DBSIZE"), "30");
+    // To give it back would be another N.
+    let rm = KeyspaceChange { remove: true, ..of("4") };
+    let refused = block_on(try_change(&demo, 2, rm)).unwrap_err().told();
+    assert!(refused.what.contains("keeps N=1"), "{refused}");
 
     // While one is away nothing is closed.
     demo.kill(3);
-    until("n1 notices", || {
-        let wish = KeyspaceChange { close: true, n: Some(2), ..of("5") };
-        let refused = block_on(try_change(&demo, 1, wish)).err()?.told();
-        assert!(refused.why.contains("n3 must say that it holds no key"), "{refused}");
-        Some(())
-    });
+    let mut n1 = demo.client(1);
+    until("n1 notices", || n1.ask("WITH ALL SET x 1").starts_with("-UNAVAILABLE").then_some(()));
+    let wish = KeyspaceChange { close: true, n: Some(2), ..of("5") };
+    let refused = block_on(try_change(&demo, 1, wish)).unwrap_err().told();
+    assert!(refused.why.contains("n3 must say that it holds no key"), "{refused}");
     demo.stop();
 }

@@ -3,8 +3,8 @@
 //! Which nodes hold a key is a prefix of its slot's preference list, so that another N would leave written
 //! keys where nobody asks for them. Promise: N is changed only while all members refuse requests of the
 //! keyspace, none has one under way, and none holds a key of it; otherwise the keyspace is opened again as
-//! it was. If this program dies meanwhile it stays closed, as `keyspace ls` says, and any `keyspace set`
-//! opens it.
+//! it was. If this program dies meanwhile it stays closed, as `keyspace ls` says, and after a minute any
+//! `keyspace set` opens it: until then nobody but this program may, so that no two do so at once.
 
 use std::time::{Duration, Instant};
 
@@ -49,6 +49,7 @@ pub(super) async fn close(
         name: name.clone(),
         remove: !before.set,
         weak: true,
+        finish: true,
         version: Some(version),
         ..KeyspaceChange::default()
     };
@@ -57,7 +58,8 @@ pub(super) async fn close(
         Err(mut stuck) => {
             stuck.told.what = format!("keyspace {name} stays closed: {}", stuck.told.what);
             stuck.told.why = format!("{}; {}", failure.told.why, stuck.told.why);
-            stuck.told.fix = format!("open it: ringctl keyspace set {name} --n {}", before.n);
+            stuck.told.fix =
+                format!("open it in a minute: ringctl keyspace set {name} --n {}", before.n);
             Err(stuck)
         }
     }

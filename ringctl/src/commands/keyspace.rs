@@ -187,11 +187,12 @@ async fn change(
     let mut done = Vec::new();
     for plan in plans {
         let mut version = plan.before.version;
-        if plan.before.n != plan.after.n {
+        let finish = plan.before.n != plan.after.n;
+        if finish {
             version = copies::close(args, &cluster, &client, &plan).await?;
         }
         let (name, weak) = (plan.before.name.clone(), !plan.warning.is_empty());
-        let wish = KeyspaceChange { name, weak, version: Some(version), ..wish.clone() };
+        let wish = KeyspaceChange { name, weak, finish, version: Some(version), ..wish.clone() };
         let mut changed = ask(args, &client, wish).await?;
         // As it was before it was closed.
         changed.before = plan.before;
