@@ -177,10 +177,7 @@ pub struct Core {
     /// Bytes of clients that were read and are not served yet.
     ahead: usize,
     /// Clients that are not served while too much is in flight.
-    waiting: Vec<Waker>,
-    /// How often they were woken, and one.
-    woken: u64,
-    woken_at: ring::Instant,
+    waiting: judge::Waiting,
     /// How long native clients' requests were under way, and how much of theirs may be, by the number of
     /// their connection.
     ways: BTreeMap<u64, (Age, Window)>,
@@ -250,9 +247,7 @@ impl Core {
             begun_at: ring::Instant(0),
             admission: Admission::new(queue_max),
             ahead: 0,
-            waiting: Vec::new(),
-            woken: 1,
-            woken_at: ring::Instant(0),
+            waiting: judge::Waiting::default(),
             ways: BTreeMap::new(),
             waker: Waker::noop().clone(),
             effects: Vec::new(),
@@ -446,12 +441,6 @@ impl Core {
                 self.hand(core, Letter::Event(Event::Cancel(id)));
             }
         }
-    }
-
-    /// A native client's connection is gone.
-    pub fn native_gone(&mut self, connection: u64) {
-        self.ways.remove(&connection);
-        self.cancel_native(connection, None);
     }
 
     /// A native client does not want the answer to this request of its connection any more; or to

@@ -13,6 +13,15 @@ use crate::clock;
 use crate::front::host::Fed;
 use crate::limits::{AHEAD_BYTES_MAX, AHEAD_EVERY, REQUEST_TIMEOUT, TURN_MAX};
 
+/// Clients that wait for less to be in flight.
+#[derive(Default)]
+pub(super) struct Waiting {
+    wakers: Vec<Waker>,
+    /// How often they were woken, and when last.
+    woken: u64,
+    woken_at: ring::Instant,
+}
+
 /// Why a native client's request does not begin.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Refusal {
@@ -32,6 +41,12 @@ impl Core {
         self.begun && clock::mono().since(self.begun_at) > TURN_MAX
     }
 
+    /// A native client's connection is gone.
+    pub fn native_gone(&mut self, connection: u64) {
+        self.ways.remove(&connection);
+        self.cancel_native(connection, None);
+    }
+
     /// Ready when a client may be served: not while the turn is long already, nor while too much is in
     /// flight. `turn` is the caller's own: when it last began to wait.
     pub fn poll_room(&mut self, cx: &mut Context<'_>, turn: &mut u64) -> Poll<()> {
@@ -42,8 +57,8 @@ impl Core {
         }
         if self.is_full() {
             // Once, until all are woken.
-            if std::mem::replace(turn, self.woken) != self.woken {
-                self.waiting.push(cx.waker().clone());
+            if std::mem::replace(turn, self.waiting.woken + 1) != self.waiting.woken + 1 {
+                self.waiting.wakers.push(cx.waker().clone());
             }
             return Poll::Pending;
         }
@@ -59,14 +74,14 @@ impl Core {
     /// The turn has ended: whoever waits may look again, if there is room, or if what came for it
     /// meanwhile should be looked at.
     pub(super) fn wake_waiting(&mut self) {
-        if self.waiting.is_empty() {
+        if self.waiting.wakers.is_empty() {
             return;
         }
         let now = clock::mono();
-        if !self.is_full() || now.since(self.woken_at) >= AHEAD_EVERY {
-            self.woken_at = now;
-            self.woken += 1;
-            self.waiting.drain(..).for_each(Waker::wake);
+        if !self.is_full() || now.since(self.waiting.woken_at) >= AHEAD_EVERY {
+            self.waiting.woken_at = now;
+            self.waiting.woken += 1;
+            self.waiting.wakers.drain(..).for_each(Waker::wake);
         }
     }
 
