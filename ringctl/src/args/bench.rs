@@ -23,8 +23,19 @@ pub(crate) enum Workload {
     E,
     /// Half reads, half reads that write back what they changed.
     F,
+    /// Updates only.
+    W,
     /// Increments only.
     Counters,
+}
+
+/// Through which client a Redis endpoint is asked.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Driver {
+    /// A plain one of this program, with a connection for each operation under way.
+    Own,
+    /// The crate `redis`, if this program was built with the feature redis-rs.
+    RedisRs,
 }
 
 /// How keys are chosen.
@@ -50,6 +61,9 @@ pub(crate) struct BenchArgs {
     /// Measures this Redis endpoint, of whatever make, instead of the cluster by the native client.
     #[arg(long, value_name = "HOST:PORT")]
     pub(crate) redis: Option<String>,
+    /// Through which client the Redis endpoint is asked.
+    #[arg(long, default_value = "own", value_name = "D")]
+    pub(crate) driver: Driver,
     /// The user at the Redis endpoint.
     #[arg(long, requires = "password", value_name = "NAME")]
     pub(crate) user: Option<String>,

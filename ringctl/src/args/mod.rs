@@ -12,7 +12,7 @@ use clap::{Parser, Subcommand, ValueEnum};
 use clap_complete::Shell;
 use client::Level;
 
-pub(crate) use bench::{BenchArgs, Distribution, Workload};
+pub(crate) use bench::{BenchArgs, Distribution, Driver, Workload};
 
 /// Asks and administers a RingDB cluster.
 #[derive(Debug, Parser)]

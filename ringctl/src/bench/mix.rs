@@ -118,6 +118,7 @@ impl Mix {
         let key = self.key(record);
         Some(match workload {
             Workload::A if chance < 50 => Operation::Update(key, self.value(draw)),
+            Workload::W => Operation::Update(key, self.value(draw)),
             Workload::B if chance < 5 => Operation::Update(key, self.value(draw)),
             Workload::D | Workload::E if chance < 5 => self.insert(draw),
             Workload::F if chance < 50 => Operation::ReadModifyWrite(key, self.value(draw)),

@@ -11,6 +11,8 @@ mod cost;
 mod drive;
 mod keys;
 mod mix;
+#[cfg(feature = "redis-rs")]
+mod redis_rs;
 mod report;
 mod target;
 
@@ -22,7 +24,7 @@ use client::{Client, Level, Told};
 use serde_json::Value;
 use tokio::sync::watch;
 
-use crate::args::{Args, BenchArgs, Workload};
+use crate::args::{Args, BenchArgs, Driver, Workload};
 use crate::cluster::Cluster;
 use crate::failure::{Exit, Failure};
 use crate::render::Record;
@@ -117,6 +119,9 @@ impl<'a> Bench<'a> {
         let w = self.wanted;
         let (what, face) = match &self.subject {
             Subject::Cluster { name, .. } => (name.clone(), "native client"),
+            Subject::Redis { address, .. } if self.wanted.driver == Driver::RedisRs => {
+                (address.clone(), "redis-rs, one connection a thread")
+            }
             Subject::Redis { address, .. } => (address.clone(), "Redis protocol"),
         };
         let text = format!(
@@ -226,6 +231,9 @@ impl<'a> Bench<'a> {
                     level,
                     patience,
                 };
+                if self.wanted.driver == Driver::RedisRs {
+                    return start_redis_rs(orders, endpoint, schedule);
+                }
                 let connect = move |_| {
                     let endpoint = endpoint.clone();
                     async move { Ok(Target::Redis(Box::new(Redis::connect(endpoint).await?))) }
@@ -306,6 +314,34 @@ impl<'a> Bench<'a> {
                    or use fewer connections (--concurrency)";
         Failure { exit: Exit::Unreachable, told: Told::new(what, why, fix) }
     }
+}
+
+/// A crew whose workers share a connection of redis-rs.
+#[cfg(feature = "redis-rs")]
+fn start_redis_rs(
+    orders: Orders,
+    endpoint: Endpoint,
+    schedule: watch::Receiver<Option<Schedule>>,
+) -> std::io::Result<Crew> {
+    let shared = Arc::new(tokio::sync::OnceCell::<redis_rs::RedisRs>::new());
+    let connect = move |_| {
+        let (endpoint, shared) = (endpoint.clone(), shared.clone());
+        async move {
+            let connection =
+                shared.get_or_try_init(|| redis_rs::RedisRs::connect(endpoint)).await?;
+            Ok(Target::RedisRs(Box::new(connection.clone())))
+        }
+    };
+    Crew::start(orders, connect, schedule)
+}
+
+#[cfg(not(feature = "redis-rs"))]
+fn start_redis_rs(
+    _: Orders,
+    _: Endpoint,
+    _: watch::Receiver<Option<Schedule>>,
+) -> std::io::Result<Crew> {
+    Err(std::io::Error::other("ringctl was built without the feature redis-rs"))
 }
 
 /// As it is written on the command line.

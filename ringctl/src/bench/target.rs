@@ -18,8 +18,14 @@ use super::mix::Operation;
 
 /// How a worker reaches what is measured.
 pub(crate) enum Target {
-    Native { client: Client, level: Option<Level>, patience: Duration },
+    Native {
+        client: Client,
+        level: Option<Level>,
+        patience: Duration,
+    },
     Redis(Box<Redis>),
+    #[cfg(feature = "redis-rs")]
+    RedisRs(Box<super::redis_rs::RedisRs>),
 }
 
 /// The pause before a broken connection is made anew.
@@ -36,6 +42,8 @@ impl Target {
                 native(client, *level, *patience, operation).await
             }
             Self::Redis(redis) => redis.carry_out(operation).await,
+            #[cfg(feature = "redis-rs")]
+            Self::RedisRs(redis) => redis.carry_out(operation).await,
         }
     }
 }
