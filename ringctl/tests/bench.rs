@@ -140,7 +140,7 @@ fn what_cannot_be_measured_says_so_in_three_lines() {
         (
             "--workload g",
             2,
-            "error: invalid value 'g' for '--workload <W>' [possible values: a, b, c, d, e, f, counters]",
+            "error: invalid value 'g' for '--workload <W>' [possible values: a, b, c, d, e, f, w, counters]",
         ),
         (
             "--level some",
