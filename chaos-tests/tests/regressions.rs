@@ -25,6 +25,12 @@ const ONCE_BROKEN: &[(&str, u64, u64, &str)] = &[
         60,
         "the check did not know that a deadline written at ONE may outlive the next writer's own",
     ),
+    (
+        "swarm",
+        1_646_675_563,
+        60,
+        "the check took a synced write at ONE for safe from rot of the one copy that has it",
+    ),
     ("swarm", 1062, 60, "a retried write of one slot was no write when another slot was refused"),
     ("sessions", 2, 15, "of several slots one was written, and the command said that nothing was"),
 ];

@@ -104,7 +104,9 @@ impl World {
                 self.put_everywhere(node, &Event::PoliciesAre(Arc::new(policies)));
             }
             Fault::Rot => {
-                if self.may_lose_power(node) && self.nodes[node].life.is_some() {
+                // What one copy alone acknowledged, a sync of it does not save from rot.
+                let may = self.may_lose_power(node) && self.is_written_twice();
+                if may && self.nodes[node].life.is_some() {
                     self.die(node, Crash::ProcessKill);
                     let files = &self.nodes[node].platter.files;
                     let where_ = files.rot_random(".log");
@@ -123,8 +125,12 @@ impl World {
         let others_whole =
             self.nodes.iter().enumerate().all(|(i, n)| i == node || !n.platter.memory.suspect);
         let synced = self.profile.durability == Durability::Sync;
-        let on_two = !self.profile.mixed_levels && crate::workload::needed(self.profile.write) >= 2;
-        others_whole && (synced || on_two)
+        others_whole && (synced || self.is_written_twice())
+    }
+
+    /// True if two copies at least acknowledge each write.
+    fn is_written_twice(&self) -> bool {
+        !self.profile.mixed_levels && crate::workload::needed(self.profile.write) >= 2
     }
 
     fn lose_power(&mut self, node: usize) {
