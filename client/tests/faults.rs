@@ -219,24 +219,28 @@ async fn an_addition_whose_answer_was_lost_is_asked_for_again_under_the_same_nam
     assert_eq!(ring.tally().retried, 3);
 }
 
+/// Notes the numbers of the names under which it is asked to put, and answers by how many there were.
+fn put_by_put(
+    names: Arc<Mutex<Vec<u64>>>,
+    answer: impl Fn(usize) -> Answer,
+) -> impl Fn(&Header, &ClientRequest<'_>) -> Answer {
+    move |_, request| {
+        let ClientRequest::Put { name: Some(name), .. } = request else { panic!("{request:?}") };
+        let mut names = names.lock().unwrap();
+        names.push(name.n);
+        answer(names.len())
+    }
+}
+
 #[tokio::test]
 async fn what_was_certainly_not_done_is_another_request_when_it_is_asked_again() {
     let ca = authority();
     let names = Arc::new(Mutex::new(Vec::new()));
-    let n1 = FakeNode::start(&node(&ca, 1), 1, {
-        let names = names.clone();
-        move |_, request| {
-            let ClientRequest::Put { name: Some(name), .. } = request else {
-                panic!("{request:?}")
-            };
-            let mut names = names.lock().unwrap();
-            names.push(name.n);
-            Answer::Say(match names.len() {
-                1 => error(ErrorCode::Overloaded { retry_after_ms: 1 }),
-                _ => ClientReply::Done { context: Bytes::new() },
-            })
-        }
+    let script = put_by_put(names.clone(), |asked| match asked {
+        1 => Answer::Say(error(ErrorCode::Overloaded { retry_after_ms: 1 })),
+        _ => Answer::Say(ClientReply::Done { context: Bytes::new() }),
     });
+    let n1 = FakeNode::start(&node(&ca, 1), 1, script);
     let ring = client_of(&ca, &[&n1]).await;
     let name = ring.name();
     let refused = ring.put("k", "v").named(&name).await.unwrap_err();
@@ -249,23 +253,14 @@ async fn what_was_certainly_not_done_is_another_request_when_it_is_asked_again()
 async fn a_node_that_turns_a_repetition_away_says_nothing_of_the_first_copy() {
     let ca = authority();
     let names = Arc::new(Mutex::new(Vec::new()));
-    let n1 = FakeNode::start(&node(&ca, 1), 1, {
-        let names = names.clone();
-        move |_, request| {
-            let ClientRequest::Put { name: Some(name), .. } = request else {
-                panic!("{request:?}")
-            };
-            let mut names = names.lock().unwrap();
-            names.push(name.n);
-            match names.len() {
-                // The first copy may be on its way to those who carry it out still.
-                1 => Answer::HangUp(close::CLOSING, "the answer is lost"),
-                2 => Answer::Say(error(ErrorCode::NotReady)),
-                3 => Answer::Say(error(ErrorCode::Overloaded { retry_after_ms: 1 })),
-                _ => Answer::Say(ClientReply::Done { context: Bytes::new() }),
-            }
-        }
+    let script = put_by_put(names.clone(), |asked| match asked {
+        // The first copy may be on its way to those who carry it out still.
+        1 => Answer::HangUp(close::CLOSING, "the answer is lost"),
+        2 => Answer::Say(error(ErrorCode::NotReady)),
+        3 => Answer::Say(error(ErrorCode::Overloaded { retry_after_ms: 1 })),
+        _ => Answer::Say(ClientReply::Done { context: Bytes::new() }),
     });
+    let n1 = FakeNode::start(&node(&ca, 1), 1, script);
     let ring = client_of(&ca, &[&n1]).await;
     ring.put("k", "v").await.unwrap();
     assert_eq!(*names.lock().unwrap(), [1, 1, 1, 1]);

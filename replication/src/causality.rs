@@ -11,6 +11,7 @@
 
 use core::fmt;
 
+use bytes::Bytes;
 use ring::Actor;
 use serde::{Deserialize, Serialize};
 use smallvec::SmallVec;
@@ -215,6 +216,14 @@ impl DotSet {
                 last = *hi;
             }
         }
+    }
+
+    /// The encoded form, as it travels and as clients keep it.
+    #[must_use]
+    pub fn to_bytes(&self) -> Bytes {
+        let mut out = Vec::new();
+        self.encode(&mut out);
+        out.into()
     }
 
     /// Reads what [`DotSet::encode`] wrote; `None` if it is malformed.

@@ -197,8 +197,6 @@ fn siblings(view: &View<'_>, seen: &DotSet) -> Outcome {
         written: v.hlc.wall(),
         node: v.dot.actor.node,
     };
-    let mut context = Vec::new();
-    seen.encode(&mut context);
     let mut values: Vec<Sibling> = view.values.iter().map(sibling).collect();
     if view.sum.is_some()
         && let (Some(value), Some(number)) = (view.value(), view.number())
@@ -210,7 +208,7 @@ fn siblings(view: &View<'_>, seen: &DotSet) -> Outcome {
             first.map_or((WallMillis(0), ring::NodeId(0)), |s| (s.written, s.node));
         values = vec![Sibling { value, written, node }];
     }
-    Outcome::Siblings { values, context: Bytes::from(context) }
+    Outcome::Siblings { values, context: seen.to_bytes() }
 }
 
 /// Replaces the value and keeps the expiry, as APPEND and SETRANGE do.

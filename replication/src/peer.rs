@@ -421,9 +421,7 @@ impl Peer {
     }
 
     pub(crate) fn encoded_clock(&self, slot: Slot) -> Bytes {
-        let mut out = Vec::new();
-        self.slots.clock(slot).encode(&mut out);
-        Bytes::from(out)
+        self.slots.clock(slot).to_bytes()
     }
 
     /// Forgets pending discards of a record that the slot clock covers by now.

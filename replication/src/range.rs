@@ -102,7 +102,7 @@ impl RangeJob {
 
     fn request(&self) -> Request {
         let (span, level) = (self.span.clone(), self.level);
-        let after = self.after.as_ref().map(encoded);
+        let after = self.after.as_ref().map(DotSet::to_bytes);
         match self.then {
             Then::Answer => Request::Range { span, level, after },
             Then::Delete { write, durability } => {
@@ -121,14 +121,8 @@ impl RangeJob {
 
     /// What the answer has seen, for those who want to know.
     fn seen(&self) -> Bytes {
-        self.after.as_ref().map(|_| encoded(&self.seen)).unwrap_or_default()
+        self.after.as_ref().map(|_| self.seen.to_bytes()).unwrap_or_default()
     }
-}
-
-fn encoded(seen: &DotSet) -> Bytes {
-    let mut bytes = Vec::new();
-    seen.encode(&mut bytes);
-    bytes.into()
 }
 
 impl Peer {
@@ -362,7 +356,7 @@ impl Peer {
         let of = |op: Op| apart.iter().map(|row| (row.clone(), op.clone())).collect();
         let mut task = Task::one(slot, keyspace, Row::new(), Op::Siblings);
         task.read = range.level;
-        task.after = range.after.as_ref().map(encoded);
+        task.after = range.after.as_ref().map(DotSet::to_bytes);
         match range.then {
             Then::Answer => task.ops = of(Op::Siblings),
             Then::Delete { write, durability } => {

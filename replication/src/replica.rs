@@ -89,11 +89,8 @@ impl Peer {
                 self.on_list(from, token, (keyspace, first, from_hash, last, count), out);
             }
             Message::Walk { token, span, clock } => {
-                let mut seen = Vec::new();
-                if clock {
-                    self.slots.clock(slot).encode(&mut seen);
-                }
-                let served = Served::Walk { from, token, slot, clock: seen.into() };
+                let clock = if clock { self.encoded_clock(slot) } else { Bytes::new() };
+                let served = Served::Walk { from, token, slot, clock };
                 let token = Token::Served(self.served.insert(served)).to_u64();
                 out.push(Effect::ReadSpan { token, span });
             }

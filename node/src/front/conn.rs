@@ -437,12 +437,7 @@ impl Task {
             };
             self.account(core);
             match polled {
-                Poll::Ready(Ok(true)) => {
-                    let now = core.now().mono;
-                    if let Some(conn) = core.conns.get_mut(self.key) {
-                        conn.heard(now);
-                    }
-                }
+                Poll::Ready(Ok(true)) => self.heard(core),
                 Poll::Ready(Ok(false)) => self.ended = true,
                 Poll::Ready(Err(_)) => return Poll::Ready(Ending::Plain),
                 Poll::Pending => {
@@ -467,6 +462,14 @@ impl Task {
         self.unfed |= length > 0;
         self.note_kept();
         Poll::Ready(Ok(length > 0))
+    }
+
+    /// Its client sent something.
+    fn heard(&self, core: &mut Core) {
+        let now = core.now().mono;
+        if let Some(conn) = core.conns.get_mut(self.key) {
+            conn.heard(now);
+        }
     }
 
     /// What is kept, and what the socket holds if it is not empty, has come by now.
@@ -662,10 +665,7 @@ impl Task {
             self.account(core);
             match polled {
                 Poll::Ready(Ok(true)) => {
-                    let now = core.now().mono;
-                    if let Some(conn) = core.conns.get_mut(self.key) {
-                        conn.heard(now);
-                    }
+                    self.heard(core);
                     // What was refused cost little, and the rest of it is to be refused now.
                     if std::mem::take(&mut self.gives_way) && !self.flooded {
                         self.backlog.passed_over(clock::mono());

@@ -555,9 +555,7 @@ const fn pending_pushes(pushed: ReplicaSet, holders: ReplicaSet) -> u8 {
 
 /// A state as it travels.
 pub(crate) fn encode_state(record: &Bytes, seen: &DotSet) -> State {
-    let mut clock = Vec::new();
-    seen.encode(&mut clock);
-    State { record: record.clone(), clock: Bytes::from(clock) }
+    State { record: record.clone(), clock: seen.to_bytes() }
 }
 
 impl TaskJob {

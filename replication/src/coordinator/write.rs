@@ -170,9 +170,7 @@ impl Peer {
                 if let (Op::SetWithContext { .. }, Outcome::Siblings { context, .. }) =
                     (op, &mut outcome)
                 {
-                    let mut encoded = Vec::new();
-                    w.seen.encode(&mut encoded);
-                    *context = Bytes::from(encoded);
+                    *context = w.seen.to_bytes();
                 }
                 if in_series {
                     let base = Record::decode(&bytes).unwrap_or_default();
@@ -355,11 +353,7 @@ impl Peer {
                 WriteHandle { slot: t.task.slot, coordinator: self.cfg.me.node, id: token_id(key) };
             let outcomes = core::mem::take(&mut w.outcomes);
             let heard = match job.origin {
-                Origin::Remote { .. } => {
-                    let mut encoded = Vec::new();
-                    w.heard.encode(&mut encoded);
-                    Bytes::from(encoded)
-                }
+                Origin::Remote { .. } => w.heard.to_bytes(),
                 _ => Bytes::new(),
             };
             let answer = Answer::Done { outcomes, write: Some(write) };
@@ -532,9 +526,7 @@ fn seen_outcome(after: Option<&DotSet>, working: &[Working]) -> Option<Outcome> 
     for w in working {
         seen.union(&w.seen);
     }
-    let mut encoded = Vec::new();
-    seen.encode(&mut encoded);
-    Some(Outcome::Seen(Bytes::from(encoded)))
+    Some(Outcome::Seen(seen.to_bytes()))
 }
 
 fn token_id(key: Key) -> u64 {
