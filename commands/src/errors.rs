@@ -8,6 +8,7 @@ use core::fmt::{self, Write as _};
 use replication::TaskError;
 use replication::op::OpError;
 use ring::NodeId;
+use wire::resp::encode;
 
 use crate::host::Host;
 
@@ -231,12 +232,23 @@ pub(crate) fn in_part(line: &str) -> String {
 }
 
 /// The line of an overloaded node, at its usual time to come back: most often no text has to be made.
-pub(crate) const OVERLOADED: &str = "OVERLOADED retry_after_ms=100 too much is in flight here. \
-    Nothing was done. fix: wait that long and retry, here or on another node";
+macro_rules! overloaded {
+    () => {
+        "OVERLOADED retry_after_ms=100 too much is in flight here. Nothing was done. fix: wait that long \
+         and retry, here or on another node"
+    };
+}
 
-/// The same for another time; nothing if it is the usual one.
-pub(crate) fn overloaded(retry_after_ms: u32) -> Option<String> {
-    (retry_after_ms != 100).then(|| Fault::Overloaded { retry_after_ms }.to_string())
+/// That line as a whole reply: while there is too much to do, nothing is made for a refusal.
+const OVERLOADED: &[u8] = concat!("-", overloaded!(), "\r\n").as_bytes();
+
+/// Adds the reply of an overloaded node.
+pub(crate) fn write_overloaded(reply: &mut Vec<u8>, retry_after_ms: u32) {
+    if retry_after_ms == 100 {
+        reply.extend_from_slice(OVERLOADED);
+    } else {
+        encode::write_error(reply, &Fault::Overloaded { retry_after_ms }.to_string());
+    }
 }
 
 /// What a node says that may not serve yet.
@@ -249,4 +261,19 @@ fn named(nodes: &[NodeId], host: &dyn Host, text: impl Fn(&str) -> String) -> St
         write!(names, "{comma}{}", host.node_name(*node)).expect("a string takes any text");
     }
     if names.is_empty() { names } else { text(&names) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_refusal_that_is_ready_reads_as_one_that_is_made() {
+        let (mut ready, mut made) = (Vec::new(), Vec::new());
+        write_overloaded(&mut ready, 100);
+        encode::write_error(&mut made, &Fault::Overloaded { retry_after_ms: 100 }.to_string());
+        assert_eq!(ready, made);
+        write_overloaded(&mut ready, 250);
+        assert!(String::from_utf8_lossy(&ready).ends_with("on another node\r\n"));
+    }
 }

@@ -166,6 +166,19 @@ impl Pending {
         }
     }
 
+    /// Puts a reply behind that of the latest command, if that one has ended and is heard: for commands
+    /// that are answered on the spot, many in a row. False if it must be taken in.
+    pub(crate) fn reply_behind(&mut self, write: impl FnOnce(&mut Vec<u8>)) -> bool {
+        let Some(latest) = self.entries.back_mut() else { return false };
+        let joins = matches!(latest.stage, Stage::Ended) && !latest.silent;
+        if joins {
+            let before = latest.reply.len();
+            write(&mut latest.reply);
+            self.bytes += latest.reply.len() - before;
+        }
+        joins
+    }
+
     pub(crate) fn get(&mut self, seq: u64) -> Option<&mut Entry> {
         let at = seq.checked_sub(self.first)?;
         self.entries.get_mut(usize::try_from(at).ok()?)

@@ -214,7 +214,7 @@ impl Session {
         let spec = &TABLE[place];
         if let Err(fault) = self.may_run(place, args, host) {
             if let Fault::Overloaded { retry_after_ms } = fault
-                && self.shed(place, retry_after_ms, host, out)
+                && self.shed(place, now, retry_after_ms, host, out)
             {
                 return;
             }
@@ -354,24 +354,32 @@ impl Session {
     }
 
     /// Refuses a command because of overload, as cheaply as can be where nothing else is to be thought
-    /// of; false if something is.
+    /// of; false if something is. There are many of them, and each takes time from one that is served.
     fn shed(
-        &self,
+        &mut self,
         place: usize,
+        now: Now,
         retry_after_ms: u32,
         host: &mut dyn Host,
         out: &mut Output,
     ) -> bool {
         let plain = matches!(TABLE[place].run, Run::Keys(_))
-            && self.pending.is_empty()
             && self.state.queue.is_none()
             && self.state.replies == Replies::On;
-        if plain {
-            let line = errors::overloaded(retry_after_ms);
-            encode::write_error(&mut out.replies, line.as_deref().unwrap_or(errors::OVERLOADED));
-            host.stats_mut().shed(place);
+        if !plain {
+            return false;
         }
-        plain
+        let write = |reply: &mut Vec<u8>| errors::write_overloaded(reply, retry_after_ms);
+        if self.pending.is_empty() {
+            write(&mut out.replies);
+        } else if !self.pending.reply_behind(write) {
+            let mut reply = Vec::new();
+            write(&mut reply);
+            let ask = self.state.ask(now, Levels::default(), host);
+            self.pending.push(ended(place, ask, reply, false));
+        }
+        host.stats_mut().shed(place);
+        true
     }
 
     /// A command that is refused before it begins; a transaction that is being queued is spoilt.

@@ -19,12 +19,19 @@ use core::time::Duration;
 use replication::limits::JOBS_MAX;
 use ring::Instant;
 
-/// What is in flight should be answered in this time: above what light takes around the world and back, so
-/// that replicas far away are not taken for overloaded ones.
-pub const ANSWER_TARGET: Duration = Duration::from_millis(300);
+/// What is in flight should be answered in this time beside what the fastest answer takes. What is more only
+/// fills memory and caches.
+pub const ANSWER_TARGET: Duration = Duration::from_millis(100);
 
-/// If one answer is faster than this, others wait for something else than for a busy cluster.
+/// What the fastest answer may take at most: as long as light takes around the world and back, with a rest.
+const ROUND_THE_WORLD: Duration = Duration::from_millis(300);
+
+/// Answers that take less than this on the average say that the cluster is not busy.
 const FAST: Duration = Duration::from_millis(50);
+
+/// If one answer is so many times as fast as the average, the others wait for something else than for a
+/// busy cluster.
+const APART: u32 = 10;
 
 /// How long answers are counted together.
 const WINDOW: Duration = Duration::from_millis(100);
@@ -40,6 +47,9 @@ const SMOOTH: u32 = 64;
 
 /// Fewer waits than these say nothing.
 const SAMPLES_MIN: u32 = 8;
+
+/// One in so many waits may be short although the queue stands.
+const FEW: u32 = 4;
 
 /// So many requests may always be in flight on a core.
 pub const IN_FLIGHT_MIN: usize = 256;
@@ -67,48 +77,76 @@ pub enum Bug {
     BurstsCount,
     /// Once it refuses, it never stops.
     NeverRecovers,
+    /// Once those that waited too long were refused, the queue does not stand any more, though they keep
+    /// coming.
+    RecoversAtOnce,
 }
 
-/// Waits that were too long, one after the other.
+/// A time in which nearly all waits were too long.
 #[derive(Clone, Copy, Debug)]
 struct Run {
     since: Instant,
-    count: u32,
+    /// Waits that were too long, and others between them.
+    above: u32,
+    below: u32,
     /// Whose was the first, and whether there was somebody else's.
     of: u64,
     of_others: bool,
+    /// The latest was not too long.
+    ended: bool,
 }
 
-/// Whether a wait has been too long for a while.
+/// Whether waits have been too long for a while.
 #[derive(Clone, Copy, Debug)]
 struct Standing {
     target: Duration,
-    /// The waits that were too long, without one between them that was not.
-    above: Option<Run>,
+    run: Option<Run>,
     latest_above: Instant,
     stands: bool,
 }
 
 impl Standing {
     const fn new(target: Duration) -> Self {
-        Self { target, above: None, latest_above: Instant(0), stands: false }
+        Self { target, run: None, latest_above: Instant(0), stands: false }
     }
 
-    fn waited(&mut self, now: Instant, of: u64, wait: Duration, bug: Option<Bug>) {
-        if wait > self.target {
-            let first = Run { since: now, count: 0, of, of_others: false };
-            let run = self.above.get_or_insert(first);
-            run.count = run.count.saturating_add(1);
-            run.of_others |= run.of != of;
-            let long = now.since(run.since) >= INTERVAL && run.count >= SAMPLES_MIN;
-            self.stands |= (long && run.of_others) || bug == Some(Bug::BurstsCount);
+    /// Somebody's commands waited for `wait`, where `bearable` is what is not too long.
+    ///
+    /// Whoever is busy looks seldom: that there was no long wait for a while says something only if there
+    /// was a short one.
+    fn waited(
+        &mut self,
+        now: Instant,
+        of: u64,
+        wait: Duration,
+        bearable: Duration,
+        bug: Option<Bug>,
+    ) {
+        let passed = now.since(self.latest_above) >= INTERVAL;
+        if wait > bearable {
+            if passed && self.run.is_some_and(|run| run.ended) {
+                self.run = None;
+            }
             self.latest_above = now;
-        } else {
-            self.above = None;
+            let first = Run { since: now, above: 0, below: 0, of, of_others: false, ended: false };
+            let run = self.run.get_or_insert(first);
+            run.above = run.above.saturating_add(1);
+            run.of_others |= run.of != of;
+            run.ended = false;
+            let long = now.since(run.since) >= INTERVAL && run.above >= SAMPLES_MIN;
+            self.stands |= (long && run.of_others) || bug == Some(Bug::BurstsCount);
+            return;
         }
-        let recovered = now.since(self.latest_above) >= INTERVAL;
-        if recovered && bug != Some(Bug::NeverRecovers) {
+        if passed && bug != Some(Bug::NeverRecovers) {
             self.stands = false;
+        }
+        if let Some(run) = &mut self.run {
+            // Each client has a queue of its own, and one may be short: few of them prove nothing.
+            run.ended = true;
+            run.below = run.below.saturating_add(1);
+            if run.below.saturating_mul(FEW) > run.above {
+                self.run = None;
+            }
         }
     }
 }
@@ -116,50 +154,70 @@ impl Standing {
 /// How many requests may be in flight, by how fast they are answered.
 #[derive(Clone, Debug)]
 struct Flight {
-    /// The latest windows: how long each was, and its answers.
-    windows: [(Duration, u64); WINDOWS],
+    /// The latest windows.
+    windows: [Window; WINDOWS],
     next: usize,
     since: Instant,
-    count: u64,
-    fastest: Duration,
+    window: Window,
     max: usize,
+}
+
+/// Answers of a time.
+#[derive(Clone, Copy, Debug)]
+struct Window {
+    /// How long it was.
+    lasted: Duration,
+    answers: u64,
+    /// What they took in all, and the fastest of them.
+    took: Duration,
+    fastest: Duration,
+}
+
+impl Window {
+    const EMPTY: Self =
+        Self { lasted: Duration::ZERO, answers: 0, took: Duration::ZERO, fastest: Duration::MAX };
+
+    /// Whether what waits, waits because there is too much to do. If answers are fast it does not; nor if
+    /// one is that much faster than the others: then these wait for something else than for a busy cluster.
+    fn is_busy(&self) -> bool {
+        let mean = self.took / u32::try_from(self.answers).unwrap_or(u32::MAX).max(1);
+        self.answers >= u64::from(SAMPLES_MIN) && mean >= FAST && self.fastest * APART >= mean
+    }
 }
 
 impl Flight {
     const fn new() -> Self {
-        let (since, fastest) = (Instant(0), Duration::MAX);
-        let windows = [(Duration::ZERO, 0); WINDOWS];
-        Self { windows, next: 0, since, count: 0, fastest, max: JOBS_MAX }
+        let (windows, window) = ([Window::EMPTY; WINDOWS], Window::EMPTY);
+        Self { windows, next: 0, since: Instant(0), window, max: JOBS_MAX }
     }
 
     fn answered(&mut self, now: Instant, took: Duration) {
-        self.count += 1;
-        self.fastest = self.fastest.min(took);
+        self.window.answers += 1;
+        self.window.took += took;
+        self.window.fastest = self.window.fastest.min(took);
         let lasted = now.since(self.since);
         if lasted < WINDOW {
             return;
         }
         // After a rest the window says nothing of how much can be done.
-        let lasted = if lasted > 4 * WINDOW { WINDOW } else { lasted };
-        self.windows[self.next % WINDOWS] = (lasted, self.count);
+        self.window.lasted = if lasted > 4 * WINDOW { WINDOW } else { lasted };
+        self.windows[self.next % WINDOWS] = self.window;
         self.next += 1;
-        self.max = if self.fastest < FAST || self.count < u64::from(SAMPLES_MIN) {
-            JOBS_MAX
-        } else {
-            self.fits()
-        };
-        (self.since, self.count, self.fastest) = (now, 0, Duration::MAX);
+        self.max = if self.window.is_busy() { self.fits() } else { JOBS_MAX };
+        (self.since, self.window) = (now, Window::EMPTY);
     }
 
-    /// As many as are answered in the time that they may take.
+    /// As many as are answered in the time that they may take: that is beside what the fastest takes, for
+    /// light takes its time.
     fn fits(&self) -> usize {
-        let (mut time, mut count) = (Duration::ZERO, 0_u64);
-        for (lasted, answers) in self.windows {
-            time += lasted;
-            count = count.saturating_add(answers);
+        let (mut time, mut answers, mut fastest) = (Duration::ZERO, 0_u64, ROUND_THE_WORLD);
+        for window in &self.windows {
+            time += window.lasted;
+            answers = answers.saturating_add(window.answers);
+            fastest = fastest.min(window.fastest);
         }
-        let share = ANSWER_TARGET.as_secs_f64() / time.as_secs_f64().max(0.001);
-        ((count as f64 * share) as usize).clamp(IN_FLIGHT_MIN, JOBS_MAX)
+        let share = (ANSWER_TARGET + fastest).as_secs_f64() / time.as_secs_f64().max(0.001);
+        ((answers as f64 * share) as usize).clamp(IN_FLIGHT_MIN, JOBS_MAX)
     }
 }
 
@@ -194,7 +252,29 @@ impl Admission {
 
     /// Commands of this client were there for at least `wait` before the core came to them.
     pub fn came(&mut self, now: Instant, client: u64, wait: Duration) {
-        self.queue.waited(now, client, wait, self.bug);
+        let flaps = self.bug == Some(Bug::RecoversAtOnce);
+        let bearable = if flaps { self.queue.target } else { self.bearable() };
+        self.queue.waited(now, client, wait, bearable, self.bug);
+    }
+
+    /// A wait that is not too long. While the queue stands that is less, and what an answer takes lately
+    /// belongs to it: it stands until all that comes is served, not until what waits there has been refused
+    /// once.
+    fn bearable(&self) -> Duration {
+        let target = self.queue.target;
+        if !self.queue.stands {
+            return target;
+        }
+        target.saturating_sub(self.answer_time).clamp(target / 8, target / 4)
+    }
+
+    /// Commands of this client wait for so long already, and wait still. True if they will be refused.
+    pub fn waits_still(&mut self, now: Instant, client: u64, wait: Duration) -> bool {
+        let is_long = wait > self.bearable();
+        if is_long {
+            self.came(now, client, wait);
+        }
+        is_long && self.queue.stands
     }
 
     /// Whether the queue of this core stands.
@@ -224,13 +304,12 @@ impl Admission {
         if wait >= limit {
             return Err(Refused::Late);
         }
-        if self.queue.stands {
-            // What its answer will take belongs to the time that its client has.
-            let late = wait + self.answer_time >= limit;
-            let target = self.queue.target.saturating_sub(self.answer_time);
-            if late || wait > target.max(self.queue.target / 8) {
-                return Err(Refused::Queue);
-            }
+        // What its answer will take belongs to the time that its client has; but unless there is too much to
+        // do, slow answers alone are no reason to give none.
+        let shortest = if self.queue.stands { self.answer_time } else { limit / 2 };
+        let late = wait + self.answer_time.min(shortest) >= limit;
+        if late || (self.queue.stands && wait > self.bearable()) {
+            return Err(Refused::Queue);
         }
         if in_flight >= JOBS_MAX {
             return Err(Refused::InFlight);
@@ -312,6 +391,63 @@ mod tests {
     }
 
     #[test]
+    fn a_client_whose_queue_is_short_does_not_hide_those_of_many() {
+        let mut admission = Admission::new(QUEUE_MAX);
+        for now in 0..400 {
+            let wait = if now % 8 == 0 { ms(2) } else { ms(500) };
+            admission.came(at(now), now % 8, wait);
+        }
+        assert!(admission.is_shedding());
+    }
+
+    #[test]
+    fn many_clients_whose_queues_are_short_are_not_refused_for_a_few_that_send_much() {
+        let mut admission = Admission::new(QUEUE_MAX);
+        for now in 0..4_000 {
+            let wait = if now % 3 == 0 { ms(500) } else { ms(2) };
+            admission.came(at(now), now % 8, wait);
+        }
+        assert!(!admission.is_shedding());
+    }
+
+    /// Twice as much comes as is done, from eight clients with a queue each; how long those waited that
+    /// were taken on, once it was seen that it is too much.
+    fn waits_of_the_accepted(bug: Option<Bug>) -> Vec<u64> {
+        let mut admission = Admission::with_bug(QUEUE_MAX, bug);
+        let mut queues: [std::collections::VecDeque<u64>; 8] = Default::default();
+        let (mut next, mut waits) = (0, Vec::new());
+        for now in 0..10_000_u64 {
+            for _ in 0..2 {
+                queues[(next % 8) as usize].push_back(now);
+                next += 1;
+            }
+            // One is done a millisecond, whosever turn it is; refusals take no time.
+            let turn = (now % 8) as usize;
+            while let Some(since) = queues[turn].pop_front() {
+                let wait = ms(now - since);
+                admission.came(at(now), turn as u64, wait);
+                if admission.judge(wait, LIMIT, 0).is_ok() {
+                    waits.push((now, now - since));
+                    admission.answered(at(now), ms(1));
+                    break;
+                }
+            }
+        }
+        waits.retain(|(now, _)| *now > 1_000);
+        waits.into_iter().map(|(_, wait)| wait).collect()
+    }
+
+    #[test]
+    fn while_too_much_comes_nobody_is_taken_on_who_waited_long() {
+        let waits = waits_of_the_accepted(None);
+        assert!(waits.len() > 8_900, "and no time is lost: {}", waits.len());
+        let longest = waits.iter().max().expect("some");
+        assert!(*longest <= 101, "{longest}");
+        let longest = |bug| waits_of_the_accepted(Some(bug)).into_iter().max().expect("some");
+        assert!(longest(Bug::RecoversAtOnce) > 200, "the mistake is found");
+    }
+
+    #[test]
     fn what_is_late_is_refused_whether_or_not_a_queue_stands() {
         let admission = Admission::new(QUEUE_MAX);
         assert_eq!(admission.judge(LIMIT, LIMIT, 0), Err(Refused::Late));
@@ -365,11 +501,11 @@ mod tests {
         let mut admission = Admission::new(QUEUE_MAX);
         waits(&mut admission, 0, 1_000, ms(150));
         assert!(admission.is_shedding());
-        assert_eq!(admission.judge(ms(60), LIMIT, 0), Ok(()));
+        assert_eq!(admission.judge(ms(20), LIMIT, 0), Ok(()));
         for now in 1_000..1_600 {
-            admission.answered(at(now), ms(70));
+            admission.answered(at(now), ms(85));
         }
-        assert_eq!(admission.judge(ms(60), LIMIT, 0), Err(Refused::Queue));
+        assert_eq!(admission.judge(ms(20), LIMIT, 0), Err(Refused::Queue));
         assert_eq!(admission.judge(ms(10), LIMIT, 0), Ok(()));
         assert_eq!(
             admission.judge(ms(10), ms(50), 0),

@@ -33,7 +33,7 @@ use store::Store;
 use tokio::sync::Notify;
 use tracing::{error, warn};
 
-use crate::admission::{self, Admission};
+use crate::admission::Admission;
 use crate::clock;
 use crate::front::conn::Conn;
 use crate::front::host::NodeHost;
@@ -637,26 +637,6 @@ impl Core {
             }
             Asker::Native(asker) => asker.answer(&self.shared, answer, hlc),
         }
-    }
-
-    /// An answer that comes after its deadline is none: whoever asked has given up, and must not take
-    /// it for that of a later request.
-    fn in_time(&mut self, asked: &Asked, answer: Answer) -> Answer {
-        let late = self.now().mono > asked.deadline && asked.class != Class::Whole;
-        if !late || matches!(answer, Answer::Failed(_)) {
-            return answer;
-        }
-        self.report.late += 1;
-        Answer::Failed(match asked.class {
-            Class::Read | Class::Whole => {
-                TaskError::Overloaded { retry_after_ms: admission::RETRY_AFTER_MS }
-            }
-            Class::Write => {
-                let (level, copies) = (asked.write, asked.copies);
-                let needed = level.needed(copies).unwrap_or(copies);
-                TaskError::Unconfirmed { level, needed, copies, acked: 0, missing: Vec::new() }
-            }
-        })
     }
 
     /// A session has done something: takes its requests, remembers that it has replies.

@@ -378,6 +378,13 @@ impl Task {
                 judged = usize::try_from(upto).unwrap_or(usize::MAX).max(at + 1);
                 let flooded = self.flooded && !self.emptied;
                 self.flooded = core.judge_client(id, since, flooded, fresh);
+                if !self.flooded && core.is_full() {
+                    core.after_session(self.key);
+                    core.run();
+                    self.unfed = true;
+                    self.is_fresh = true;
+                    return at;
+                }
                 continue;
             }
             self.decoder.set_authenticated(conn.session.is_authenticated());
@@ -403,7 +410,8 @@ impl Task {
                 fed = 0;
                 core.after_session(self.key);
                 core.run();
-                if core.is_long() || core.is_full() {
+                // To refuse there need be no room.
+                if core.is_long() || (!self.flooded && core.is_full()) {
                     self.unfed = true;
                     self.is_fresh = true;
                     return at;
@@ -462,6 +470,13 @@ impl Task {
         self.unfed |= length > 0;
         self.note_kept();
         Poll::Ready(Ok(length > 0))
+    }
+
+    /// Whether what waits first is refused, if there is time for that: it takes no room.
+    fn is_to_refuse(&self, core: &mut Core) -> bool {
+        let id = core.conns.get_mut(self.key).map_or(0, |conn| conn.id);
+        let since = self.backlog.next(0).0;
+        self.unfed && since.is_some_and(|since| core.waits_still(id, since)) && !core.is_long()
     }
 
     /// Its client sent something.
@@ -646,7 +661,7 @@ impl Task {
                 let takes = conn.may_take_ahead() && !draining;
                 return if takes { self.take_ahead(core, cx) } else { Poll::Pending };
             }
-            if core.poll_room(cx, &mut self.waits_since).is_pending() {
+            if core.poll_room(cx, &mut self.waits_since).is_pending() && !self.is_to_refuse(core) {
                 self.is_fresh = true;
                 return self.take_ahead(core, cx);
             }

@@ -5,13 +5,16 @@
 use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
+use replication::Answer;
+use replication::op::TaskError;
 use wire::moment::Moment;
 
-use super::Core;
+use super::{Asked, Core};
 use crate::admission::{self, Refused};
 use crate::clock;
 use crate::front::host::Fed;
 use crate::limits::{AHEAD_BYTES_MAX, AHEAD_EVERY, REQUEST_TIMEOUT, TURN_MAX};
+use crate::metrics::Class;
 
 /// Clients that wait for less to be in flight.
 #[derive(Default)]
@@ -118,6 +121,39 @@ impl Core {
         }
         self.host.fed = self.verdict(waited, REQUEST_TIMEOUT);
         self.host.fed.overload.is_some() && self.admission.is_shedding()
+    }
+
+    /// Commands of a Redis client are there since then and wait still. True if they will be refused.
+    pub fn waits_still(&mut self, client: u64, since: ring::Instant) -> bool {
+        let at = clock::mono();
+        self.admission.waits_still(at, client, at.since(since))
+    }
+
+    /// An answer that comes after its deadline is none: whoever asked has given up, and must not take
+    /// it for that of a later request.
+    pub(super) fn in_time(&mut self, asked: &Asked, answer: Answer) -> Answer {
+        let far = self.begun && asked.deadline > self.begun_at + TURN_MAX * 50;
+        if far {
+            return answer;
+        }
+        // It leaves when the turn ends, and what has lasted for so long may last as long again.
+        let at = clock::mono();
+        let leaves = if self.begun { at + at.since(self.begun_at) } else { at };
+        let late = leaves > asked.deadline && asked.class != Class::Whole;
+        if !late || matches!(answer, Answer::Failed(_)) {
+            return answer;
+        }
+        self.report.late += 1;
+        Answer::Failed(match asked.class {
+            Class::Read | Class::Whole => {
+                TaskError::Overloaded { retry_after_ms: admission::RETRY_AFTER_MS }
+            }
+            Class::Write => {
+                let (level, copies) = (asked.write, asked.copies);
+                let needed = level.needed(copies).unwrap_or(copies);
+                TaskError::Unconfirmed { level, needed, copies, acked: 0, missing: Vec::new() }
+            }
+        })
     }
 
     fn verdict(&mut self, waited: Duration, limit: Duration) -> Fed {
