@@ -5,9 +5,9 @@
 
 use crate::error::Error;
 use crate::merge::{Direction, Source};
-use crate::table::{Block, Slice, Table, TablesCursor, hash};
+use crate::table::{Block, Table, TablesCursor, hash};
 use crate::tombstones::RangeTombstones;
-use crate::value::{Bytes, Resolver};
+use crate::value::Resolver;
 use crate::version::Version;
 use std::sync::Arc;
 
@@ -110,25 +110,10 @@ fn see(table: &Table, key: &[u8], resolver: &mut Resolver<'_>, admits: bool) -> 
         resolver.cover(tombstones.covering(key, resolver.bound()));
     }
     if admits {
-        let at = table.first_block(key)?;
-        if at < table.blocks()? {
-            see_block(table, key, resolver, at, &table.block(at)?)?;
-        }
+        table.get(key, |tag, value| resolver.see(tag, || value.keep()))?;
     }
     resolver.end_of_source();
     Ok(())
-}
-
-fn see_block(
-    table: &Table,
-    key: &[u8],
-    resolver: &mut Resolver<'_>,
-    at: usize,
-    block: &Block,
-) -> Result<(), Error> {
-    table.get_in(key, at, block, |tag, block, range| {
-        resolver.see(tag, || Bytes::Block(Slice { block: block.clone(), range }))
-    })
 }
 
 /// One run of tables and many keys. Keeps its memory from run to run.
@@ -192,7 +177,7 @@ impl<'t> Step<'t> {
                     Some(block) => block,
                     None => block.insert(table.block(*at)?),
                 };
-                see_block(table, key, resolver, *at, block)?;
+                table.get_in(key, *at, block, |tag, value| resolver.see(tag, || value.keep()))?;
             }
             resolver.end_of_source();
         }

@@ -4,7 +4,9 @@
 
 use super::ahead::ReadAhead;
 use super::block::Block;
-use super::reader::{Slice, Table};
+use super::reader::{Form, Slice, Table};
+use super::walk::{Ran, Walk};
+use crate::blob::TAG_FIRST;
 use crate::error::Error;
 use crate::key::{Kind, Tag};
 use crate::merge::{Direction, Found, Near};
@@ -23,8 +25,10 @@ pub(crate) struct TablesCursor<'a> {
     /// The block at hand.
     number: usize,
     block: Option<Block>,
+    /// Where the walk stands in the block at hand when that is not decoded.
+    walk: Walk,
     /// The rows of the block that are still to be walked. Forward the head is the first of them,
-    /// backward the last.
+    /// backward the last. Of a block that is not decoded: all there are, as one row.
     from: usize,
     to: usize,
     /// The walk ends in this block.
@@ -87,6 +91,7 @@ impl<'a> TablesCursor<'a> {
             table: 0,
             number: 0,
             block: None,
+            walk: Walk::default(),
             from: 0,
             to: 0,
             last_block: false,
@@ -117,12 +122,19 @@ impl<'a> TablesCursor<'a> {
 
     /// The key at hand; none at the end.
     pub(crate) fn key(&self) -> Option<&[u8]> {
-        (!self.done).then(|| &self.key[..self.key_len])
+        (!self.done).then(|| match &self.block {
+            Some(block) if block.raw().is_some() => self.walk.user_key(),
+            _ => &self.key[..self.key_len],
+        })
     }
 
     /// The change of the key at hand if it is the only one; lends its value.
     pub(crate) fn only(&self) -> Option<(Tag, &[u8])> {
         let block = self.block.as_ref().filter(|_| !self.done)?;
+        if let Some(raw) = block.raw() {
+            let only = !self.walk.repeats(&raw);
+            return only.then(|| (self.walk.tag(), &raw.entries[self.walk.value()]));
+        }
         let (first, next) = self.head(block);
         if next - first != 1 || self.splits {
             return None;
@@ -140,6 +152,10 @@ impl<'a> TablesCursor<'a> {
         match &self.block {
             // Nearly always.
             Some(block) if !self.splits && !self.done => {
+                if let Some(raw) = block.raw() {
+                    let there = self.walk.step_key(&raw);
+                    return self.went_on(there);
+                }
                 let (first, next) = self.head(block);
                 match self.direction {
                     Direction::Forward => self.from = next,
@@ -147,7 +163,7 @@ impl<'a> TablesCursor<'a> {
                 }
                 self.settle()
             }
-            _ => self.walk(|_, _, _| {}),
+            _ => self.each_version(|_, _, _| {}),
         }
     }
 
@@ -161,10 +177,27 @@ impl<'a> TablesCursor<'a> {
         bound: u64,
         visit: &mut impl FnMut(&[u8], &[u8]) -> ControlFlow<()>,
     ) -> Result<Run, Error> {
-        let Self { block: Some(block), key, key_len, from, to, prefix, direction, .. } = self
+        let Self { block: Some(block), key, key_len, from, to, prefix, direction, walk, .. } = self
         else {
             return Ok(Run::Look);
         };
+        if let (Some(raw), false) = (block.raw(), self.done) {
+            let stops = |tag: Tag, value: &[u8]| {
+                tag.kind() != Some(Kind::Put)
+                    || tag.sequence() > bound
+                    || value.first() == Some(&TAG_FIRST)
+            };
+            let visit = |key: &[u8], value: &[u8]| visit(key, value).is_continue();
+            let goes_on =
+                |key: &[u8]| beyond.is_none_or(|beyond| Near::of(key, Direction::Forward) < beyond);
+            return match walk.run(&raw, stops, visit, goes_on) {
+                Some(Ran::Stopped) => Ok(Run::Look),
+                Some(Ran::Broke) => Ok(Run::Broke),
+                Some(Ran::Left) => Ok(Run::On),
+                Some(Ran::Ended) => self.went_on(Some(false)).map(|()| Run::On),
+                None => Err(self.damage()),
+            };
+        }
         if self.done || self.splits || !block.is_simple() {
             return Ok(Run::Look);
         }
@@ -203,9 +236,23 @@ impl<'a> TablesCursor<'a> {
 
     /// Hands out the changes of the key at hand, newest first, and goes on to the next key.
     pub(crate) fn take(&mut self, found: &mut Vec<Found<'a>>) -> Result<(), Error> {
+        if let Some(block) = self.block.as_ref().filter(|_| !self.done)
+            && let Some(raw) = block.raw()
+        {
+            let there = loop {
+                let again = self.walk.repeats(&raw);
+                let slice = Slice { block: block.clone(), range: self.walk.value() };
+                found.push((self.walk.tag(), Bytes::Block(slice)));
+                let there = self.walk.step(&raw);
+                if !again || there != Some(true) {
+                    break there;
+                }
+            };
+            return self.went_on(there);
+        }
         let before = found.len();
         let mut split = false;
-        self.walk(|block, rows, again| {
+        self.each_version(|block, rows, again| {
             split |= again;
             found.extend(rows.map(|row| {
                 let slice = Slice { block: block.clone(), range: block.value(row) };
@@ -225,6 +272,8 @@ impl<'a> TablesCursor<'a> {
         if table.bounds.last_sequence >= cover {
             return Ok(());
         }
+        self.decode()?;
+        let Some(table) = self.tables.get(self.table) else { return Ok(()) };
         let whole = match (self.direction, bound) {
             (_, None) => true,
             (Direction::Forward, Some(bound)) => table.is_below(bound),
@@ -242,14 +291,15 @@ impl<'a> TablesCursor<'a> {
                             return self.settle();
                         }
                         self.number = number;
-                        self.load()?;
+                        self.load(None)?;
+                        self.decode()?;
                     }
                     self.from = self.from.max(self.below(bound));
                 }
                 Direction::Backward => {
                     if number < self.number {
                         self.number = number;
-                        self.load()?;
+                        self.load(None)?;
                     }
                     self.to = self.to.min(self.below(bound));
                 }
@@ -268,7 +318,10 @@ impl<'a> TablesCursor<'a> {
 
     /// Shows the changes of the key at hand, block by block (in nearly all tables it is one block),
     /// and goes on to the next key.
-    fn walk(&mut self, mut visit: impl FnMut(&Block, Range<usize>, bool)) -> Result<(), Error> {
+    fn each_version(
+        &mut self,
+        mut visit: impl FnMut(&Block, Range<usize>, bool),
+    ) -> Result<(), Error> {
         let splits = self.splits;
         let key = if splits { self.key[..self.key_len].to_vec() } else { Vec::new() };
         let mut again = false;
@@ -304,25 +357,53 @@ impl<'a> TablesCursor<'a> {
             Direction::Forward => {
                 self.number = found.unwrap_or(0);
                 if self.number < blocks {
-                    self.load()?;
-                    self.from = bound.map_or(0, |start| self.below(start));
+                    self.load(bound)?;
                 }
             }
             Direction::Backward => {
                 self.number = found.unwrap_or(last).min(last);
-                self.load()?;
+                self.load(None)?;
                 self.to = bound.map_or(self.to, |end| self.to.min(self.below(end)));
             }
         }
         Ok(())
     }
 
-    fn load(&mut self) -> Result<(), Error> {
+    /// Takes up the block at hand, forward from `start` on if any.
+    fn load(&mut self, start: Option<&[u8]>) -> Result<(), Error> {
         let table = &self.tables[self.table];
-        let block = self.ahead.block(table, self.number, self.direction)?;
         self.splits = table.splits_keys();
+        let inside = match (&self.limit, self.direction) {
+            (None, _) => true,
+            (Some(end), Direction::Forward) => table.is_block_below(self.number, end),
+            (Some(_), Direction::Backward) => false,
+        };
+        let forward = self.direction == Direction::Forward;
+        let form = if inside && forward { Form::Any } else { Form::Decoded };
+        let block = self.ahead.block(table, self.number, self.direction, form)?;
+        if let Some(raw) = block.raw() {
+            let there = match start {
+                Some(start) => self.walk.seek(&raw, start),
+                None => self.walk.first(&raw),
+            };
+            self.block = Some(block);
+            return match there {
+                Some(there) => {
+                    (self.from, self.to) = (usize::from(!there), 1);
+                    Ok(())
+                }
+                None => Err(self.damage()),
+            };
+        }
+        self.take_up(block, inside);
+        self.from = start.map_or(self.from, |start| self.below(start));
+        Ok(())
+    }
+
+    /// Goes on with all of a decoded block, as far as the limit lets; `inside`: it does so to the end.
+    fn take_up(&mut self, block: Block, inside: bool) {
         (self.from, self.to) = (0, block.rows());
-        if let Some(limit) = &self.limit {
+        if let Some(limit) = self.limit.as_ref().filter(|_| !inside) {
             let bound = block.below(limit);
             match self.direction {
                 Direction::Forward => self.to = bound,
@@ -341,7 +422,37 @@ impl<'a> TablesCursor<'a> {
         }
         self.key[..self.prefix].copy_from_slice(prefix);
         self.block = Some(block);
+    }
+
+    /// Decodes the block at hand, if it is not, and stands at the same key.
+    fn decode(&mut self) -> Result<(), Error> {
+        let Some(block) = self.block.as_ref().filter(|block| block.raw().is_some()) else {
+            return Ok(());
+        };
+        let decoded = self.tables[self.table].decoded(self.number, block)?;
+        let ended = self.from >= self.to;
+        let key = self.walk.user_key();
+        let from = if ended { decoded.rows() } else { decoded.below(key) };
+        self.take_up(decoded, true);
+        self.from = from;
         Ok(())
+    }
+
+    /// The walk in a block that is not decoded has gone on, as far as `there` says.
+    fn went_on(&mut self, there: Option<bool>) -> Result<(), Error> {
+        match there {
+            Some(true) => Ok(()),
+            Some(false) => {
+                self.from = self.to;
+                self.settle()
+            }
+            None => Err(self.damage()),
+        }
+    }
+
+    fn damage(&self) -> Error {
+        let table = &self.tables[self.table];
+        table.damage(table.handle(self.number).ok().map(|handle| handle.offset))
     }
 
     fn next_table(&mut self) -> Result<(), Error> {
@@ -376,12 +487,12 @@ impl<'a> TablesCursor<'a> {
             };
             if let Some(next) = next {
                 self.number = next;
-                self.load()?;
+                self.load(None)?;
             } else {
                 self.next_table()?;
             }
         }
-        if let Some(block) = &self.block {
+        if let Some(block) = self.block.as_ref().filter(|block| block.raw().is_none()) {
             let row = match self.direction {
                 Direction::Forward => self.from,
                 Direction::Backward => self.to - 1,

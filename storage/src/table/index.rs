@@ -144,6 +144,16 @@ impl Index {
         key.strip_prefix(self.prefix.as_slice()) == Some(self.suffix(i))
     }
 
+    /// True when the separator of block `i` is below `key`.
+    pub(crate) fn is_below(&self, i: usize, key: &[u8]) -> bool {
+        let shared = key.len().min(self.prefix.len());
+        match self.prefix[..].cmp(&key[..shared]) {
+            std::cmp::Ordering::Less => true,
+            std::cmp::Ordering::Greater => false,
+            std::cmp::Ordering::Equal => self.suffix(i) < &key[shared..],
+        }
+    }
+
     fn first_suffix(&self, suffix: &[u8]) -> usize {
         let wanted = head_of(suffix);
         let mut at = 0;

@@ -17,6 +17,7 @@ mod index;
 mod properties;
 mod raw;
 mod reader;
+mod walk;
 mod writer;
 
 #[cfg(test)]
