@@ -21,7 +21,8 @@ const SHARE_MAX: usize = 8;
 /// when it is missed twice within one to two ages.
 const AGE_SHARE: usize = 2;
 /// Ages with numbers of their own.
-const AGES: usize = 255;
+const AGES: usize = 254;
+const PRESENT: u8 = 255;
 
 type Place = ArcSwapAny<Option<SharedBlock>>;
 
@@ -30,7 +31,8 @@ pub(crate) struct Slots {
     /// The table's number: spreads its blocks over the parts of the clock.
     number: u64,
     places: Box<[Place]>,
-    /// In which age of the cache each block was last asked for and not there; 0: never.
+    /// In which age of the cache each block was last asked for and not there; 0: never;
+    /// [`PRESENT`]: it may be there. Small, so that a miss is known without a look at the place.
     missed: Box<[AtomicU8]>,
 }
 
@@ -42,6 +44,9 @@ impl Slots {
 
     /// Block `i`, if it is kept.
     pub(crate) fn get(&self, i: usize) -> Option<Block> {
+        if self.missed.get(i)?.load(Ordering::Acquire) != PRESENT {
+            return None;
+        }
         let block = Block::of_shared(self.places.get(i)?.load_full()?);
         block.touch();
         Some(block)
@@ -82,12 +87,21 @@ impl BlockCache {
         if self.bytes.load(Ordering::Relaxed) + cost <= self.budget {
             return true;
         }
-        let Some(last) = slots.missed.get(i) else { return false };
+        let (Some(missed), Some(place)) = (slots.missed.get(i), slots.places.get(i)) else {
+            return false;
+        };
         let age = self.missed.fetch_add(cost, Ordering::Relaxed) / (self.budget / AGE_SHARE);
         let now = (age % AGES) as u8 + 1;
         let before = if now == 1 { AGES as u8 } else { now - 1 };
+        let last = missed.load(Ordering::Relaxed);
+        if last == PRESENT {
+            // It came just now, or it has just gone.
+            return place.load().is_none();
+        }
+        if missed.compare_exchange(last, now, Ordering::Relaxed, Ordering::Relaxed).is_err() {
+            return false;
+        }
         // A block of so long ago that its age has this number again is kept too soon: no harm.
-        let last = last.swap(now, Ordering::Relaxed);
         last == now || last == before
     }
 
@@ -116,6 +130,7 @@ impl BlockCache {
         if fits && place.load().is_none() {
             clock.ring.push((slots.clone(), number));
             place.store(Some(block.shared().clone()));
+            slots.missed[i].store(PRESENT, Ordering::Release);
         } else {
             self.bytes.fetch_sub(cost, Ordering::Relaxed);
         }
@@ -150,6 +165,7 @@ impl BlockCache {
 impl Slots {
     /// Empties a place; what its block cost.
     fn clear(&self, i: u32) -> usize {
+        self.missed[i as usize].store(0, Ordering::Release);
         self.places[i as usize].swap(None).map_or(0, |block| Block::of_shared(block).cost())
     }
 }

@@ -38,11 +38,12 @@ impl ReadAhead {
         Self { streaming: true, window: BYTES_MAX, ..Self::default() }
     }
 
-    /// Block `i` of `table`, in that form.
+    /// Block `i` of `table`, in that form; `cached`: what the cache has of it.
     pub(crate) fn block(
         &mut self,
         table: &Table,
         i: usize,
+        cached: Option<Block>,
         direction: Direction,
         form: Form,
     ) -> Result<Block, Error> {
@@ -53,7 +54,7 @@ impl ReadAhead {
         let neighbour = self.last.is_some() && self.last == before.map(|n| (table.number, n));
         self.steps = if neighbour { self.steps.saturating_add(1) } else { 0 };
         self.last = Some((table.number, i));
-        if let Some(block) = table.cached(i) {
+        if let Some(block) = cached {
             return Ok(block);
         }
         let handle = table.handle(i)?;

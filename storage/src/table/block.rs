@@ -17,6 +17,7 @@ use crate::blob::TAG_FIRST;
 use crate::codec::u64_at;
 use crate::key::Tag;
 use crate::limits::BLOCK_BYTES_MAX;
+use crate::prefetch::prefetch;
 use std::ops::Range;
 use std::sync::atomic::{AtomicU8, Ordering};
 use triomphe::ThinArc;
@@ -254,6 +255,20 @@ impl Block {
         words.fold(0, |sum, byte| sum.wrapping_add(*byte))
     }
 
+    /// Asks for what a search looks at first.
+    pub(crate) fn prefetch(&self) {
+        self.bytes().iter().step_by(64).take(6).for_each(prefetch);
+    }
+
+    /// Asks for the key and the value of row `i`.
+    pub(crate) fn prefetch_row(&self, i: usize) {
+        if i < self.rows() {
+            let key_at = self.at().keys_at as usize + self.ends(i).0;
+            let bytes = self.bytes();
+            [key_at, self.value(i).start].iter().filter_map(|at| bytes.get(*at)).for_each(prefetch);
+        }
+    }
+
     /// Number of changes.
     pub(crate) fn rows(&self) -> usize {
         self.at().rows as usize
@@ -314,9 +329,9 @@ impl Block {
         at + len
     }
 
-    /// True when row after row is a key of its own, whose value in the block is its value.
-    pub(crate) fn is_simple(&self) -> bool {
-        self.at().unique && self.at().plain
+    /// True when row after row is a key of its own.
+    pub(crate) fn is_unique(&self) -> bool {
+        self.at().unique
     }
 
     /// True when no value is escaped or stands elsewhere.

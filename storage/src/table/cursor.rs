@@ -34,6 +34,8 @@ pub(crate) struct TablesCursor<'a> {
     /// The walk ends in this block.
     last_block: bool,
     done: bool,
+    /// The block to begin with, and what the cache had of it.
+    opening: Option<(usize, Option<Block>)>,
     /// Versions of one key may stand in several blocks of the table at hand.
     splits: bool,
     /// The head's key, in the first `key_len` bytes, and how much of it is the block's prefix.
@@ -61,6 +63,20 @@ impl<'a> TablesCursor<'a> {
         end: Option<&[u8]>,
         direction: Direction,
     ) -> Result<Self, Error> {
+        let mut cursor = Self::unopened(tables, start, end, direction)?;
+        cursor.find(start, end)?;
+        cursor.settle()?;
+        Ok(cursor)
+    }
+
+    /// As [`TablesCursor::new`], but it knows only which block it will begin with: to be used after
+    /// [`TablesCursor::find`] and [`TablesCursor::settle`].
+    pub(crate) fn unopened(
+        tables: &'a [Arc<Table>],
+        start: &[u8],
+        end: Option<&[u8]>,
+        direction: Direction,
+    ) -> Result<Self, Error> {
         Self::over(tables, start, end, direction, ReadAhead::default())
     }
 
@@ -70,7 +86,11 @@ impl<'a> TablesCursor<'a> {
         start: &[u8],
         end: Option<&[u8]>,
     ) -> Result<Self, Error> {
-        Self::over(tables, start, end, Direction::Forward, ReadAhead::streaming())
+        let ahead = ReadAhead::streaming();
+        let mut cursor = Self::over(tables, start, end, Direction::Forward, ahead)?;
+        cursor.find(start, end)?;
+        cursor.settle()?;
+        Ok(cursor)
     }
 
     fn over(
@@ -81,7 +101,8 @@ impl<'a> TablesCursor<'a> {
         ahead: ReadAhead,
     ) -> Result<Self, Error> {
         let limit = match direction {
-            Direction::Forward => end,
+            // Nearly always the tables end before, and nobody has to look.
+            Direction::Forward => end.filter(|end| tables.last().is_some_and(|t| !t.is_below(end))),
             Direction::Backward => Some(start),
         };
         let mut cursor = Self {
@@ -96,6 +117,7 @@ impl<'a> TablesCursor<'a> {
             to: 0,
             last_block: false,
             done: false,
+            opening: None,
             splits: false,
             key: Vec::new(),
             key_len: 0,
@@ -105,7 +127,12 @@ impl<'a> TablesCursor<'a> {
         match direction {
             Direction::Forward => {
                 cursor.table = tables.partition_point(|t| t.is_below(start));
-                cursor.enter(Some(start))?;
+                if let Some(table) = tables.get(cursor.table) {
+                    let number = table.first_block(start)?;
+                    let block = table.cached(number);
+                    block.iter().for_each(Block::prefetch);
+                    cursor.opening = Some((number, block));
+                }
             }
             Direction::Backward => {
                 let count = end.map_or(tables.len(), |end| {
@@ -113,11 +140,21 @@ impl<'a> TablesCursor<'a> {
                 });
                 // Beyond the slice when there is nothing: the same place as after the last step.
                 cursor.table = count.checked_sub(1).unwrap_or(tables.len());
-                cursor.enter(end)?;
             }
         }
-        cursor.settle()?;
         Ok(cursor)
+    }
+
+    /// Finds the place in the first block from which to walk from `start` to `end`.
+    pub(crate) fn find(&mut self, start: &[u8], end: Option<&[u8]>) -> Result<(), Error> {
+        match self.direction {
+            Direction::Forward => self.enter(Some(start))?,
+            Direction::Backward => self.enter(end)?,
+        }
+        if let Some(block) = self.block.as_ref().filter(|block| block.raw().is_none()) {
+            block.prefetch_row(self.from);
+        }
+        Ok(())
     }
 
     /// The key at hand; none at the end.
@@ -198,9 +235,10 @@ impl<'a> TablesCursor<'a> {
                 None => Err(self.damage()),
             };
         }
-        if self.done || self.splits || !block.is_simple() {
+        if self.done || self.splits || !block.is_unique() {
             return Ok(Run::Look);
         }
+        let plain = block.is_plain();
         loop {
             let row = match direction {
                 Direction::Forward => *from,
@@ -210,7 +248,11 @@ impl<'a> TablesCursor<'a> {
             if tag.kind() != Some(Kind::Put) || tag.sequence() > bound {
                 return Ok(Run::Look);
             }
-            if visit(&key[..*key_len], &block.bytes()[block.value(row)]).is_break() {
+            let value = &block.bytes()[block.value(row)];
+            if !plain && value.first() == Some(&TAG_FIRST) {
+                return Ok(Run::Look);
+            }
+            if visit(&key[..*key_len], value).is_break() {
                 return Ok(Run::Broke);
             }
             let next = match direction {
@@ -291,7 +333,7 @@ impl<'a> TablesCursor<'a> {
                             return self.settle();
                         }
                         self.number = number;
-                        self.load(None)?;
+                        self.load(self.cached(), None)?;
                         self.decode()?;
                     }
                     self.from = self.from.max(self.below(bound));
@@ -299,7 +341,7 @@ impl<'a> TablesCursor<'a> {
                 Direction::Backward => {
                     if number < self.number {
                         self.number = number;
-                        self.load(None)?;
+                        self.load(self.cached(), None)?;
                     }
                     self.to = self.to.min(self.below(bound));
                 }
@@ -352,25 +394,34 @@ impl<'a> TablesCursor<'a> {
         let Some(table) = self.tables.get(self.table) else { return Ok(()) };
         let blocks = table.blocks()?;
         let Some(last) = blocks.checked_sub(1) else { return Ok(()) };
-        let found = bound.map(|bound| table.first_block(bound)).transpose()?;
+        let (found, cached) = match self.opening.take() {
+            Some((number, cached)) => (Some(number), Some(cached)),
+            None => (bound.map(|bound| table.first_block(bound)).transpose()?, None),
+        };
         match self.direction {
             Direction::Forward => {
                 self.number = found.unwrap_or(0);
                 if self.number < blocks {
-                    self.load(bound)?;
+                    let cached = cached.unwrap_or_else(|| table.cached(self.number));
+                    self.load(cached, bound)?;
                 }
             }
             Direction::Backward => {
                 self.number = found.unwrap_or(last).min(last);
-                self.load(None)?;
+                self.load(self.cached(), None)?;
                 self.to = bound.map_or(self.to, |end| self.to.min(self.below(end)));
             }
         }
         Ok(())
     }
 
-    /// Takes up the block at hand, forward from `start` on if any.
-    fn load(&mut self, start: Option<&[u8]>) -> Result<(), Error> {
+    /// The block at hand, if the cache has it.
+    fn cached(&self) -> Option<Block> {
+        self.tables.get(self.table)?.cached(self.number)
+    }
+
+    /// Takes up the block at hand, of which the cache had `cached`; forward from `start` on if any.
+    fn load(&mut self, cached: Option<Block>, start: Option<&[u8]>) -> Result<(), Error> {
         let table = &self.tables[self.table];
         self.splits = table.splits_keys();
         let inside = match (&self.limit, self.direction) {
@@ -380,7 +431,7 @@ impl<'a> TablesCursor<'a> {
         };
         let forward = self.direction == Direction::Forward;
         let form = if inside && forward { Form::Any } else { Form::Decoded };
-        let block = self.ahead.block(table, self.number, self.direction, form)?;
+        let block = self.ahead.block(table, self.number, cached, self.direction, form)?;
         if let Some(raw) = block.raw() {
             let there = match start {
                 Some(start) => self.walk.seek(&raw, start),
@@ -473,7 +524,7 @@ impl<'a> TablesCursor<'a> {
     }
 
     /// Goes on to a block with rows to walk, if the one at hand has none, and takes up the key.
-    fn settle(&mut self) -> Result<(), Error> {
+    pub(crate) fn settle(&mut self) -> Result<(), Error> {
         while self.from >= self.to {
             let Some(table) = self.tables.get(self.table).filter(|_| !self.last_block) else {
                 self.done = true;
@@ -487,7 +538,12 @@ impl<'a> TablesCursor<'a> {
             };
             if let Some(next) = next {
                 self.number = next;
-                self.load(None)?;
+                self.load(self.cached(), None)?;
+                if self.direction == Direction::Forward
+                    && let Some(block) = table.cached(next + 1)
+                {
+                    block.prefetch();
+                }
             } else {
                 self.next_table()?;
             }

@@ -16,6 +16,7 @@ use crate::disk::DiskFile;
 use crate::error::{Damage, Error, Place};
 use crate::key::{RANGE_DELETE, Tag};
 use crate::limits::BLOCK_BYTES_MAX;
+use crate::merge::{Direction, Near};
 use crate::shelf::Shelf;
 use crate::tombstones::RangeTombstones;
 use crate::value::Bytes;
@@ -30,6 +31,8 @@ use std::sync::{Arc, Mutex, PoisonError};
 pub(crate) struct Table {
     pub(crate) number: u64,
     pub(crate) bounds: TableBounds,
+    /// Of the first and the last key, so that keys are nearly always told apart without a call.
+    nears: (Near, Near),
     /// What its properties say that it holds; zeros while it cannot be read.
     pub(crate) counts: TableCounts,
     /// None: the file is damaged beyond its blocks, and every read of its range says so.
@@ -122,6 +125,7 @@ impl Table {
     ) -> Result<Self, Error> {
         let mut table = Self {
             number,
+            nears: nears_of(&bounds),
             bounds,
             counts: TableCounts::default(),
             body: None,
@@ -142,6 +146,7 @@ impl Table {
     pub(crate) fn damaged(number: u64, bounds: TableBounds, shelf: Arc<Shelf>) -> Self {
         Self {
             number,
+            nears: nears_of(&bounds),
             bounds,
             counts: TableCounts::default(),
             body: None,
@@ -229,14 +234,30 @@ impl Table {
     }
 
     /// True when all it speaks of is below `key`.
+    #[inline]
     pub(crate) fn is_below(&self, key: &[u8]) -> bool {
+        self.is_below_near(key, Near::of(key, Direction::Forward))
+    }
+
+    #[inline]
+    fn is_below_near(&self, key: &[u8], near: Near) -> bool {
+        if near != self.nears.1 {
+            return self.nears.1 < near;
+        }
         let largest = self.bounds.largest.as_slice();
         largest < key || (self.bounds.largest_excluded && largest == key)
     }
 
     /// True when it may speak of `key`.
+    #[inline]
     pub(crate) fn spans(&self, key: &[u8]) -> bool {
-        self.bounds.smallest.as_slice() <= key && !self.is_below(key)
+        let near = Near::of(key, Direction::Forward);
+        let begun = if near == self.nears.0 {
+            self.bounds.smallest.as_slice() <= key
+        } else {
+            self.nears.0 < near
+        };
+        begun && !self.is_below_near(key, near)
     }
 
     /// True when it may hold a version of `key`: asks the filter, reads no block.
@@ -247,6 +268,14 @@ impl Table {
     /// False when the filter knows that no key with this hash is in the table.
     pub(crate) fn admits(&self, hash: u64) -> bool {
         self.body.as_ref().is_none_or(|body| body.filter.may_contain(hash))
+    }
+
+    /// Asks for the memory that [`Table::admits`] looks at.
+    #[inline]
+    pub(crate) fn prefetch_filter(&self, hash: u64) {
+        if let Some(body) = &self.body {
+            body.filter.prefetch(hash);
+        }
     }
 
     /// True when it may speak of a key in `lower..upper`.
@@ -616,6 +645,11 @@ impl ReadScratch {
         }
         self.decode.shrink(SCRATCH_BYTES_MAX);
     }
+}
+
+fn nears_of(bounds: &TableBounds) -> (Near, Near) {
+    let near = |key: &[u8]| Near::of(key, Direction::Forward);
+    (near(&bounds.smallest), near(&bounds.largest))
 }
 
 fn read_tombstones(block: &RawBlock<'_>, tombstones: &mut RangeTombstones) -> Option<()> {
