@@ -257,7 +257,7 @@ impl Block {
 
     /// Asks for what a search looks at first.
     pub(crate) fn prefetch(&self) {
-        self.bytes().iter().step_by(64).take(6).for_each(prefetch);
+        self.bytes().iter().step_by(64).take(6).for_each(|byte| prefetch(byte));
     }
 
     /// Asks for the key and the value of row `i`.
@@ -265,7 +265,10 @@ impl Block {
         if i < self.rows() {
             let key_at = self.at().keys_at as usize + self.ends(i).0;
             let bytes = self.bytes();
-            [key_at, self.value(i).start].iter().filter_map(|at| bytes.get(*at)).for_each(prefetch);
+            [key_at, self.value(i).start]
+                .iter()
+                .filter_map(|at| bytes.get(*at))
+                .for_each(|byte| prefetch(byte));
         }
     }
 

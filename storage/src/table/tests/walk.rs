@@ -30,7 +30,7 @@ fn rows(chance: &mut Chance, from: u64, count: u64) -> Vec<Row> {
             rows.push((key.clone(), 1 + version + chance.below(2) * 100, chance.bytes(len)));
         }
         let first = rows.len() - versions as usize;
-        rows[first..].sort_by_key(|(_, sequence, _)| std::cmp::Reverse(*sequence));
+        rows[first..].sort_by_key(|(_, sequence, _)| Reverse(*sequence));
         let mut last = u64::MAX;
         rows.retain(|(k, sequence, _)| {
             *k != key || std::mem::replace(&mut last, *sequence) > *sequence
