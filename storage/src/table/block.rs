@@ -13,6 +13,7 @@
 
 use super::build::common;
 use super::raw::{COPIED, KeyBuffer, RawBlock, copy_short, same_user_key};
+use super::spare;
 use crate::blob::TAG_FIRST;
 use crate::codec::u64_at;
 use crate::key::Tag;
@@ -43,7 +44,7 @@ pub(crate) struct Head {
     unique: bool,
     /// Every value is what it looks like: none is escaped or stands elsewhere.
     plain: bool,
-    /// Not decoded: the bytes are those of the file, of which entries take the first `rows`.
+    /// Not decoded: the bytes up to `values_at` are those of the file; entries take the first `rows`.
     raw: bool,
     /// How often it was used of late.
     used: AtomicU8,
@@ -206,11 +207,29 @@ impl Block {
     }
 
     /// A block as it stands in the file, for somebody who walks it once; none when it is malformed.
-    /// Of all that a block can be asked only [`Block::raw`] and [`Block::bytes`] make sense then.
+    /// Of all that a block can be asked only [`Block::raw`], [`Block::content`] and [`Block::bytes`]
+    /// make sense then.
     pub(crate) fn of_raw(content: &[u8]) -> Option<Self> {
         let entries = RawBlock::new(content)?.entries.len();
-        let head = Head { rows: u32::try_from(entries).ok()?, raw: true, ..Head::default() };
-        Some(Self(ThinArc::from_header_and_slice(head, content)))
+        let head = Head {
+            rows: u32::try_from(entries).ok()?,
+            values_at: u32::try_from(content.len()).ok()?,
+            raw: true,
+            ..Head::default()
+        };
+        Some(Self(spare::fill(head, content)))
+    }
+
+    /// What the file holds, if it is not decoded.
+    pub(crate) fn content(&self) -> Option<&[u8]> {
+        self.at().raw.then(|| &self.bytes()[..self.at().values_at as usize])
+    }
+
+    /// Its memory may be used again, if nobody else has it.
+    pub(crate) fn spare(self) {
+        if self.at().raw {
+            spare::keep(self.0);
+        }
     }
 
     /// The entries, if it is not decoded.

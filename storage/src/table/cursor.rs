@@ -47,6 +47,12 @@ pub(crate) struct TablesCursor<'a> {
     ahead: ReadAhead,
 }
 
+impl Drop for TablesCursor<'_> {
+    fn drop(&mut self) {
+        self.block.take().into_iter().for_each(Block::spare);
+    }
+}
+
 /// Why a [`TablesCursor::run`] ended.
 pub(crate) enum Run {
     /// It may go on, perhaps in another source.
@@ -131,9 +137,7 @@ impl<'a> TablesCursor<'a> {
                 cursor.table = tables.partition_point(|t| t.is_below(start));
                 if let Some(table) = tables.get(cursor.table) {
                     let number = table.first_block(start)?;
-                    let block = table.cached(number);
-                    block.iter().for_each(Block::prefetch);
-                    cursor.opening = Some((number, block));
+                    cursor.opening = Some((number, table.cached_soon(number)));
                 }
             }
             Direction::Backward => {

@@ -61,6 +61,7 @@ impl TablesCursor<'_> {
         };
         let forward = self.direction == Direction::Forward;
         let form = if inside && forward { Form::Any } else { Form::Decoded };
+        self.block.take().into_iter().for_each(Block::spare);
         let block = self.ahead.block(table, self.number, cached, self.direction, form)?;
         if let Some(raw) = block.raw() {
             let there = match start {
@@ -169,10 +170,8 @@ impl TablesCursor<'_> {
             if let Some(next) = next {
                 self.number = next;
                 self.load(self.cached(), None)?;
-                if self.direction == Direction::Forward
-                    && let Some(block) = table.cached(next + 1)
-                {
-                    block.prefetch();
+                if self.direction == Direction::Forward {
+                    table.cached_soon(next + 1);
                 }
             } else {
                 self.next_table()?;

@@ -129,6 +129,17 @@ impl Table {
         self.body.as_ref()?.slots.get(i)
     }
 
+    /// As [`Table::cached`]; asks for the memory that is looked at next.
+    pub(crate) fn cached_soon(&self, i: usize) -> Option<Block> {
+        let body = self.body.as_ref()?;
+        let block = body.slots.get(i);
+        match &block {
+            Some(block) => block.prefetch(),
+            None => body.index.prefetch_handle(i),
+        }
+        block
+    }
+
     /// Data block `i`, decoded, from the cache or verified from the disk.
     pub(crate) fn block(&self, i: usize) -> Result<Block, Error> {
         match self.cached(i) {
@@ -195,8 +206,8 @@ impl Table {
 
     /// `block`, which is data block `i` as it stands in the file, decoded.
     pub(crate) fn decoded(&self, i: usize, block: &Block) -> Result<Block, Error> {
-        let decoded =
-            self.with_scratch(|scratch| Block::decode(block.bytes(), &mut scratch.decode));
+        let content = block.content().unwrap_or_default();
+        let decoded = self.with_scratch(|scratch| Block::decode(content, &mut scratch.decode));
         decoded.ok_or_else(|| self.damage(self.body.as_ref().map(|b| b.index.handle(i).offset)))
     }
 
