@@ -1,18 +1,28 @@
 //! Blocks worth keeping: a CLOCK cache of verified, decoded blocks within a budget of bytes.
 //!
+//! Once it is full it takes in what is missed twice within a while. What is read once is not even
+//! decoded: its reader goes through the bytes of the file.
+//!
 //! A table has a [`Slots`]: one place for each of its blocks, so that a hit is an index and an
 //! atomic load, without a hash, a lock, or a search. Only what brings or removes a block takes a
 //! lock. Promise: the blocks in all places together cost at most the budget.
 
 use crate::table::{Block, SharedBlock};
 use arc_swap::ArcSwapAny;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU8, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 /// Parts of the clock, each with a lock of its own.
 const PARTS: usize = 16;
 /// A block that costs more than this part of the budget is not kept.
 const SHARE_MAX: usize = 8;
+
+/// An age of the cache is over when blocks of this part of the budget were not there: a block is kept
+/// when it is missed twice within one to two ages.
+const AGE_SHARE: usize = 2;
+/// Ages with numbers of their own.
+const AGES: usize = 254;
+const PRESENT: u8 = 255;
 
 type Place = ArcSwapAny<Option<SharedBlock>>;
 
@@ -21,15 +31,22 @@ pub(crate) struct Slots {
     /// The table's number: spreads its blocks over the parts of the clock.
     number: u64,
     places: Box<[Place]>,
+    /// In which age of the cache each block was last asked for and not there; 0: never;
+    /// [`PRESENT`]: it may be there. Small, so that a miss is known without a look at the place.
+    missed: Box<[AtomicU8]>,
 }
 
 impl Slots {
     pub(crate) fn new(number: u64, blocks: usize) -> Self {
-        Self { number, places: (0..blocks).map(|_| Place::new(None)).collect() }
+        let places = (0..blocks).map(|_| Place::new(None)).collect();
+        Self { number, places, missed: (0..blocks).map(|_| AtomicU8::new(0)).collect() }
     }
 
     /// Block `i`, if it is kept.
     pub(crate) fn get(&self, i: usize) -> Option<Block> {
+        if self.missed.get(i)?.load(Ordering::Acquire) != PRESENT {
+            return None;
+        }
         let block = Block::of_shared(self.places.get(i)?.load_full()?);
         block.touch();
         Some(block)
@@ -41,6 +58,9 @@ pub(crate) struct BlockCache {
     budget: usize,
     /// What the blocks in their places cost, and those about to be put there.
     bytes: AtomicUsize,
+    /// Bytes of blocks that were asked for and not there since the cache is full: its clock for who
+    /// was asked for of late.
+    missed: AtomicUsize,
     parts: Vec<Mutex<Clock>>,
 }
 
@@ -53,7 +73,36 @@ struct Clock {
 impl BlockCache {
     pub(crate) fn new(bytes: usize) -> Self {
         let parts = (0..PARTS).map(|_| Mutex::default()).collect();
-        Self { budget: bytes, bytes: AtomicUsize::new(0), parts }
+        Self { budget: bytes, bytes: AtomicUsize::new(0), missed: AtomicUsize::new(0), parts }
+    }
+
+    /// True when block `i` of a table, which was asked for and is not there, is worth decoding and
+    /// keeping: while there is room, and after that when it was asked for not long ago, too. So what
+    /// is read once, by a scan or at random, costs neither that nor the place of something better.
+    pub(crate) fn wants(&self, slots: &Slots, i: usize, bytes: usize) -> bool {
+        let cost = bytes + Block::OVERHEAD_BYTES;
+        if cost > self.budget / SHARE_MAX {
+            return false;
+        }
+        if self.bytes.load(Ordering::Relaxed) + cost <= self.budget {
+            return true;
+        }
+        let (Some(missed), Some(place)) = (slots.missed.get(i), slots.places.get(i)) else {
+            return false;
+        };
+        let age = self.missed.fetch_add(cost, Ordering::Relaxed) / (self.budget / AGE_SHARE);
+        let now = (age % AGES) as u8 + 1;
+        let before = if now == 1 { AGES as u8 } else { now - 1 };
+        let last = missed.load(Ordering::Relaxed);
+        if last == PRESENT {
+            // It came just now, or it has just gone.
+            return place.load().is_none();
+        }
+        if missed.compare_exchange(last, now, Ordering::Relaxed, Ordering::Relaxed).is_err() {
+            return false;
+        }
+        // A block of so long ago that its age has this number again is kept too soon: no harm.
+        last == now || last == before
     }
 
     /// Keeps `block` as block `i` of a table, if its place is empty and it is not too large.
@@ -81,6 +130,7 @@ impl BlockCache {
         if fits && place.load().is_none() {
             clock.ring.push((slots.clone(), number));
             place.store(Some(block.shared().clone()));
+            slots.missed[i].store(PRESENT, Ordering::Release);
         } else {
             self.bytes.fetch_sub(cost, Ordering::Relaxed);
         }
@@ -115,6 +165,7 @@ impl BlockCache {
 impl Slots {
     /// Empties a place; what its block cost.
     fn clear(&self, i: u32) -> usize {
+        self.missed[i as usize].store(0, Ordering::Release);
         self.places[i as usize].swap(None).map_or(0, |block| Block::of_shared(block).cost())
     }
 }
@@ -161,6 +212,26 @@ mod tests {
         }
         cache.insert(&slots, 1, &block_of(100 * cost));
         assert!(slots.get(1).is_none(), "too large to keep");
+    }
+
+    #[test]
+    fn a_full_cache_wants_what_is_missed_again_soon_and_nothing_that_is_missed_once() {
+        let (bytes, cost) = (1000, 1000 + Block::OVERHEAD_BYTES);
+        let cache = BlockCache::new(100 * cost);
+        let slots = Arc::new(Slots::new(1, 2000));
+        assert!(cache.wants(&slots, 0, bytes), "there is room");
+        let filler = Arc::new(Slots::new(2, 200));
+        (0..200).for_each(|i| cache.insert(&filler, i, &block_of(1000)));
+        let mut wanted = 0;
+        for pass in 0..3 {
+            // Longer than the memory of who was asked for: a scan changes nothing, however often.
+            wanted += (0..1000).filter(|i| cache.wants(&slots, *i, bytes)).count();
+            assert_eq!(wanted, 0, "in pass {pass}");
+        }
+        assert!(!cache.wants(&slots, 1500, bytes), "for the first time");
+        assert!((0..20).all(|i| !cache.wants(&slots, 1600 + i, bytes)));
+        assert!(cache.wants(&slots, 1500, bytes), "again");
+        assert!(!cache.wants(&slots, 1501, 100 * cost), "too large to keep");
     }
 
     #[test]

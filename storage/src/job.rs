@@ -206,7 +206,7 @@ fn run_part(
     let mut sources = Vec::new();
     for tables in runs.into_iter().filter(|tables| !tables.is_empty()) {
         let cursor = TablesCursor::streaming(tables, &range.lower, range.upper.as_deref())?;
-        sources.push(Source::Tables(Box::new(cursor)));
+        sources.push(Source::Tables(cursor));
     }
     let inputs: BTreeSet<u64> = choice.inputs().map(|t| t.number).collect();
     let newer = |key: &[u8]| {

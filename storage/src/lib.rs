@@ -94,6 +94,7 @@ pub mod limits;
 #[doc(hidden)]
 pub mod measure;
 mod poison;
+mod prefetch;
 mod sync;
 
 pub use batch::{Batch, LogBatch, Op, Ops};

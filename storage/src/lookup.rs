@@ -5,9 +5,9 @@
 
 use crate::error::Error;
 use crate::merge::{Direction, Source};
-use crate::table::{Block, Slice, Table, TablesCursor, hash};
+use crate::table::{Block, Table, TablesCursor, hash};
 use crate::tombstones::RangeTombstones;
-use crate::value::{Bytes, Resolver};
+use crate::value::Resolver;
 use crate::version::Version;
 use std::sync::Arc;
 
@@ -32,6 +32,7 @@ impl<'a> Tables<'a> {
             let mut admits = [false; FILTERS];
             let mut count = 0;
             for (place, table) in some.iter_mut().zip(candidates.by_ref()) {
+                table.prefetch_filter(hash);
                 *place = Some(table);
                 count += 1;
             }
@@ -77,18 +78,22 @@ impl<'a> Tables<'a> {
     ) -> Result<(), Error> {
         let level0 = self.level0.iter().map(std::slice::from_ref);
         let deeper = self.version.levels[1..].iter().map(Vec::as_slice);
+        // Each step for all of them, so that their memory is waited for together.
+        let mut cursors = Vec::with_capacity(self.level0.len() + 2);
         for tables in level0.chain(deeper) {
             let from = tables.partition_point(|t| t.is_below(start));
             let reached = tables[from..].partition_point(|t| t.overlaps(start, end));
             let tables = &tables[from..from + reached];
             if !tables.is_empty() {
-                let cursor = TablesCursor::new(tables, start, end, direction)?;
-                sources.push(Source::Tables(Box::new(cursor)));
+                cursors.push(TablesCursor::unopened(tables, start, end, direction)?);
             }
             for table in tables {
                 tombstones.push(table.tombstones()?);
             }
         }
+        cursors.iter_mut().try_for_each(|cursor| cursor.find(start, end))?;
+        cursors.iter_mut().try_for_each(TablesCursor::settle)?;
+        sources.extend(cursors.into_iter().map(Source::Tables));
         Ok(())
     }
 
@@ -110,25 +115,10 @@ fn see(table: &Table, key: &[u8], resolver: &mut Resolver<'_>, admits: bool) -> 
         resolver.cover(tombstones.covering(key, resolver.bound()));
     }
     if admits {
-        let at = table.first_block(key)?;
-        if at < table.blocks()? {
-            see_block(table, key, resolver, at, &table.block(at)?)?;
-        }
+        table.get(key, |tag, value| resolver.see(tag, || value.keep()))?;
     }
     resolver.end_of_source();
     Ok(())
-}
-
-fn see_block(
-    table: &Table,
-    key: &[u8],
-    resolver: &mut Resolver<'_>,
-    at: usize,
-    block: &Block,
-) -> Result<(), Error> {
-    table.get_in(key, at, block, |tag, block, range| {
-        resolver.see(tag, || Bytes::Block(Slice { block: block.clone(), range }))
-    })
 }
 
 /// One run of tables and many keys. Keeps its memory from run to run.
@@ -192,7 +182,7 @@ impl<'t> Step<'t> {
                     Some(block) => block,
                     None => block.insert(table.block(*at)?),
                 };
-                see_block(table, key, resolver, *at, block)?;
+                table.get_in(key, *at, block, |tag, value| resolver.see(tag, || value.keep()))?;
             }
             resolver.end_of_source();
         }

@@ -52,7 +52,7 @@ pub(crate) type Found<'a> = (Tag, Bytes<'a>);
 /// One sorted source.
 pub(crate) enum Source<'a> {
     Memtable(MemtableCursor<'a>),
-    Tables(Box<TablesCursor<'a>>),
+    Tables(TablesCursor<'a>),
 }
 
 /// Sources as one.
@@ -171,6 +171,7 @@ impl<'a> Merged<'a> {
     }
 
     /// Which of two sources comes first.
+    #[inline]
     fn compare(&self, a: usize, b: usize) -> Ordering {
         self.nears[a].cmp(&self.nears[b]).then_with(|| {
             match (self.sources[a].key(), self.sources[b].key()) {
@@ -201,19 +202,22 @@ impl<'a> Merged<'a> {
             return;
         };
         self.nears[first] = Near::of(key, self.direction);
-        let Some(second) = self.order.get(1) else { return self.tied = false };
-        match self.compare(first, *second) {
-            Ordering::Less => self.tied = false,
-            Ordering::Equal if first < *second => self.tied = true,
-            _ => {
-                let rest = &self.order[1..];
-                let behind = rest.partition_point(|other| {
-                    self.compare(*other, first).then(other.cmp(&first)) == Ordering::Less
-                });
-                self.order.copy_within(1..=behind, 0);
-                self.order[behind] = first;
-                self.note_tie();
+        // A few steps at most, and mostly none.
+        let mut place = 0;
+        let mut tied = false;
+        while let Some(next) = self.order.get(place + 1).copied() {
+            let order = self.compare(first, next);
+            if order == Ordering::Less || (order == Ordering::Equal && first < next) {
+                tied = order == Ordering::Equal;
+                break;
             }
+            self.order[place] = next;
+            place += 1;
+        }
+        self.order[place] = first;
+        match place {
+            0 => self.tied = tied,
+            _ => self.note_tie(),
         }
     }
 

@@ -18,7 +18,10 @@ pub struct Value<'a>(pub(crate) Bytes<'a>);
 #[derive(Clone)]
 pub(crate) enum Bytes<'a> {
     Borrowed(&'a [u8]),
+    /// As a table holds it.
     Block(Slice),
+    /// The same, copied.
+    Copied(Vec<u8>),
     Owned(Vec<u8>),
 }
 
@@ -27,7 +30,7 @@ impl Value<'_> {
     #[must_use]
     pub fn into_vec(self) -> Vec<u8> {
         match self.0 {
-            Bytes::Owned(bytes) => bytes,
+            Bytes::Owned(bytes) | Bytes::Copied(bytes) => bytes,
             other => other.bytes().to_vec(),
         }
     }
@@ -47,7 +50,7 @@ impl Bytes<'_> {
         match self {
             Self::Borrowed(bytes) => bytes,
             Self::Block(slice) => slice.bytes(),
-            Self::Owned(bytes) => bytes,
+            Self::Owned(bytes) | Self::Copied(bytes) => bytes,
         }
     }
 }
@@ -175,10 +178,13 @@ impl<'a> Resolver<'a> {
             return Err(Error::Io { what, kind: ErrorKind::InvalidData });
         }
         // Only what comes from a table may stand elsewhere.
-        if let Some(Bytes::Block(slice)) = &self.base
-            && !slice.block.is_plain()
-        {
-            match shelf.resolve(slice.bytes(), key)? {
+        let held = match &self.base {
+            Some(Bytes::Block(slice)) if !slice.block.is_plain() => Some(slice.bytes()),
+            Some(Bytes::Copied(bytes)) => Some(&bytes[..]),
+            _ => None,
+        };
+        if let Some(held) = held {
+            match shelf.resolve(held, key)? {
                 Resolved::AsItIs => {}
                 Resolved::Value(value) => self.base = Some(Bytes::Owned(value)),
                 Resolved::Absent => self.base = None,

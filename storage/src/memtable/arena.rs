@@ -10,6 +10,7 @@
 //! nobody can hold it any more; see `memtable`.
 #![allow(unsafe_code, reason = "memory that is not owned piece by piece; each use says why")]
 
+use crate::prefetch::prefetch;
 use std::alloc::{Layout, alloc, dealloc, handle_alloc_error};
 use std::ptr::NonNull;
 use std::sync::atomic::{AtomicPtr, AtomicU32, Ordering};
@@ -99,14 +100,7 @@ impl Arena {
     /// Asks for the memory at `place`, which will be read soon.
     #[inline]
     pub(super) fn prefetch(&self, place: u32) {
-        #[cfg(all(target_arch = "x86_64", not(miri)))]
-        {
-            use std::arch::x86_64::{_MM_HINT_T0, _mm_prefetch};
-            // SAFETY: a hint, which reads nothing; every such processor has it.
-            unsafe { _mm_prefetch::<_MM_HINT_T0>(self.at(place).cast_const().cast()) };
-        }
-        #[cfg(not(all(target_arch = "x86_64", not(miri))))]
-        let _ = place;
+        prefetch(self.at(place).cast_const());
     }
 
     #[cold]

@@ -4,7 +4,7 @@
 //! nothing but the read.
 
 use super::block::Block;
-use super::reader::Table;
+use super::reader::{Form, Table};
 use crate::error::Error;
 use crate::merge::Direction;
 
@@ -38,12 +38,14 @@ impl ReadAhead {
         Self { streaming: true, window: BYTES_MAX, ..Self::default() }
     }
 
-    /// Block `i` of `table`.
+    /// Block `i` of `table`, in that form; `cached`: what the cache has of it.
     pub(crate) fn block(
         &mut self,
         table: &Table,
         i: usize,
+        cached: Option<Block>,
         direction: Direction,
+        form: Form,
     ) -> Result<Block, Error> {
         let before = match direction {
             Direction::Forward => i.checked_sub(1),
@@ -52,23 +54,23 @@ impl ReadAhead {
         let neighbour = self.last.is_some() && self.last == before.map(|n| (table.number, n));
         self.steps = if neighbour { self.steps.saturating_add(1) } else { 0 };
         self.last = Some((table.number, i));
-        if let Some(block) = table.cached(i) {
+        if let Some(block) = cached {
             return Ok(block);
         }
         let handle = table.handle(i)?;
         let eager = self.streaming || self.steps >= STEPS_BEFORE;
         if !eager || !table.holds(handle) {
-            return table.block(i);
+            return table.load(i, form);
         }
         let len = handle.sealed_len() as usize;
         if self.place_of(table.number, handle.offset, len).is_none()
             && !self.read(table, i, direction)?
         {
-            return table.block(i);
+            return table.load(i, form);
         }
         match self.place_of(table.number, handle.offset, len) {
-            Some(at) => table.block_from(i, &self.bytes[at..at + len], !self.streaming),
-            None => table.block(i),
+            Some(at) => table.block_from(i, &self.bytes[at..at + len], form, !self.streaming),
+            None => table.load(i, form),
         }
     }
 

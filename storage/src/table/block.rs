@@ -12,11 +12,13 @@
 //! each. It costs about as many bytes as the block in its file: the prefix pays for the words.
 
 use super::build::common;
-use super::raw::RawBlock;
+use super::raw::{COPIED, KeyBuffer, RawBlock, copy_short, same_user_key};
+use super::spare;
 use crate::blob::TAG_FIRST;
 use crate::codec::u64_at;
 use crate::key::Tag;
-use crate::limits::{BLOCK_BYTES_MAX, KEY_BYTES_MAX};
+use crate::limits::BLOCK_BYTES_MAX;
+use crate::prefetch::prefetch;
 use std::ops::Range;
 use std::sync::atomic::{AtomicU8, Ordering};
 use triomphe::ThinArc;
@@ -42,6 +44,8 @@ pub(crate) struct Head {
     unique: bool,
     /// Every value is what it looks like: none is escaped or stands elsewhere.
     plain: bool,
+    /// Not decoded: the bytes up to `values_at` are those of the file; entries take the first `rows`.
+    raw: bool,
     /// How often it was used of late.
     used: AtomicU8,
 }
@@ -52,10 +56,6 @@ const USED_MAX: u8 = 3;
 const COUNTED: usize = 64;
 const WORD: usize = 8;
 const TAG: usize = 8;
-/// Bytes of a key that are copied whether it has so many or not.
-const COPIED: usize = 32;
-/// What a block costs beside its bytes: its head, the allocation, its place in the cache.
-const OVERHEAD_BYTES: usize = 80;
 
 /// Where the parts of a raw entry stand, so that it is parsed once.
 struct Parsed {
@@ -74,47 +74,6 @@ pub(crate) struct DecodeScratch {
     out: Vec<u8>,
 }
 
-/// The key at hand while a block is walked.
-#[derive(Default)]
-struct KeyBuffer {
-    /// Keeps its size; `len` bytes of it count.
-    bytes: Vec<u8>,
-    len: usize,
-}
-
-impl KeyBuffer {
-    /// Makes of the key before the next one, whose tail stands at `tail` in `entries`; none when it
-    /// shares more than there is, or is too long.
-    #[inline]
-    fn extend(&mut self, shared: usize, entries: &[u8], tail: Range<usize>) -> Option<()> {
-        let len = shared + tail.len();
-        if shared > self.len || len > KEY_BYTES_MAX + TAG {
-            return None;
-        }
-        if self.bytes.len() < len + COPIED {
-            self.bytes.resize(len + COPIED, 0);
-        }
-        copy_short(self.bytes.get_mut(shared..)?, entries.get(tail.start..)?, tail.len())?;
-        self.len = len;
-        Some(())
-    }
-
-    fn get(&self) -> &[u8] {
-        &self.bytes[..self.len]
-    }
-}
-
-/// Copies the first `len` bytes of `from` to the front of `to`, and perhaps more than these: a copy of
-/// one length costs less than one of the right length.
-#[inline]
-fn copy_short(to: &mut [u8], from: &[u8], len: usize) -> Option<()> {
-    match (to.first_chunk_mut::<COPIED>(), from.first_chunk::<COPIED>()) {
-        (Some(to), Some(from)) if len <= COPIED => *to = *from,
-        _ => to.get_mut(..len)?.copy_from_slice(from.get(..len)?),
-    }
-    Some(())
-}
-
 impl DecodeScratch {
     /// Gives back what is more than `bytes_max`.
     pub(crate) fn shrink(&mut self, bytes_max: usize) {
@@ -128,6 +87,9 @@ impl DecodeScratch {
 }
 
 impl Block {
+    /// What a block costs beside its bytes: its head, the allocation, its place in the cache.
+    pub(crate) const OVERHEAD_BYTES: usize = 80;
+
     /// Decodes a block of a file; none when it is malformed.
     pub(crate) fn decode(raw: &[u8], scratch: &mut DecodeScratch) -> Option<Self> {
         let raw = RawBlock::new(raw)?;
@@ -238,9 +200,41 @@ impl Block {
             values_at: values_at as u32,
             unique,
             plain,
+            raw: false,
             used: AtomicU8::new(0),
         };
         Some(Self(ThinArc::from_header_and_slice(head, &out[..total as usize])))
+    }
+
+    /// A block as it stands in the file, for somebody who walks it once; none when it is malformed.
+    /// Of all that a block can be asked only [`Block::raw`], [`Block::content`] and [`Block::bytes`]
+    /// make sense then.
+    pub(crate) fn of_raw(content: &[u8]) -> Option<Self> {
+        let entries = RawBlock::new(content)?.entries.len();
+        let head = Head {
+            rows: u32::try_from(entries).ok()?,
+            values_at: u32::try_from(content.len()).ok()?,
+            raw: true,
+            ..Head::default()
+        };
+        Some(Self(spare::fill(head, content)))
+    }
+
+    /// What the file holds, if it is not decoded.
+    pub(crate) fn content(&self) -> Option<&[u8]> {
+        self.at().raw.then(|| &self.bytes()[..self.at().values_at as usize])
+    }
+
+    /// Its memory may be used again, if nobody else has it.
+    pub(crate) fn spare(self) {
+        if self.at().raw {
+            spare::keep(self.0);
+        }
+    }
+
+    /// The entries, if it is not decoded.
+    pub(crate) fn raw(&self) -> Option<RawBlock<'_>> {
+        self.at().raw.then(|| RawBlock::of_entries(&self.bytes()[..self.at().rows as usize]))
     }
 
     /// A block without rows.
@@ -280,6 +274,23 @@ impl Block {
         words.fold(0, |sum, byte| sum.wrapping_add(*byte))
     }
 
+    /// Asks for what a search looks at first.
+    pub(crate) fn prefetch(&self) {
+        self.bytes().iter().step_by(64).take(6).for_each(|byte| prefetch(byte));
+    }
+
+    /// Asks for the key and the value of row `i`.
+    pub(crate) fn prefetch_row(&self, i: usize) {
+        if i < self.rows() {
+            let key_at = self.at().keys_at as usize + self.ends(i).0;
+            let bytes = self.bytes();
+            [key_at, self.value(i).start]
+                .iter()
+                .filter_map(|at| bytes.get(*at))
+                .for_each(|byte| prefetch(byte));
+        }
+    }
+
     /// Number of changes.
     pub(crate) fn rows(&self) -> usize {
         self.at().rows as usize
@@ -287,7 +298,7 @@ impl Block {
 
     /// What it costs to keep it, in bytes.
     pub(crate) fn cost(&self) -> usize {
-        self.bytes().len() + OVERHEAD_BYTES
+        self.bytes().len() + Self::OVERHEAD_BYTES
     }
 
     /// Notes that it was used; the cache keeps used blocks longer.
@@ -340,9 +351,9 @@ impl Block {
         at + len
     }
 
-    /// True when row after row is a key of its own, whose value in the block is its value.
-    pub(crate) fn is_simple(&self) -> bool {
-        self.at().unique && self.at().plain
+    /// True when row after row is a key of its own.
+    pub(crate) fn is_unique(&self) -> bool {
+        self.at().unique
     }
 
     /// True when no value is escaped or stands elsewhere.
@@ -472,16 +483,4 @@ fn head_of(suffix: &[u8]) -> u32 {
             u32::from_be_bytes(head)
         }
     }
-}
-
-/// Whether the internal key `before[..shared] + tail` has the user key of `before`.
-fn same_user_key(before: &[u8], shared: usize, tail: &[u8]) -> bool {
-    let len = shared + tail.len();
-    if before.len() != len || len < 8 {
-        return false;
-    }
-    let user_len = len - 8;
-    // Nearly always the first byte that is not shared is another.
-    shared >= user_len
-        || (before[shared] == tail[0] && before[shared..user_len] == tail[..user_len - shared])
 }

@@ -2,9 +2,13 @@
 //!
 //! It stands at a key until it is told to go on, and lends what stands there.
 
+mod steps;
+
 use super::ahead::ReadAhead;
 use super::block::Block;
 use super::reader::{Slice, Table};
+use super::walk::{Ran, Walk};
+use crate::blob::TAG_FIRST;
 use crate::error::Error;
 use crate::key::{Kind, Tag};
 use crate::merge::{Direction, Found, Near};
@@ -23,13 +27,17 @@ pub(crate) struct TablesCursor<'a> {
     /// The block at hand.
     number: usize,
     block: Option<Block>,
+    /// Where the walk stands in the block at hand when that is not decoded.
+    walk: Walk,
     /// The rows of the block that are still to be walked. Forward the head is the first of them,
-    /// backward the last.
+    /// backward the last. Of a block that is not decoded: all there are, as one row.
     from: usize,
     to: usize,
     /// The walk ends in this block.
     last_block: bool,
     done: bool,
+    /// The block to begin with, and what the cache had of it.
+    opening: Option<(usize, Option<Block>)>,
     /// Versions of one key may stand in several blocks of the table at hand.
     splits: bool,
     /// The head's key, in the first `key_len` bytes, and how much of it is the block's prefix.
@@ -37,6 +45,12 @@ pub(crate) struct TablesCursor<'a> {
     key_len: usize,
     prefix: usize,
     ahead: ReadAhead,
+}
+
+impl Drop for TablesCursor<'_> {
+    fn drop(&mut self) {
+        self.block.take().into_iter().for_each(Block::spare);
+    }
 }
 
 /// Why a [`TablesCursor::run`] ended.
@@ -57,6 +71,20 @@ impl<'a> TablesCursor<'a> {
         end: Option<&[u8]>,
         direction: Direction,
     ) -> Result<Self, Error> {
+        let mut cursor = Self::unopened(tables, start, end, direction)?;
+        cursor.find(start, end)?;
+        cursor.settle()?;
+        Ok(cursor)
+    }
+
+    /// As [`TablesCursor::new`], but it knows only which block it will begin with: to be used after
+    /// [`TablesCursor::find`] and [`TablesCursor::settle`].
+    pub(crate) fn unopened(
+        tables: &'a [Arc<Table>],
+        start: &[u8],
+        end: Option<&[u8]>,
+        direction: Direction,
+    ) -> Result<Self, Error> {
         Self::over(tables, start, end, direction, ReadAhead::default())
     }
 
@@ -66,7 +94,11 @@ impl<'a> TablesCursor<'a> {
         start: &[u8],
         end: Option<&[u8]>,
     ) -> Result<Self, Error> {
-        Self::over(tables, start, end, Direction::Forward, ReadAhead::streaming())
+        let ahead = ReadAhead::streaming();
+        let mut cursor = Self::over(tables, start, end, Direction::Forward, ahead)?;
+        cursor.find(start, end)?;
+        cursor.settle()?;
+        Ok(cursor)
     }
 
     fn over(
@@ -77,7 +109,8 @@ impl<'a> TablesCursor<'a> {
         ahead: ReadAhead,
     ) -> Result<Self, Error> {
         let limit = match direction {
-            Direction::Forward => end,
+            // Nearly always the tables end before, and nobody has to look.
+            Direction::Forward => end.filter(|end| tables.last().is_some_and(|t| !t.is_below(end))),
             Direction::Backward => Some(start),
         };
         let mut cursor = Self {
@@ -87,10 +120,12 @@ impl<'a> TablesCursor<'a> {
             table: 0,
             number: 0,
             block: None,
+            walk: Walk::default(),
             from: 0,
             to: 0,
             last_block: false,
             done: false,
+            opening: None,
             splits: false,
             key: Vec::new(),
             key_len: 0,
@@ -100,7 +135,10 @@ impl<'a> TablesCursor<'a> {
         match direction {
             Direction::Forward => {
                 cursor.table = tables.partition_point(|t| t.is_below(start));
-                cursor.enter(Some(start))?;
+                if let Some(table) = tables.get(cursor.table) {
+                    let number = table.first_block(start)?;
+                    cursor.opening = Some((number, table.cached_soon(number)));
+                }
             }
             Direction::Backward => {
                 let count = end.map_or(tables.len(), |end| {
@@ -108,21 +146,38 @@ impl<'a> TablesCursor<'a> {
                 });
                 // Beyond the slice when there is nothing: the same place as after the last step.
                 cursor.table = count.checked_sub(1).unwrap_or(tables.len());
-                cursor.enter(end)?;
             }
         }
-        cursor.settle()?;
         Ok(cursor)
+    }
+
+    /// Finds the place in the first block from which to walk from `start` to `end`.
+    pub(crate) fn find(&mut self, start: &[u8], end: Option<&[u8]>) -> Result<(), Error> {
+        match self.direction {
+            Direction::Forward => self.enter(Some(start))?,
+            Direction::Backward => self.enter(end)?,
+        }
+        if let Some(block) = self.block.as_ref().filter(|block| block.raw().is_none()) {
+            block.prefetch_row(self.from);
+        }
+        Ok(())
     }
 
     /// The key at hand; none at the end.
     pub(crate) fn key(&self) -> Option<&[u8]> {
-        (!self.done).then(|| &self.key[..self.key_len])
+        (!self.done).then(|| match &self.block {
+            Some(block) if block.raw().is_some() => self.walk.user_key(),
+            _ => &self.key[..self.key_len],
+        })
     }
 
     /// The change of the key at hand if it is the only one; lends its value.
     pub(crate) fn only(&self) -> Option<(Tag, &[u8])> {
         let block = self.block.as_ref().filter(|_| !self.done)?;
+        if let Some(raw) = block.raw() {
+            let only = !self.walk.repeats(&raw);
+            return only.then(|| (self.walk.tag(), &raw.entries[self.walk.value()]));
+        }
         let (first, next) = self.head(block);
         if next - first != 1 || self.splits {
             return None;
@@ -140,6 +195,10 @@ impl<'a> TablesCursor<'a> {
         match &self.block {
             // Nearly always.
             Some(block) if !self.splits && !self.done => {
+                if let Some(raw) = block.raw() {
+                    let there = self.walk.step_key(&raw);
+                    return self.went_on(there);
+                }
                 let (first, next) = self.head(block);
                 match self.direction {
                     Direction::Forward => self.from = next,
@@ -147,7 +206,7 @@ impl<'a> TablesCursor<'a> {
                 }
                 self.settle()
             }
-            _ => self.walk(|_, _, _| {}),
+            _ => self.each_version(|_, _, _| {}),
         }
     }
 
@@ -161,13 +220,31 @@ impl<'a> TablesCursor<'a> {
         bound: u64,
         visit: &mut impl FnMut(&[u8], &[u8]) -> ControlFlow<()>,
     ) -> Result<Run, Error> {
-        let Self { block: Some(block), key, key_len, from, to, prefix, direction, .. } = self
+        let Self { block: Some(block), key, key_len, from, to, prefix, direction, walk, .. } = self
         else {
             return Ok(Run::Look);
         };
-        if self.done || self.splits || !block.is_simple() {
+        if let (Some(raw), false) = (block.raw(), self.done) {
+            let stops = |tag: Tag, value: &[u8]| {
+                tag.kind() != Some(Kind::Put)
+                    || tag.sequence() > bound
+                    || value.first() == Some(&TAG_FIRST)
+            };
+            let visit = |key: &[u8], value: &[u8]| visit(key, value).is_continue();
+            let goes_on =
+                |key: &[u8]| beyond.is_none_or(|beyond| Near::of(key, Direction::Forward) < beyond);
+            return match walk.run(&raw, stops, visit, goes_on) {
+                Some(Ran::Stopped) => Ok(Run::Look),
+                Some(Ran::Broke) => Ok(Run::Broke),
+                Some(Ran::Left) => Ok(Run::On),
+                Some(Ran::Ended) => self.went_on(Some(false)).map(|()| Run::On),
+                None => Err(self.damage()),
+            };
+        }
+        if self.done || self.splits || !block.is_unique() {
             return Ok(Run::Look);
         }
+        let plain = block.is_plain();
         loop {
             let row = match direction {
                 Direction::Forward => *from,
@@ -177,7 +254,11 @@ impl<'a> TablesCursor<'a> {
             if tag.kind() != Some(Kind::Put) || tag.sequence() > bound {
                 return Ok(Run::Look);
             }
-            if visit(&key[..*key_len], &block.bytes()[block.value(row)]).is_break() {
+            let value = &block.bytes()[block.value(row)];
+            if !plain && value.first() == Some(&TAG_FIRST) {
+                return Ok(Run::Look);
+            }
+            if visit(&key[..*key_len], value).is_break() {
                 return Ok(Run::Broke);
             }
             let next = match direction {
@@ -203,9 +284,23 @@ impl<'a> TablesCursor<'a> {
 
     /// Hands out the changes of the key at hand, newest first, and goes on to the next key.
     pub(crate) fn take(&mut self, found: &mut Vec<Found<'a>>) -> Result<(), Error> {
+        if let Some(block) = self.block.as_ref().filter(|_| !self.done)
+            && let Some(raw) = block.raw()
+        {
+            let there = loop {
+                let again = self.walk.repeats(&raw);
+                let slice = Slice { block: block.clone(), range: self.walk.value() };
+                found.push((self.walk.tag(), Bytes::Block(slice)));
+                let there = self.walk.step(&raw);
+                if !again || there != Some(true) {
+                    break there;
+                }
+            };
+            return self.went_on(there);
+        }
         let before = found.len();
         let mut split = false;
-        self.walk(|block, rows, again| {
+        self.each_version(|block, rows, again| {
             split |= again;
             found.extend(rows.map(|row| {
                 let slice = Slice { block: block.clone(), range: block.value(row) };
@@ -225,6 +320,8 @@ impl<'a> TablesCursor<'a> {
         if table.bounds.last_sequence >= cover {
             return Ok(());
         }
+        self.decode()?;
+        let Some(table) = self.tables.get(self.table) else { return Ok(()) };
         let whole = match (self.direction, bound) {
             (_, None) => true,
             (Direction::Forward, Some(bound)) => table.is_below(bound),
@@ -242,14 +339,15 @@ impl<'a> TablesCursor<'a> {
                             return self.settle();
                         }
                         self.number = number;
-                        self.load()?;
+                        self.load(self.cached(), None)?;
+                        self.decode()?;
                     }
                     self.from = self.from.max(self.below(bound));
                 }
                 Direction::Backward => {
                     if number < self.number {
                         self.number = number;
-                        self.load()?;
+                        self.load(self.cached(), None)?;
                     }
                     self.to = self.to.min(self.below(bound));
                 }
@@ -268,7 +366,10 @@ impl<'a> TablesCursor<'a> {
 
     /// Shows the changes of the key at hand, block by block (in nearly all tables it is one block),
     /// and goes on to the next key.
-    fn walk(&mut self, mut visit: impl FnMut(&Block, Range<usize>, bool)) -> Result<(), Error> {
+    fn each_version(
+        &mut self,
+        mut visit: impl FnMut(&Block, Range<usize>, bool),
+    ) -> Result<(), Error> {
         let splits = self.splits;
         let key = if splits { self.key[..self.key_len].to_vec() } else { Vec::new() };
         let mut again = false;
@@ -284,109 +385,6 @@ impl<'a> TablesCursor<'a> {
                 break;
             }
             again = true;
-        }
-        Ok(())
-    }
-
-    /// Number of rows of the block at hand with a key below `key`.
-    fn below(&self, key: &[u8]) -> usize {
-        self.block.as_ref().map_or(0, |block| block.below(key))
-    }
-
-    /// Enters the table at hand, at `bound` (forward: the first key; backward: the end) if any.
-    fn enter(&mut self, bound: Option<&[u8]>) -> Result<(), Error> {
-        (self.from, self.to, self.block) = (0, 0, None);
-        let Some(table) = self.tables.get(self.table) else { return Ok(()) };
-        let blocks = table.blocks()?;
-        let Some(last) = blocks.checked_sub(1) else { return Ok(()) };
-        let found = bound.map(|bound| table.first_block(bound)).transpose()?;
-        match self.direction {
-            Direction::Forward => {
-                self.number = found.unwrap_or(0);
-                if self.number < blocks {
-                    self.load()?;
-                    self.from = bound.map_or(0, |start| self.below(start));
-                }
-            }
-            Direction::Backward => {
-                self.number = found.unwrap_or(last).min(last);
-                self.load()?;
-                self.to = bound.map_or(self.to, |end| self.to.min(self.below(end)));
-            }
-        }
-        Ok(())
-    }
-
-    fn load(&mut self) -> Result<(), Error> {
-        let table = &self.tables[self.table];
-        let block = self.ahead.block(table, self.number, self.direction)?;
-        self.splits = table.splits_keys();
-        (self.from, self.to) = (0, block.rows());
-        if let Some(limit) = &self.limit {
-            let bound = block.below(limit);
-            match self.direction {
-                Direction::Forward => self.to = bound,
-                Direction::Backward => self.from = bound,
-            }
-            // The first block with a row outside.
-            self.last_block = match self.direction {
-                Direction::Forward => bound < block.rows(),
-                Direction::Backward => bound > 0,
-            };
-        }
-        let prefix = block.prefix();
-        self.prefix = prefix.len();
-        if self.key.len() < self.prefix {
-            self.key.resize(self.prefix, 0);
-        }
-        self.key[..self.prefix].copy_from_slice(prefix);
-        self.block = Some(block);
-        Ok(())
-    }
-
-    fn next_table(&mut self) -> Result<(), Error> {
-        let next = match self.direction {
-            Direction::Forward => self.table + 1,
-            Direction::Backward => self.table.checked_sub(1).unwrap_or(self.tables.len()),
-        };
-        let beyond = |table: &Arc<Table>| match (&self.limit, self.direction) {
-            (None, _) => false,
-            (Some(end), Direction::Forward) => table.bounds.smallest >= *end,
-            (Some(start), Direction::Backward) => table.is_below(start),
-        };
-        self.table = match self.tables.get(next) {
-            Some(table) if !beyond(table) => next,
-            _ => self.tables.len(),
-        };
-        self.enter(None)
-    }
-
-    /// Goes on to a block with rows to walk, if the one at hand has none, and takes up the key.
-    fn settle(&mut self) -> Result<(), Error> {
-        while self.from >= self.to {
-            let Some(table) = self.tables.get(self.table).filter(|_| !self.last_block) else {
-                self.done = true;
-                return Ok(());
-            };
-            let blocks = table.blocks()?;
-            let next = match self.direction {
-                _ if self.block.is_none() => None,
-                Direction::Forward => Some(self.number + 1).filter(|n| *n < blocks),
-                Direction::Backward => self.number.checked_sub(1),
-            };
-            if let Some(next) = next {
-                self.number = next;
-                self.load()?;
-            } else {
-                self.next_table()?;
-            }
-        }
-        if let Some(block) = &self.block {
-            let row = match self.direction {
-                Direction::Forward => self.from,
-                Direction::Backward => self.to - 1,
-            };
-            self.key_len = block.copy_suffix(row, &mut self.key, self.prefix);
         }
         Ok(())
     }

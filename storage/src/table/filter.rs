@@ -1,6 +1,7 @@
 //! The Bloom filter of a table: one cache line a key.
 
 use crate::checksum::xxph3;
+use crate::prefetch::prefetch;
 
 const LINE_BYTES: usize = 64;
 /// Marker, kind, probes, two zeros.
@@ -91,6 +92,14 @@ impl Filter {
             g = g.wrapping_mul(0x9e37_79b9);
         }
         all & 1 != 0
+    }
+
+    /// Asks for the memory that a question for this hash will look at.
+    #[inline]
+    pub(crate) fn prefetch(&self, h: u64) {
+        if let Some(line) = self.lines.get(line_of(h, self.lines.len())) {
+            prefetch(line);
+        }
     }
 }
 

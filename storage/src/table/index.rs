@@ -8,6 +8,7 @@ use super::footer::{Handle, TRAILER_BYTES};
 use super::raw::{extend_key, take_tail};
 use crate::codec::{take, u32_at, u64_at, varint, varint32};
 use crate::key::Tag;
+use crate::prefetch::prefetch;
 
 /// Heads that one step of a search looks at.
 const STEP: usize = 16;
@@ -31,8 +32,7 @@ pub(crate) struct Index {
     ends: Vec<u32>,
     /// Their first eight bytes; above them every sixteenth of the row below, and so on.
     heads: Vec<Vec<u64>>,
-    offsets: Vec<u64>,
-    sizes: Vec<u32>,
+    handles: Vec<Handle>,
 }
 
 impl Index {
@@ -43,7 +43,7 @@ impl Index {
         let end = bytes.len().checked_sub(4 + restarts.checked_mul(4)?)?;
         let mut rest = &bytes[..end];
         let (mut key, mut separators, mut ends) = (Vec::new(), Vec::new(), Vec::new());
-        let (mut offsets, mut sizes) = (Vec::new(), Vec::new());
+        let mut handles = Vec::new();
         let mut before = Handle { offset: 0, size: 0 };
         while !rest.is_empty() {
             let (shared, handle);
@@ -72,14 +72,13 @@ impl Index {
             let user_len = key.len().checked_sub(if form.user_keys { 0 } else { 8 })?;
             separators.extend_from_slice(&key[..user_len]);
             ends.push(u32::try_from(separators.len()).ok()?);
-            offsets.push(handle.offset);
-            sizes.push(u32::try_from(handle.size).ok()?);
+            handles.push(handle);
             before = handle;
         }
-        Some(Self::build(&separators, &ends, offsets, sizes))
+        Some(Self::build(&separators, &ends, handles))
     }
 
-    fn build(separators: &[u8], ends: &[u32], offsets: Vec<u64>, sizes: Vec<u32>) -> Self {
+    fn build(separators: &[u8], ends: &[u32], handles: Vec<Handle>) -> Self {
         let starts = std::iter::once(0).chain(ends.iter().copied());
         let all = || {
             let pairs = starts.clone().zip(ends);
@@ -102,21 +101,28 @@ impl Index {
             heads.push(below.chunks(STEP).map(|step| step[step.len() - 1]).collect());
         }
         let prefix = first[..prefix].to_vec();
-        Self { prefix, suffixes, ends: suffix_ends, heads, offsets, sizes }
+        Self { prefix, suffixes, ends: suffix_ends, heads, handles }
     }
 
     /// Number of blocks.
     pub(crate) fn len(&self) -> usize {
-        self.offsets.len()
+        self.handles.len()
     }
 
     pub(crate) fn handle(&self, i: usize) -> Handle {
-        Handle { offset: self.offsets[i], size: u64::from(self.sizes[i]) }
+        self.handles[i]
+    }
+
+    /// Asks for the memory of [`Index::handle`].
+    pub(crate) fn prefetch_handle(&self, i: usize) {
+        if let Some(handle) = self.handles.get(i) {
+            prefetch(handle);
+        }
     }
 
     /// The block that stands at `offset`.
     pub(crate) fn at(&self, offset: u64) -> Option<usize> {
-        self.offsets.iter().position(|o| *o == offset)
+        self.handles.iter().position(|handle| handle.offset == offset)
     }
 
     /// A key from the last of block `i` (inclusive) to the first of the next.
@@ -142,6 +148,16 @@ impl Index {
     /// True when the separator of block `i` is `key`.
     pub(crate) fn ends_with(&self, i: usize, key: &[u8]) -> bool {
         key.strip_prefix(self.prefix.as_slice()) == Some(self.suffix(i))
+    }
+
+    /// True when the separator of block `i` is below `key`.
+    pub(crate) fn is_below(&self, i: usize, key: &[u8]) -> bool {
+        let shared = key.len().min(self.prefix.len());
+        match self.prefix[..].cmp(&key[..shared]) {
+            std::cmp::Ordering::Less => true,
+            std::cmp::Ordering::Greater => false,
+            std::cmp::Ordering::Equal => self.suffix(i) < &key[shared..],
+        }
     }
 
     fn first_suffix(&self, suffix: &[u8]) -> usize {
@@ -207,8 +223,8 @@ mod tests {
                 separators.extend_from_slice(key);
                 ends.push(separators.len() as u32);
             }
-            let handles = (0..keys.len() as u64).collect();
-            let index = Index::build(&separators, &ends, handles, vec![1; keys.len()]);
+            let handles = (0..keys.len() as u64).map(|offset| Handle { offset, size: 1 });
+            let index = Index::build(&separators, &ends, handles.collect());
             let mut wanted = keys.clone();
             wanted.extend(
                 (0..=2 * count).map(|i| [&vec![b's'; shared], &i.to_be_bytes()[..]].concat()),

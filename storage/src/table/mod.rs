@@ -17,6 +17,8 @@ mod index;
 mod properties;
 mod raw;
 mod reader;
+mod spare;
+mod walk;
 mod writer;
 
 #[cfg(test)]

@@ -1,6 +1,10 @@
 //! Reading a table: index, filter and range deletions in memory, data blocks through the cache.
 
-use super::block::{Block, DecodeScratch};
+mod fetch;
+
+pub(crate) use fetch::Form;
+
+use super::block::Block;
 use super::counts::TableCounts;
 use super::filter::Filter;
 use super::footer::{FOOTER_BYTES, Footer, Handle, unseal};
@@ -13,11 +17,11 @@ use crate::cache::Slots;
 use crate::checksum::Checksum;
 use crate::disk::DiskFile;
 use crate::error::{Damage, Error, Place};
-use crate::key::{RANGE_DELETE, Tag};
+use crate::key::RANGE_DELETE;
 use crate::limits::BLOCK_BYTES_MAX;
+use crate::merge::{Direction, Near};
 use crate::shelf::Shelf;
 use crate::tombstones::RangeTombstones;
-use std::cell::RefCell;
 use std::collections::BTreeSet;
 use std::io::ErrorKind;
 use std::ops::Range;
@@ -28,6 +32,8 @@ use std::sync::{Arc, Mutex, PoisonError};
 pub(crate) struct Table {
     pub(crate) number: u64,
     pub(crate) bounds: TableBounds,
+    /// Of the first and the last key, so that keys are nearly always told apart without a call.
+    nears: (Near, Near),
     /// What its properties say that it holds; zeros while it cannot be read.
     pub(crate) counts: TableCounts,
     /// None: the file is damaged beyond its blocks, and every read of its range says so.
@@ -37,6 +43,8 @@ pub(crate) struct Table {
     broken: AtomicBool,
     /// Offsets of damaged blocks whose rows were repaired elsewhere: they read as empty.
     forgiven: Mutex<BTreeSet<u64>>,
+    /// There are such.
+    forgives: AtomicBool,
     /// The blob files that it points into stay readable with it.
     blobs: Vec<Arc<BlobFile>>,
 }
@@ -50,21 +58,6 @@ struct Body {
     slots: Arc<Slots>,
     /// Versions of one key may stand in several blocks. We never write such tables.
     splits_keys: bool,
-}
-
-/// Memory for reading blocks, to be used again.
-#[derive(Default)]
-pub(crate) struct ReadScratch {
-    sealed: Vec<u8>,
-    raw: Vec<u8>,
-    decode: DecodeScratch,
-}
-
-/// A thread keeps no more than this of its scratch memory.
-const SCRATCH_BYTES_MAX: usize = 1 << 20;
-
-thread_local! {
-    static SCRATCH: RefCell<ReadScratch> = RefCell::default();
 }
 
 /// Bytes inside a block that is kept alive.
@@ -90,12 +83,14 @@ impl Table {
     ) -> Result<Self, Error> {
         let mut table = Self {
             number,
+            nears: nears_of(&bounds),
             bounds,
             counts: TableCounts::default(),
             body: None,
             shelf,
             broken: AtomicBool::new(true),
             forgiven: Mutex::default(),
+            forgives: AtomicBool::new(false),
             blobs: Vec::new(),
         };
         table.hold_blobs()?;
@@ -109,12 +104,14 @@ impl Table {
     pub(crate) fn damaged(number: u64, bounds: TableBounds, shelf: Arc<Shelf>) -> Self {
         Self {
             number,
+            nears: nears_of(&bounds),
             bounds,
             counts: TableCounts::default(),
             body: None,
             shelf,
             broken: AtomicBool::new(true),
             forgiven: Mutex::default(),
+            forgives: AtomicBool::new(false),
             blobs: Vec::new(),
         }
     }
@@ -155,6 +152,7 @@ impl Table {
     /// The rows of the damaged block at `offset` were repaired elsewhere: read it as empty.
     pub(crate) fn forgive(&self, offset: u64) {
         self.forgiven.lock().unwrap_or_else(PoisonError::into_inner).insert(offset);
+        self.forgives.store(true, Ordering::Release);
         self.broken.store(self.body.is_none(), Ordering::Relaxed);
     }
 
@@ -194,14 +192,30 @@ impl Table {
     }
 
     /// True when all it speaks of is below `key`.
+    #[inline]
     pub(crate) fn is_below(&self, key: &[u8]) -> bool {
+        self.is_below_near(key, Near::of(key, Direction::Forward))
+    }
+
+    #[inline]
+    fn is_below_near(&self, key: &[u8], near: Near) -> bool {
+        if near != self.nears.1 {
+            return self.nears.1 < near;
+        }
         let largest = self.bounds.largest.as_slice();
         largest < key || (self.bounds.largest_excluded && largest == key)
     }
 
     /// True when it may speak of `key`.
+    #[inline]
     pub(crate) fn spans(&self, key: &[u8]) -> bool {
-        self.bounds.smallest.as_slice() <= key && !self.is_below(key)
+        let near = Near::of(key, Direction::Forward);
+        let begun = if near == self.nears.0 {
+            self.bounds.smallest.as_slice() <= key
+        } else {
+            self.nears.0 < near
+        };
+        begun && !self.is_below_near(key, near)
     }
 
     /// True when it may hold a version of `key`: asks the filter, reads no block.
@@ -212,6 +226,14 @@ impl Table {
     /// False when the filter knows that no key with this hash is in the table.
     pub(crate) fn admits(&self, hash: u64) -> bool {
         self.body.as_ref().is_none_or(|body| body.filter.may_contain(hash))
+    }
+
+    /// Asks for the memory that [`Table::admits`] looks at.
+    #[inline]
+    pub(crate) fn prefetch_filter(&self, hash: u64) {
+        if let Some(body) = &self.body {
+            body.filter.prefetch(hash);
+        }
     }
 
     /// True when it may speak of a key in `lower..upper`.
@@ -229,31 +251,6 @@ impl Table {
 
     pub(crate) fn tombstones(&self) -> Result<&RangeTombstones, Error> {
         Ok(&self.body()?.tombstones)
-    }
-
-    /// Calls `visit` with the versions of `key`, newest first, until it says false. `at` is the
-    /// [`Table::first_block`] for it, `block` that block. Asking the filter is the caller's part.
-    pub(crate) fn get_in(
-        &self,
-        key: &[u8],
-        at: usize,
-        block: &Block,
-        mut visit: impl FnMut(Tag, &Block, Range<usize>) -> bool,
-    ) -> Result<(), Error> {
-        let body = self.body()?;
-        let mut in_block = |block: &Block| {
-            block.find(key).all(|row| visit(block.tag(row), block, block.value(row)))
-        };
-        let mut more = in_block(block);
-        let mut at = at;
-        while more && body.splits_keys && body.index.ends_with(at, key) {
-            at += 1;
-            if at == body.index.len() {
-                break;
-            }
-            more = in_block(&self.block(at)?);
-        }
-        Ok(())
     }
 
     /// Number of data blocks.
@@ -276,43 +273,6 @@ impl Table {
         Ok(self.body()?.index.handle(i))
     }
 
-    /// Data block `i`, if it is in the cache.
-    pub(crate) fn cached(&self, i: usize) -> Option<Block> {
-        self.body.as_ref()?.slots.get(i)
-    }
-
-    /// Data block `i`, from the cache or verified from the disk.
-    pub(crate) fn block(&self, i: usize) -> Result<Block, Error> {
-        let body = self.body()?;
-        if let Some(block) = body.slots.get(i) {
-            return Ok(block);
-        }
-        let handle = body.index.handle(i);
-        if self.is_forgiven(handle.offset) {
-            return Ok(Block::empty());
-        }
-        let block = self.with_scratch(|scratch| {
-            let ReadScratch { sealed, raw, decode } = scratch;
-            let sealed = self.read(body.file.as_ref(), handle, sealed)?;
-            let content = unseal(sealed, body.checksum, raw);
-            Ok(content.and_then(|content| Block::decode(content, decode)))
-        })?;
-        self.admit(i, block, true)
-    }
-
-    /// Data block `i` out of `sealed`, which was read from where the block stands.
-    pub(crate) fn block_from(&self, i: usize, sealed: &[u8], keep: bool) -> Result<Block, Error> {
-        let body = self.body()?;
-        if self.is_forgiven(body.index.handle(i).offset) {
-            return Ok(Block::empty());
-        }
-        let block = self.with_scratch(|scratch| {
-            let content = unseal(sealed, body.checksum, &mut scratch.raw)?;
-            Block::decode(content, &mut scratch.decode)
-        });
-        self.admit(i, block, keep)
-    }
-
     /// True when nothing of it can be read.
     pub(crate) fn is_unreadable(&self) -> bool {
         self.body.is_none()
@@ -327,64 +287,15 @@ impl Table {
         Ok(self.bounds.bytes.saturating_sub(end))
     }
 
-    /// Reads data block `i` past the cache and checks it and the order of its keys; what it holds,
-    /// and the bytes read.
-    pub(crate) fn check_block(&self, i: usize) -> Result<(Block, u64), Error> {
-        let body = self.body()?;
-        let handle = body.index.handle(i);
-        if self.is_forgiven(handle.offset) {
-            return Ok((Block::empty(), 0));
-        }
-        let block = self.with_scratch(|scratch| {
-            let ReadScratch { sealed, raw, decode } = scratch;
-            let sealed = self.read(body.file.as_ref(), handle, sealed)?;
-            let content = unseal(sealed, body.checksum, raw);
-            Ok(content.and_then(|content| Block::decode(content, decode)))
-        })?;
-        let broken = || self.damage(Some(handle.offset));
-        let block = block.ok_or_else(broken)?;
-        let sorted = (1..block.rows()).all(|row| {
-            let (a, b) = (block.suffix(row - 1), block.suffix(row));
-            a < b || (a == b && block.tag(row - 1) >= block.tag(row))
-        });
-        let fits = block.rows() == 0 || {
-            let (first, last) = (block.key(0), block.key(block.rows() - 1));
-            // Where versions of one key stand in several blocks, the next may begin with it.
-            let before = |separator: &Vec<u8>| {
-                *separator < first || (body.splits_keys && *separator == first)
-            };
-            (i == 0 || before(&body.index.separator(i - 1))) && last <= body.index.separator(i)
-        };
-        if sorted && fits { Ok((block, handle.sealed_len())) } else { Err(broken()) }
-    }
-
     /// Reads the file from `offset` into `bytes`; false when that fails. No damage is reported: what
     /// was asked for may well be sound.
     pub(crate) fn read_ahead(&self, bytes: &mut [u8], offset: u64) -> bool {
         self.body.as_ref().is_some_and(|body| body.file.read_at(bytes, offset).is_ok())
     }
 
-    /// The block if it was sound; keeps it for others if asked.
-    fn admit(&self, i: usize, block: Option<Block>, keep: bool) -> Result<Block, Error> {
-        let body = self.body()?;
-        let block = block.ok_or_else(|| self.damage(Some(body.index.handle(i).offset)))?;
-        if keep {
-            self.shelf.cache.insert(&body.slots, i, &block);
-        }
-        Ok(block)
-    }
-
     fn is_forgiven(&self, offset: u64) -> bool {
-        self.forgiven.lock().unwrap_or_else(PoisonError::into_inner).contains(&offset)
-    }
-
-    /// Lends the thread's scratch memory.
-    fn with_scratch<T>(&self, f: impl FnOnce(&mut ReadScratch) -> T) -> T {
-        SCRATCH.with_borrow_mut(|scratch| {
-            let done = f(scratch);
-            scratch.shrink();
-            done
-        })
+        self.forgives.load(Ordering::Acquire)
+            && self.forgiven.lock().unwrap_or_else(PoisonError::into_inner).contains(&offset)
     }
 
     /// The bytes of a block with its trailer.
@@ -493,16 +404,9 @@ impl Drop for Table {
     }
 }
 
-impl ReadScratch {
-    fn shrink(&mut self) {
-        if self.sealed.len() > SCRATCH_BYTES_MAX {
-            self.sealed = Vec::new();
-        }
-        if self.raw.len() > SCRATCH_BYTES_MAX {
-            self.raw = Vec::new();
-        }
-        self.decode.shrink(SCRATCH_BYTES_MAX);
-    }
+fn nears_of(bounds: &TableBounds) -> (Near, Near) {
+    let near = |key: &[u8]| Near::of(key, Direction::Forward);
+    (near(&bounds.smallest), near(&bounds.largest))
 }
 
 fn read_tombstones(block: &RawBlock<'_>, tombstones: &mut RangeTombstones) -> Option<()> {

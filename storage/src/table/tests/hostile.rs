@@ -7,6 +7,7 @@ use super::super::footer::{FOOTER_BYTES, Footer, TRAILER_BYTES, unseal};
 use super::super::index::{Index, IndexForm};
 use super::super::properties::Properties;
 use super::super::raw::RawBlock;
+use super::super::walk::Walk;
 use super::super::{TableBounds, TablesCursor};
 use super::{Chance, Row, get, open, write};
 use crate::checksum::Checksum;
@@ -134,6 +135,13 @@ fn every_reader_of_a_part_takes_any_bytes() {
         }
         if let Some(raw) = RawBlock::new(&bytes) {
             let _ = Properties::parse(&raw);
+            let mut walk = Walk::default();
+            let mut there = walk.seek(&raw, &bytes[..bytes.len().min(4)]);
+            while there == Some(true) {
+                assert!(raw.entries.get(walk.value()).is_some());
+                let _ = (walk.user_key(), walk.tag(), walk.repeats(&raw));
+                there = walk.step_key(&raw);
+            }
         }
         let _ = Filter::decode(&bytes).may_contain(chance.below(u64::MAX));
         let _ = Footer::decode(&bytes);

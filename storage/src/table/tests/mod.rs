@@ -64,11 +64,9 @@ fn open_on(
 /// The versions of `key`, newest first.
 fn get(table: &Table, key: &[u8]) -> Result<Vec<(Tag, Vec<u8>)>, Error> {
     let mut found = Vec::new();
-    let at = table.first_block(key)?;
-    if table.admits(super::hash(key)) && at < table.blocks()? {
-        let block = table.block(at)?;
-        table.get_in(key, at, &block, |tag, block, range| {
-            found.push((tag, block.bytes()[range].to_vec()));
+    if table.admits(super::hash(key)) {
+        table.get(key, |tag, value| {
+            found.push((tag, value.keep().bytes().to_vec()));
             true
         })?;
     }

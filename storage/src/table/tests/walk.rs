@@ -2,14 +2,18 @@
 
 use super::super::build::BlockBuilder;
 use super::super::footer::{Footer, Handle, seal};
+use super::super::raw::RawBlock;
+use super::super::walk::Walk;
 use super::super::{TableBounds, TablesCursor};
 use super::{Chance, Row, get, open, open_on, write};
 use crate::checksum::Checksum;
 use crate::disk::{Disk, MemoryDisk};
 use crate::error::Place;
+use crate::key::{Kind, Tag};
 use crate::merge::Direction;
 use crate::shelf::Shelf;
 use crate::table::Table;
+use std::cmp::Reverse;
 use std::sync::Arc;
 
 /// Rows in order: few keys with several versions, some long keys, some large values.
@@ -26,7 +30,7 @@ fn rows(chance: &mut Chance, from: u64, count: u64) -> Vec<Row> {
             rows.push((key.clone(), 1 + version + chance.below(2) * 100, chance.bytes(len)));
         }
         let first = rows.len() - versions as usize;
-        rows[first..].sort_by_key(|(_, sequence, _)| std::cmp::Reverse(*sequence));
+        rows[first..].sort_by_key(|(_, sequence, _)| Reverse(*sequence));
         let mut last = u64::MAX;
         rows.retain(|(k, sequence, _)| {
             *k != key || std::mem::replace(&mut last, *sequence) > *sequence
@@ -115,6 +119,46 @@ fn a_walk_over_any_part_in_any_direction_gives_what_was_written() {
             assert!(
                 all.iter().any(|row| row.0 == beside) || get(table, &beside).unwrap().is_empty()
             );
+        }
+    }
+}
+
+#[test]
+fn a_search_in_a_block_as_it_stands_finds_what_a_look_at_every_entry_finds() {
+    for seed in 0..400 {
+        let mut chance = Chance(seed << 32);
+        // Few different bytes: keys are prefixes of each other, and go on as a tag does.
+        let bytes = [0, 1, 2, 0xff];
+        let key = |chance: &mut Chance| -> Vec<u8> {
+            (0..chance.below(7)).map(|_| bytes[chance.below(4) as usize]).collect()
+        };
+        let mut rows: Vec<(Vec<u8>, Reverse<u64>)> = (0..1 + chance.below(60))
+            .map(|_| (key(&mut chance), Reverse(chance.below(3))))
+            .collect();
+        rows.sort();
+        rows.dedup();
+        let mut builder = BlockBuilder::new([1, 2, 3, 16][chance.below(4) as usize]);
+        for (key, Reverse(sequence)) in &rows {
+            builder.add_change(key, Tag::new(*sequence, Kind::Put), &key[..key.len() / 2]);
+        }
+        let content = builder.finish();
+        let block = RawBlock::new(content).unwrap();
+        let mut walk = Walk::default();
+        let mut wanted: Vec<Vec<u8>> = rows.iter().map(|row| row.0.clone()).collect();
+        wanted.extend((0..60).map(|_| key(&mut chance)));
+        for wanted in wanted {
+            let from = rows.partition_point(|row| row.0 < wanted);
+            let mut there = walk.seek(&block, &wanted).unwrap();
+            for (i, row) in rows.iter().enumerate().skip(from) {
+                assert!(there, "seed {seed}, {wanted:x?}: row {i} is missing");
+                let at_hand = (walk.user_key().to_vec(), Reverse(walk.tag().sequence()));
+                assert_eq!(at_hand, *row, "seed {seed}, {wanted:x?}");
+                assert_eq!(block.entries[walk.value()], row.0[..row.0.len() / 2]);
+                let again = rows.get(i + 1).is_some_and(|next| next.0 == row.0);
+                assert_eq!(walk.repeats(&block), again, "seed {seed}, row {i}");
+                there = walk.step(&block).unwrap();
+            }
+            assert!(!there, "seed {seed}, {wanted:x?}: more than there are");
         }
     }
 }
