@@ -546,7 +546,7 @@ impl Shared {
         loop {
             let mut frames = Frames { file: &content, id, offset: at };
             for frame in frames.by_ref().filter(|frame| frame.offset > 0) {
-                for batch in frame.log_batches().unwrap_or_default() {
+                for batch in frame.log_batches().into_iter().flatten() {
                     let sequence = batch.first_sequence + batch.ops.len() as u64 - 1;
                     let position = LogPosition { stream, sequence };
                     if position > from && f(position, batch).is_break() {
