@@ -283,7 +283,8 @@ impl Engine {
     /// memtable takes just now; see [`Shard::debt`].
     #[must_use]
     pub fn debt(&self) -> Debt {
-        let all = (0..self.shared.behind.len()).map(|shard| self.shared.debt(shard, 0));
+        let all = (0..self.shared.behind.len())
+            .map(|shard| self.shared.debt(shard, 0, crate::limits::MEMTABLES_MAX));
         all.fold(Debt::default(), |a, b| if a.worst() < b.worst() { b } else { a })
     }
 
