@@ -164,6 +164,8 @@ pub(crate) struct Parts {
     pub(crate) poison: Arc<Poison>,
     pub(crate) shelf: Arc<Shelf>,
     pub(crate) old_segments: BTreeMap<(u64, u64), OldSegment>,
+    /// Files that are to be removed.
+    pub(crate) leftovers: Vec<String>,
     pub(crate) streams: Vec<Arc<Stream>>,
     pub(crate) spares: Arc<Spares>,
     pub(crate) lock: Box<dyn Send + Sync>,
@@ -193,7 +195,8 @@ impl Engine {
         parts: Parts,
     ) -> Arc<Self> {
         let next_table = AtomicU64::new(parts.manifest.story.next_table);
-        let work = Work { old_segments: parts.old_segments, ..Work::default() };
+        let (old_segments, obsolete) = (parts.old_segments, parts.leftovers);
+        let work = Work { old_segments, obsolete, ..Work::default() };
         let shared = Shared {
             disk,
             ranges: KeyRange::of_splits(&options.splits),

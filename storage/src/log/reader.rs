@@ -49,6 +49,18 @@ pub(crate) struct Pieces {
     filled: usize,
     /// So much is read at a time, or more where one frame is longer.
     piece_bytes: usize,
+    again: Option<Again>,
+}
+
+/// What of a segment is written once more while it is read, without a change. It costs least while the
+/// piece is in the processor's cache.
+#[derive(Clone, Copy)]
+struct Again {
+    /// So much was written, from the start.
+    written: u64,
+    /// So much may be: whole frames, with no hole between, and nobody ever synced.
+    good: u64,
+    ended: bool,
 }
 
 /// Where in a frame stands what tells it from those of other lives and places.
@@ -84,9 +96,17 @@ impl Segment {
         }
     }
 
+    /// As [`Segment::read`]. As long as neither a hole nor a durable mark was met, what was read is written
+    /// again; [`Reading::written`] says how far that came.
+    pub(crate) fn read_and_write<'s, 'p>(&'s self, pieces: &'p mut Pieces) -> Reading<'s, 'p> {
+        let reading = self.read(pieces);
+        reading.pieces.again = Some(Again { written: 0, good: 0, ended: false });
+        reading
+    }
+
     /// Walks over the frames and holes, from the start.
     pub(crate) fn read<'s, 'p>(&'s self, pieces: &'p mut Pieces) -> Reading<'s, 'p> {
-        pieces.filled = 0;
+        (pieces.filled, pieces.again) = (0, None);
         Reading {
             segment: self,
             pieces,
@@ -106,7 +126,7 @@ impl Default for Pieces {
 
 impl Pieces {
     fn of(piece_bytes: usize) -> Self {
-        Self { buffer: Vec::new(), start: 0, filled: 0, piece_bytes }
+        Self { buffer: Vec::new(), start: 0, filled: 0, piece_bytes, again: None }
     }
 
     /// The bytes of `segment` from `offset` on: at least `wanted`, or all that there are.
@@ -131,6 +151,7 @@ impl Pieces {
         wanted: usize,
         left: usize,
     ) -> io::Result<&[u8]> {
+        self.write_again(segment);
         let kept = (self.start..=self.start + self.filled as u64).contains(&offset);
         let from =
             if kept { usize::try_from(offset - self.start).unwrap_or(0) } else { self.filled };
@@ -150,6 +171,39 @@ impl Pieces {
     }
 }
 
+impl Pieces {
+    /// All up to `end` is good; so far the stream was durable.
+    fn note_good(&mut self, end: u64, durable: Mark) {
+        if let Some(again) = &mut self.again {
+            again.ended |= durable != Mark::default();
+            again.good = if again.ended { again.good } else { end };
+        }
+    }
+
+    fn note_hole(&mut self) {
+        self.again.iter_mut().for_each(|again| again.ended = true);
+    }
+
+    /// Writes what is good and still here.
+    fn write_again(&mut self, segment: &Segment) {
+        let Some(again) = &mut self.again else { return };
+        let end = again.good.min(segment.len);
+        let from = again.written.checked_sub(self.start).and_then(|at| usize::try_from(at).ok());
+        let to = end.checked_sub(self.start).and_then(|at| usize::try_from(at).ok());
+        let (Some(from), Some(to)) = (from, to) else { return };
+        let bytes = self.buffer[..self.filled].get(from..to).filter(|bytes| !bytes.is_empty());
+        let Some(bytes) = bytes else { return };
+        match segment.file.write_at(bytes, again.written) {
+            Ok(()) => again.written = end,
+            // Whoever writes the rest will say what is wrong.
+            Err(e) => {
+                tracing::debug!(error = %e, "a log segment is not written while it is read");
+                self.again = Some(Again { good: again.written, ended: true, ..*again });
+            }
+        }
+    }
+}
+
 /// Where a step of a [`Reading`] came to.
 enum Step {
     Frame { offset: u64, bytes: usize },
@@ -158,6 +212,12 @@ enum Step {
 }
 
 impl Reading<'_, '_> {
+    /// How many of the segment's bytes were written again so far, if that was asked for.
+    pub(crate) fn written(&mut self) -> u64 {
+        self.pieces.write_again(self.segment);
+        self.pieces.again.map_or(0, |again| again.written)
+    }
+
     /// The next frame or hole, until the segment ends. Never fails for what it reads, only where the
     /// disk does.
     pub(crate) fn next(&mut self) -> io::Result<Option<Event<'_>>> {
@@ -181,6 +241,7 @@ impl Reading<'_, '_> {
                 (self.at, self.end) = (end, end);
                 self.durable = self.durable.max(durable);
                 self.hole_was_told = false;
+                self.pieces.note_good(end, self.durable);
                 if offset > 0 {
                     return Ok(Step::Frame { offset, bytes });
                 }
@@ -191,6 +252,7 @@ impl Reading<'_, '_> {
             }
             if !self.hole_was_told {
                 self.hole_was_told = true;
+                self.pieces.note_hole();
                 return Ok(Step::Hole(offset));
             }
             self.at = self.search(offset + 1)?.unwrap_or(u64::MAX);

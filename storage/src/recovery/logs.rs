@@ -101,7 +101,13 @@ impl<'a> Logs<'a> {
             let header = segment.header().map_err(|e| reading(&e))?;
             let first = header.as_ref().map(|(first, _)| *first);
             known = known.or(header.map(|(_, range)| range));
-            footprints.push(Footprint { segment, header: first, first_frame: None, end: 0 });
+            footprints.push(Footprint {
+                segment,
+                header: first,
+                first_frame: None,
+                end: 0,
+                written: 0,
+            });
         }
         let range_known = known.is_some();
         let range = known.unwrap_or(KeyRange { lower: Vec::new(), upper: None });
@@ -172,7 +178,11 @@ impl<'a> Logs<'a> {
             // The trail is asked meanwhile, and learns what was found when all of it was.
             let segment = trail.segments[i].segment.clone();
             let mut first_frame = None;
-            let mut reading = segment.read(pieces);
+            let mut reading = if trail.was_synced() {
+                segment.read(pieces)
+            } else {
+                segment.read_and_write(pieces)
+            };
             while let Some(event) = reading.next().map_err(|e| super::trail::reading(&e))? {
                 match event {
                     Event::Hole(offset) => holes.push(Mark { segment: number, offset }),
@@ -182,6 +192,7 @@ impl<'a> Logs<'a> {
                         for hole in holes.drain(..) {
                             if !self.passes(trail, hole, (last + 1, first.saturating_sub(1)))? {
                                 trail.segments[i].first_frame = first_frame;
+                                trail.segments[i].written = reading.written();
                                 return Ok((self.cut(trail, hole, i), last));
                             }
                         }
@@ -195,7 +206,9 @@ impl<'a> Logs<'a> {
             }
             let (durable, end) = (reading.durable, reading.end);
             trail.saw(i, durable);
-            (trail.segments[i].first_frame, trail.segments[i].end) = (first_frame, end);
+            let written = reading.written();
+            let footprint = &mut trail.segments[i];
+            (footprint.first_frame, footprint.end, footprint.written) = (first_frame, end, written);
             if holes.is_empty() {
                 continue;
             }
@@ -319,7 +332,8 @@ impl<'a> Logs<'a> {
             let (stream, number) = (trail.stream, segment.number);
             self.done.old_segments.insert((stream, number), old);
             let durable = trail.durable_bytes(number, bytes);
-            self.done.replayed.push(Replayed { stream, number, bytes, durable, header });
+            let written = footprint.written;
+            self.done.replayed.push(Replayed { stream, number, bytes, durable, written, header });
             self.done.last_sequence = self.done.last_sequence.max(last_sequence);
         }
     }

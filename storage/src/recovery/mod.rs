@@ -91,7 +91,7 @@ pub(crate) fn open(
         *end = (*end).max(Mark { segment: segment.number, offset: segment.bytes });
     }
     rewrite::write_again(disk.as_ref(), &replayed)?;
-    remove_leftovers(disk.as_ref(), &manifest.story, number, &names);
+    let leftovers = remove_leftovers(disk.as_ref(), &manifest.story, number, &names);
     disk.sync_dir().map_err(|e| Error::io("syncing the directory", &e))?;
     // Where nothing was replayed, all there is is in tables. Only said once the tails are cut: what
     // stood behind them must never count as flushed.
@@ -123,6 +123,7 @@ pub(crate) fn open(
         poison,
         shelf,
         old_segments,
+        leftovers,
         streams: streams.clone(),
         spares,
         lock,
@@ -251,15 +252,25 @@ fn next_table(story: &Story, names: &[String]) -> u64 {
     story.next_table.max(used + 1)
 }
 
-/// Files that no edit made part of the store, and manifests out of force.
-fn remove_leftovers(disk: &dyn Disk, story: &Story, manifest: u64, names: &[String]) {
+/// Removes manifests out of force, and returns what no edit made part of the store: tables may be
+/// large, and a start need not wait until a file system has forgotten them.
+fn remove_leftovers(
+    disk: &dyn Disk,
+    story: &Story,
+    manifest: u64,
+    names: &[String],
+) -> Vec<String> {
+    let mut left = Vec::new();
     for name in names {
         let orphan = parse_table_name(name).is_some_and(|n| !story.tables.contains_key(&n))
-            || parse_blob_name(name).is_some_and(|n| !story.blobs.contains_key(&n))
-            || parse_manifest_name(name).is_some_and(|n| n != manifest)
-            || name.ends_with(".tmp");
-        if orphan && let Err(e) = disk.remove(name) {
+            || parse_blob_name(name).is_some_and(|n| !story.blobs.contains_key(&n));
+        let old =
+            parse_manifest_name(name).is_some_and(|n| n != manifest) || name.ends_with(".tmp");
+        if orphan {
+            left.push(name.clone());
+        } else if old && let Err(e) = disk.remove(name) {
             tracing::warn!(%name, error = %e, "a left-over file could not be removed");
         }
     }
+    left
 }

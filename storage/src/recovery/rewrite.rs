@@ -4,7 +4,9 @@
 //! run's streams would cover it. To sync the old file is not enough: after a sync that failed, its
 //! pages pass for clean, and the next sync says yes without writing them. So the bytes that were
 //! replayed are written once more, where they are; but for those of which the log itself says that
-//! they were durable, since it says so after a sync that did not fail.
+//! they were durable, since it says so after a sync that did not fail. Where nobody ever synced, that is
+//! done while they are read: the same bytes in the same place, before it is known whether the store may
+//! be opened, change nothing.
 
 use crate::disk::{Disk, DiskFile};
 use crate::error::Error;
@@ -19,6 +21,8 @@ pub(super) struct Replayed {
     pub(super) bytes: u64,
     /// So much of it was durable before.
     pub(super) durable: u64,
+    /// So much was written again while it was read, and waits for its sync.
+    pub(super) written: u64,
     /// What is to stand at its front, where that did not prove itself; else empty.
     pub(super) header: Vec<u8>,
 }
@@ -42,7 +46,7 @@ impl Replayed {
         }
         // A piece stays in the processor's cache meanwhile.
         piece.resize(PIECE_BYTES, 0);
-        let mut at = self.durable.min(self.bytes);
+        let mut at = self.durable.max(self.written).min(self.bytes);
         while at < self.bytes {
             let left = usize::try_from(self.bytes - at).unwrap_or(usize::MAX);
             let piece = &mut piece[..left.min(PIECE_BYTES)];

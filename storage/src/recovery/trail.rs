@@ -30,6 +30,8 @@ pub(super) struct Footprint {
     pub(super) first_frame: Option<(u64, u64)>,
     /// Where the last good frame ends, once all were met.
     pub(super) end: u64,
+    /// So much of it was written again while it was read.
+    pub(super) written: u64,
 }
 
 /// The disk refused to show a segment.
@@ -53,6 +55,11 @@ impl Trail {
     pub(super) fn saw(&mut self, i: usize, durable: Mark) {
         self.durable = self.durable.max(durable);
         self.unseen = self.unseen.max(i + 1);
+    }
+
+    /// Something of it is known to have been durable.
+    pub(super) fn was_synced(&self) -> bool {
+        self.durable != Mark::default()
     }
 
     /// How far the stream is known to be durable, by any mark in it.
