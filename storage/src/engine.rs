@@ -164,6 +164,8 @@ pub(crate) struct Parts {
     pub(crate) poison: Arc<Poison>,
     pub(crate) shelf: Arc<Shelf>,
     pub(crate) old_segments: BTreeMap<(u64, u64), OldSegment>,
+    /// Files that are to be removed.
+    pub(crate) leftovers: Vec<String>,
     pub(crate) streams: Vec<Arc<Stream>>,
     pub(crate) spares: Arc<Spares>,
     pub(crate) lock: Box<dyn Send + Sync>,
@@ -193,7 +195,8 @@ impl Engine {
         parts: Parts,
     ) -> Arc<Self> {
         let next_table = AtomicU64::new(parts.manifest.story.next_table);
-        let work = Work { old_segments: parts.old_segments, ..Work::default() };
+        let (old_segments, obsolete) = (parts.old_segments, parts.leftovers);
+        let work = Work { old_segments, obsolete, ..Work::default() };
         let shared = Shared {
             disk,
             ranges: KeyRange::of_splits(&options.splits),
@@ -283,7 +286,8 @@ impl Engine {
     /// memtable takes just now; see [`Shard::debt`].
     #[must_use]
     pub fn debt(&self) -> Debt {
-        let all = (0..self.shared.behind.len()).map(|shard| self.shared.debt(shard, 0));
+        let all = (0..self.shared.behind.len())
+            .map(|shard| self.shared.debt(shard, 0, crate::limits::MEMTABLES_MAX));
         all.fold(Debt::default(), |a, b| if a.worst() < b.worst() { b } else { a })
     }
 
@@ -546,7 +550,7 @@ impl Shared {
         loop {
             let mut frames = Frames { file: &content, id, offset: at };
             for frame in frames.by_ref().filter(|frame| frame.offset > 0) {
-                for batch in frame.log_batches().unwrap_or_default() {
+                for batch in frame.log_batches().into_iter().flatten() {
                     let sequence = batch.first_sequence + batch.ops.len() as u64 - 1;
                     let position = LogPosition { stream, sequence };
                     if position > from && f(position, batch).is_break() {

@@ -106,7 +106,7 @@ pub use engine::{Engine, Stats};
 pub use error::{Damage, Error, OpenError, Place};
 pub use export::{Export, Exported};
 pub use fold::{Folded, Merge, NoMerge};
-pub use front::Store;
+pub use front::{Store, Time};
 pub use ingest::Ingested;
 pub use inspect::{BlobInfo, TableChange, TableInfo, TableRow, read_table};
 pub use job::{Job, JobKind};

@@ -20,6 +20,9 @@ pub const MERGE_CHAIN_MAX: usize = 32;
 pub const EAGER_FOLD_BYTES_MAX: usize = 4 << 10;
 /// The largest block that a table may claim to hold uncompressed.
 pub const BLOCK_BYTES_MAX: usize = 96 << 20;
+/// Memory of a shard, in memtables, at which its writes should be refused: the one that is written
+/// and those that wait for their flush.
+pub const MEMTABLES_MAX: f64 = 6.0;
 /// Levels of tables.
 pub const LEVELS: usize = 7;
 /// Sequences fit the 56 bits that a table's key has for them.

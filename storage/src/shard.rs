@@ -287,7 +287,12 @@ impl Shard {
     /// [`crate::Brake`].
     #[must_use]
     pub fn debt(&self) -> Debt {
-        self.shared.debt(self.number, self.active.bytes())
+        self.debt_within(crate::limits::MEMTABLES_MAX)
+    }
+
+    /// The same where writers wait at `memtables_max` times the size of a memtable.
+    pub(crate) fn debt_within(&self, memtables_max: f64) -> Debt {
+        self.shared.debt(self.number, self.active.bytes(), memtables_max)
     }
 
     /// Bytes in the memtable that takes the writes.

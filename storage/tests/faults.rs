@@ -67,6 +67,34 @@ fn a_failed_sync_poisons_and_is_never_repeated() {
 }
 
 #[test]
+fn what_a_start_has_shown_survives_a_power_loss_also_behind_a_sync_that_failed() {
+    for durable_before in [false, true] {
+        let disk = MemoryDisk::new(1);
+        let mut store = Store::open(&disk, options(1)).unwrap();
+        for i in 0..40 {
+            // Then the log itself says how much of it needs no writing.
+            let durability = if durable_before { Durability::Sync } else { Durability::Os };
+            store.shards[0]
+                .apply(&put(format!("k{i:03}").as_bytes(), b"early"), durability)
+                .unwrap();
+        }
+        store.shards[0].apply(&put(b"late", b"1"), Durability::Os).unwrap();
+        disk.fail_next_sync();
+        assert!(store.shards[0].apply(&put(b"later", b"2"), Durability::Sync).is_err());
+        drop(store);
+        disk.crash(Crash::ProcessKill);
+        let mut store = Store::open(&disk, options(1)).unwrap();
+        let late = store.get(b"late").unwrap();
+        assert_eq!(late.as_deref(), Some(&b"1"[..]), "the page cache has it");
+        drop(store);
+        disk.crash(Crash::PowerLoss(Survival::None));
+        let mut store = Store::open(&disk, options(1)).unwrap();
+        assert_eq!(store.get(b"late").unwrap(), late, "and a start promised it");
+        assert_eq!(store.get(b"k000").unwrap().as_deref(), Some(&b"early"[..]));
+    }
+}
+
+#[test]
 fn a_damaged_block_takes_its_keys_and_no_others_until_they_are_repaired() {
     let disk = MemoryDisk::new(1);
     let mut store = Store::open(&disk, options(1)).unwrap();

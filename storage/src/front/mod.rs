@@ -5,5 +5,9 @@ mod group;
 #[cfg(all(test, any(loom, shuttle)))]
 mod models;
 mod store;
+#[cfg(all(test, not(any(loom, shuttle))))]
+mod tests;
+mod throttle;
 
 pub use store::Store;
+pub use throttle::Time;

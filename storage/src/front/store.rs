@@ -3,9 +3,14 @@
 //! Cloneable; clones are the same store. It starts no thread: background work is done by threads
 //! that the caller lends to [`Store::work`], or without any by the writers themselves, when a
 //! memtable is full.
+//!
+//! Writers that are faster than the threads lent to it are held for a moment after a write, the longer
+//! the more is behind (see `throttle`); they stand still only where that was not enough. With nobody
+//! lent the writer that does the work waits for it, and there is nothing to be gained by holding it.
 
 use super::crew::Crew;
 use super::group::{Groups, Target};
+use super::throttle::{SystemTime, Throttle, Time};
 use crate::batch::{Batch, Op};
 use crate::disk::Disk;
 use crate::engine::Engine;
@@ -23,7 +28,9 @@ use std::ops::ControlFlow;
 use std::sync::Arc;
 
 /// Memtables of a shard that may wait for their flush before its writers wait too.
-const UNFLUSHED_MAX: usize = 2;
+pub(super) const UNFLUSHED_MAX: usize = 2;
+/// With the one that is written.
+const MEMTABLES_MAX: f64 = (UNFLUSHED_MAX + 1) as f64;
 
 /// A store for many threads. A batch is atomic within each shard; with no splits, altogether.
 #[derive(Clone)]
@@ -31,19 +38,21 @@ pub struct Store {
     inner: Arc<Inner>,
 }
 
-struct Inner {
+pub(super) struct Inner {
     engine: Arc<Engine>,
     options: Options,
-    lanes: Vec<Lane>,
-    crew: Crew,
+    pub(super) lanes: Vec<Lane>,
+    pub(super) crew: Crew,
+    time: Arc<dyn Time>,
 }
 
 /// A shard and the queue before it.
-struct Lane {
+pub(super) struct Lane {
     groups: Groups,
-    shard: Mutex<Shard>,
+    pub(super) shard: Mutex<Shard>,
     reader: Reader,
     sync: SyncHandle,
+    pub(super) throttle: Throttle,
 }
 
 /// A lane as the writers of a group see it.
@@ -67,16 +76,35 @@ impl Store {
         options: Options,
         merge: Arc<dyn Merge>,
     ) -> Result<Self, OpenError> {
+        Self::open_timed(disk, options, merge, Arc::new(SystemTime::new()))
+    }
+
+    /// As [`Store::open`], with another idea of time: for tests and simulators.
+    ///
+    /// # Errors
+    /// As [`Engine::open`].
+    pub fn open_timed(
+        disk: Arc<dyn Disk>,
+        options: Options,
+        merge: Arc<dyn Merge>,
+        time: Arc<dyn Time>,
+    ) -> Result<Self, OpenError> {
         let (engine, shards) = Engine::open(disk, options.clone(), merge, &mut |_| {})?;
         let lane = |mut shard: Shard| Lane {
             groups: Groups::default(),
+            throttle: Throttle::default(),
             reader: shard.reader(),
             sync: shard.sync_handle(),
             shard: Mutex::new(shard),
         };
         let lanes = shards.into_iter().map(lane).collect();
-        let inner = Inner { engine, options, lanes, crew: Crew::default() };
+        let inner = Inner { engine, options, lanes, crew: Crew::default(), time };
         Ok(Self { inner: Arc::new(inner) })
+    }
+
+    #[cfg(test)]
+    pub(super) fn inner(&self) -> &Inner {
+        &self.inner
     }
 
     /// What all shards share: damage, statistics, the retained log.
@@ -307,7 +335,13 @@ impl Inner {
     }
 
     fn write(&self, lane: &Lane, batch: &Batch, durability: Durability) -> Result<(), Error> {
-        lane.groups.write(&Writing { inner: self, lane }, batch, durability)
+        lane.groups.write(&Writing { inner: self, lane }, batch, durability)?;
+        if let Some(debt) = lane.throttle.debt()
+            && !self.crew.is_empty()
+        {
+            lane.throttle.hold(debt, self.time.as_ref(), batch.encoded_len());
+        }
+        Ok(())
     }
 
     /// The log may want a file to be made ready: that is no job of a flush, which would call by itself.
@@ -323,8 +357,18 @@ impl Inner {
     }
 
     /// Runs a job, and tells those who wait for what it does.
-    fn run(&self, job: Job) -> Result<(), Error> {
-        let done = job.run();
+    pub(super) fn run(&self, job: Job) -> Result<(), Error> {
+        let flushes = job.kind() == JobKind::Flush;
+        let done = job.run_paced(&mut |_| {
+            // All who were lent may be busy with long mergings while a memtable waits. (A flush that
+            // fails is told to those who wait for it, and tried again.)
+            while let Some(flush) = (!flushes).then(|| self.engine.next_flush()).flatten() {
+                if self.run(flush).is_err() {
+                    break;
+                }
+            }
+            ControlFlow::Continue(())
+        });
         // What became a table is no longer needed as a memtable.
         self.lanes.iter().for_each(|lane| lock(&lane.shard).refresh());
         if let Err(error) = &done {
@@ -386,6 +430,7 @@ impl Target for Writing<'_> {
         for batch in batches {
             shard.apply(batch, Durability::Buffered)?;
         }
+        lane.throttle.note(shard.debt_within(MEMTABLES_MAX));
         match durability {
             Durability::Buffered => Ok(()),
             Durability::Os | Durability::Sync => {

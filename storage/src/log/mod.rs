@@ -23,7 +23,7 @@ mod record;
 mod spares;
 mod writer;
 
-pub(crate) use reader::{HEADER_BYTES_MAX, Reading, Segment, read_header, read_segment};
+pub(crate) use reader::{Event, PIECE_BYTES, Pieces, Segment};
 pub(crate) use record::{FRAME_HEADER_BYTES, Frames, Mark, encode_frame, next_frame};
 pub(crate) use spares::Spares;
 pub use writer::SyncHandle;

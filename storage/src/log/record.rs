@@ -23,6 +23,31 @@ pub(crate) struct Mark {
     pub(crate) offset: u64,
 }
 
+/// What claims to be a frame.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Claim {
+    /// How long it would be, as far as its checksum reaches.
+    pub(crate) bytes: usize,
+    slim: bool,
+}
+
+/// The batches of a frame. Most frames have one, which costs no memory.
+#[derive(Debug)]
+pub(crate) struct Batches<'a> {
+    first: Option<LogBatch<'a>>,
+    rest: Vec<LogBatch<'a>>,
+}
+
+impl<'a> IntoIterator for Batches<'a> {
+    type Item = LogBatch<'a>;
+    type IntoIter =
+        std::iter::Chain<std::option::IntoIter<LogBatch<'a>>, std::vec::IntoIter<LogBatch<'a>>>;
+
+    fn into_iter(self) -> Self::IntoIter {
+        self.first.into_iter().chain(self.rest)
+    }
+}
+
 /// A frame that proved itself.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Frame<'a> {
@@ -64,6 +89,7 @@ pub(crate) fn encode_slim(
 }
 
 /// What tells a slim frame from those of another life of its file, or of another place.
+#[inline]
 fn tag_of(id: u64, offset: u64) -> u32 {
     let both = id ^ offset;
     (both ^ both >> 32) as u32
@@ -100,82 +126,96 @@ fn checksum(frame: &[u8]) -> u32 {
 }
 
 impl<'a> Frame<'a> {
+    /// Bytes of a frame that tell how long it claims to be.
+    pub(crate) const HEAD_BYTES: usize = FRAME_HEADER_BYTES;
+
+    /// What a slim frame at `offset` has in place of the segment's id.
+    pub(crate) fn tag(id: u64, offset: u64) -> u32 {
+        tag_of(id, offset)
+    }
+
     /// The frame at `offset` of `file`, if one proves itself there.
     pub(crate) fn at(file: &'a [u8], offset: u64, id: u64) -> Option<Self> {
-        let (frame, bytes) = Self::claimed(file, offset, id)?;
-        (checksum(bytes) == u32_at(bytes, 4)?).then_some(frame)
+        Self::starting(file.get(usize::try_from(offset).ok()?..)?, offset, id)
     }
 
-    /// The frame that has proved itself at `offset` before.
-    pub(crate) fn proved(file: &'a [u8], offset: u64, id: u64) -> Option<Self> {
-        Self::claimed(file, offset, id).map(|(frame, _)| frame)
-    }
-
-    /// What would be a frame at `offset` if its checksum held, and what that covers.
+    /// The frame at the front of `bytes`, which stand at `offset` of a file, if one proves itself there.
     #[inline]
-    fn claimed(file: &'a [u8], offset: u64, id: u64) -> Option<(Self, &'a [u8])> {
-        let at = usize::try_from(offset).ok()?;
-        let claim = u64_at(file, at.checked_add(8)?)?;
-        if claim as u32 == tag_of(id, offset) {
-            Self::slim(file, at)
-        } else if claim == id ^ offset {
-            Self::wide(file, at)
+    pub(crate) fn starting(bytes: &'a [u8], offset: u64, id: u64) -> Option<Self> {
+        let claimed = Self::claimed(bytes, offset, id)?;
+        let frame = bytes.get(..claimed.bytes)?;
+        if checksum(frame) != u32_at(frame, 4)? {
+            return None;
+        }
+        if claimed.slim { Self::slim(frame, offset) } else { Self::wide(frame, offset) }
+    }
+
+    /// The frame at the front of `bytes`, which has proved itself before.
+    pub(crate) fn proved(bytes: &'a [u8], offset: u64, id: u64) -> Option<Self> {
+        let claimed = Self::claimed(bytes, offset, id)?;
+        let frame = bytes.get(..claimed.bytes)?;
+        if claimed.slim { Self::slim(frame, offset) } else { Self::wide(frame, offset) }
+    }
+
+    /// What would be a frame at the front of `head`, which stands at `offset` of a file, if its checksum
+    /// held. [`Frame::HEAD_BYTES`] are enough, or all that the file has there.
+    #[inline]
+    pub(crate) fn claimed(head: &[u8], offset: u64, id: u64) -> Option<Claim> {
+        let tag = u64_at(head, 8)?;
+        let len = u32_at(head, 0)?;
+        if tag as u32 == tag_of(id, offset) {
+            let payload = (len & !WITH_MARK) as usize;
+            let head = SLIM_BYTES + if len & WITH_MARK != 0 { MARK_BYTES } else { 0 };
+            // The zeros behind count too.
+            let bytes = (head + payload).next_multiple_of(4);
+            (payload <= FRAME_BYTES_MAX).then_some(Claim { bytes, slim: true })
+        } else if tag == id ^ offset {
+            let payload = len as usize;
+            let bytes = FRAME_HEADER_BYTES + payload;
+            let max = FRAME_BYTES_MAX.max(crate::limits::EDIT_BYTES_MAX);
+            (payload <= max).then_some(Claim { bytes, slim: false })
         } else {
             None
         }
     }
 
-    fn slim(file: &'a [u8], at: usize) -> Option<(Self, &'a [u8])> {
-        let claimed = u32_at(file, at)?;
-        let marked = claimed & WITH_MARK != 0;
-        let len = (claimed & !WITH_MARK) as usize;
-        if len > FRAME_BYTES_MAX {
-            return None;
-        }
-        let head = SLIM_BYTES + if marked { MARK_BYTES } else { 0 };
-        // The zeros behind count too.
-        let bytes = file.get(at..at.checked_add((head + len).next_multiple_of(4))?)?;
-        let durable = if marked {
-            Mark { segment: u64_at(bytes, 20)?, offset: u64_at(bytes, 28)? }
+    fn slim(bytes: &'a [u8], offset: u64) -> Option<Self> {
+        let len = u32_at(bytes, 0)?;
+        let (head, durable) = if len & WITH_MARK != 0 {
+            let durable = Mark { segment: u64_at(bytes, 20)?, offset: u64_at(bytes, 28)? };
+            (SLIM_BYTES + MARK_BYTES, durable)
         } else {
-            Mark::default()
+            (SLIM_BYTES, Mark::default())
         };
-        let frame = Self {
-            offset: at as u64,
-            end: (at + bytes.len()) as u64,
+        Some(Self {
+            offset,
+            end: offset + bytes.len() as u64,
             first_sequence: u64_at(bytes, 12)?,
             batches: None,
             durable,
-            payload: &bytes[head..head + len],
-        };
-        Some((frame, bytes))
+            payload: bytes.get(head..head + (len & !WITH_MARK) as usize)?,
+        })
     }
 
-    fn wide(file: &'a [u8], at: usize) -> Option<(Self, &'a [u8])> {
-        let len = u32_at(file, at)? as usize;
-        if len > FRAME_BYTES_MAX.max(crate::limits::EDIT_BYTES_MAX) {
-            return None;
-        }
-        let bytes = file.get(at..at.checked_add(FRAME_HEADER_BYTES + len)?)?;
-        let frame = Self {
-            offset: at as u64,
-            end: (at + (FRAME_HEADER_BYTES + len).next_multiple_of(8)) as u64,
+    fn wide(bytes: &'a [u8], offset: u64) -> Option<Self> {
+        Some(Self {
+            offset,
+            end: offset + bytes.len().next_multiple_of(8) as u64,
             first_sequence: u64_at(bytes, 16)?,
             batches: Some(u32_at(bytes, 24)?),
             durable: Mark { segment: u64_at(bytes, 32)?, offset: u64_at(bytes, 40)? },
             payload: &bytes[FRAME_HEADER_BYTES..],
-        };
-        Some((frame, bytes))
+        })
     }
 
     /// The batches in it, or none when the payload is not made of batches.
-    pub(crate) fn log_batches(&self) -> Option<Vec<LogBatch<'a>>> {
+    pub(crate) fn log_batches(&self) -> Option<Batches<'a>> {
         if !(1..=SEQUENCE_MAX).contains(&self.first_sequence) {
             return None;
         }
         let mut rest = self.payload;
         let mut sequence = self.first_sequence;
-        let mut batches = Vec::new();
+        let mut batches = Batches { first: None, rest: Vec::new() };
         let mut left = self.batches;
         while left.map_or(!rest.is_empty(), |left| left > 0) {
             let ops = if let Some(left) = &mut left {
@@ -187,7 +227,12 @@ impl<'a> Frame<'a> {
                 let count = varint32(&mut rest)?;
                 Ops::taken(&mut rest, count)?
             };
-            batches.push(LogBatch { first_sequence: sequence, ops });
+            let batch = LogBatch { first_sequence: sequence, ops };
+            if batches.first.is_none() {
+                batches.first = Some(batch);
+            } else {
+                batches.rest.push(batch);
+            }
             sequence = sequence.checked_add(ops.len() as u64)?;
         }
         // Beyond the last sequence nothing can be counted on, nor counted.

@@ -1,0 +1,152 @@
+//! What a writer feels that is faster than the work behind it, in a time that the test makes pass.
+
+use super::Store;
+use super::throttle::Time;
+use crate::compaction::pace::Brake;
+use crate::disk::MemoryDisk;
+use crate::fold::NoMerge;
+use crate::job::{Job, JobKind};
+use crate::options::Options;
+use crate::shard::Durability;
+use crate::sync::lock;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
+
+/// Passes while somebody waits, and when told to.
+#[derive(Default)]
+struct Virtual {
+    now_us: AtomicU64,
+    holds_us: Mutex<Vec<u64>>,
+}
+
+impl Time for Virtual {
+    fn now_us(&self) -> u64 {
+        self.now_us.load(Ordering::Relaxed)
+    }
+    fn wait_us(&self, us: u64) {
+        self.now_us.fetch_add(us, Ordering::Relaxed);
+        lock(&self.holds_us).push(us);
+    }
+}
+
+const MEMTABLE: usize = 64 << 10;
+/// What a put takes when nobody holds it, and what it writes.
+const PUT_US: u64 = 2;
+const PUT_BYTES: u64 = 120;
+
+/// One writer and one who flushes `bytes_per_second`, and merges in no time.
+struct Race {
+    store: Store,
+    time: Arc<Virtual>,
+    flush: Option<(Job, u64)>,
+    bytes_per_second: u64,
+    flushes: u64,
+    most_waiting: usize,
+}
+
+impl Race {
+    fn new(bytes_per_second: u64) -> Self {
+        let time = Arc::new(Virtual::default());
+        let options = Options { memtable_bytes: MEMTABLE, ..Options::small() };
+        let disk = Arc::new(MemoryDisk::new(1));
+        let store = Store::open_timed(disk, options, Arc::new(NoMerge), time.clone());
+        let store = store.expect("a new store");
+        // This test is the worker that the writer counts on.
+        store.inner().crew.join();
+        Self { store, time, flush: None, bytes_per_second, flushes: 0, most_waiting: 0 }
+    }
+
+    fn put(&mut self, i: u64) {
+        {
+            let shard = lock(&self.store.inner().lanes[0].shard);
+            self.most_waiting = self.most_waiting.max(shard.unflushed());
+            let stands = shard.wants_rotation() && shard.unflushed() >= super::store::UNFLUSHED_MAX;
+            assert!(!stands, "the writer would stand still, at put {i}");
+        }
+        let key = crate::codec::scatter(i).to_be_bytes();
+        self.store.put(&key, &[7; 100], Durability::Buffered).expect("there is room");
+        self.time.now_us.fetch_add(PUT_US, Ordering::Relaxed);
+        self.work();
+    }
+
+    /// Ends the flush that is due, and begins the next.
+    fn work(&mut self) {
+        let now = self.time.now_us();
+        if let Some((job, _)) = self.flush.take_if(|(_, at)| *at <= now) {
+            self.flushes += 1;
+            self.store.inner().run(job).expect("memory");
+        }
+        while self.flush.is_none()
+            && let Some(job) = self.store.engine().next_job()
+        {
+            if job.kind() == JobKind::Flush {
+                let takes = MEMTABLE as u64 * 1_000_000 / self.bytes_per_second;
+                self.flush = Some((job, now + takes));
+            } else {
+                self.store.inner().run(job).expect("memory");
+            }
+        }
+    }
+}
+
+#[test]
+fn a_writer_that_is_faster_than_the_flushes_is_slowed_and_never_stopped() {
+    for bytes_per_second in [1_000_000, 4_000_000, 20_000_000] {
+        let mut race = Race::new(bytes_per_second);
+        let puts = (3 * bytes_per_second / PUT_BYTES).min(150_000);
+        (0..puts).for_each(|i| race.put(i));
+        let possible = race.time.now_us() * bytes_per_second / 1_000_000 / MEMTABLE as u64;
+        let share = race.flushes as f64 / possible as f64;
+        let holds = lock(&race.time.holds_us);
+        let longest = holds.iter().max().copied().unwrap_or(0);
+        assert!(longest <= Brake::DELAY_MAX_US, "held for {longest} us");
+        assert!(share > 0.8, "{share} of the memtables that could be flushed were written");
+        assert!(race.most_waiting <= 2, "{} memtables wait", race.most_waiting);
+        assert!(!holds.is_empty());
+    }
+}
+
+#[test]
+fn a_writer_that_the_flushes_can_follow_is_not_held() {
+    let mut race = Race::new(2 * PUT_BYTES * 1_000_000 / PUT_US);
+    (0..20_000).for_each(|i| race.put(i));
+    assert!(lock(&race.time.holds_us).is_empty());
+}
+
+#[test]
+fn a_writer_on_whom_alone_the_work_depends_is_not_held() {
+    let mut race = Race::new(500_000);
+    race.store.inner().crew.leave();
+    let mut i = 0;
+    while race.store.inner().lanes[0].throttle.debt().is_none_or(|debt| debt < 0.3) {
+        i += 1;
+        race.put(i);
+    }
+    assert!(lock(&race.time.holds_us).is_empty());
+}
+
+/// A worker that merges looks after flushes too.
+#[test]
+fn a_memtable_does_not_wait_for_a_long_merging() {
+    let race = Race::new(u64::MAX);
+    let mut i = 0;
+    let merging = loop {
+        i += 1;
+        race.store
+            .put(&crate::codec::scatter(i).to_be_bytes(), &[7; 100], Durability::Buffered)
+            .expect("there is room");
+        match race.store.engine().next_job() {
+            Some(job) if job.kind() == JobKind::Compact => break job,
+            Some(job) => race.store.inner().run(job).expect("memory"),
+            None => {}
+        }
+    };
+    while lock(&race.store.inner().lanes[0].shard).unflushed() == 0 {
+        i += 1;
+        let key = crate::codec::scatter(i).to_be_bytes();
+        race.store.put(&key, &[7; 100], Durability::Buffered).expect("there is room");
+    }
+    race.store.inner().run(merging).expect("memory");
+    assert_eq!(lock(&race.store.inner().lanes[0].shard).unflushed(), 0, "flushed on the way");
+    assert!(race.flush.is_none());
+}

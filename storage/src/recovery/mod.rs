@@ -1,0 +1,276 @@
+//! Recovery: from files on disk back to an engine.
+//!
+//! A hole in the log is a torn tail when nobody was promised what stood there: then the stream ends
+//! at the hole. It is damage when a later frame says that the stream was durable beyond it: then the
+//! store opens only if it may, and says what is lost.
+//!
+//! `logs` reads the streams into memtables, `trail` is what is known of one stream meanwhile, and
+//! `rewrite` makes durable what was read.
+
+mod logs;
+mod rewrite;
+mod trail;
+
+use crate::batch::LogBatch;
+use crate::blob::{Blobs, parse_blob_name};
+use crate::disk::{Disk, read_all, swap_file};
+use crate::engine::{Engine, Parts};
+use crate::error::{Damage, Error, OpenError, Place};
+use crate::fold::Merge;
+use crate::key::KeyRange;
+use crate::limits::{FORMAT_LINE, FORMAT_LINE_BEFORE};
+use crate::log::{LogWriter, Mark, Planted, Spares, Stream, parse_segment_name};
+use crate::manifest::{self, Edit, LoadError, Manifest, Story, parse_manifest_name};
+use crate::options::{Options, PlantedBug};
+use crate::poison::Poison;
+use crate::shard::Shard;
+use crate::shelf::Shelf;
+use crate::table::{Table, parse_table_name, table_name};
+use crate::version::Version;
+use logs::{Logs, Recovered};
+use std::collections::BTreeMap;
+use std::io::{self, ErrorKind};
+use std::sync::Arc;
+
+const FORMAT: &str = "FORMAT";
+
+pub(crate) fn open(
+    disk: Arc<dyn Disk>,
+    options: Options,
+    merge: Arc<dyn Merge>,
+    replay: &mut dyn FnMut(LogBatch<'_>),
+) -> Result<(Arc<Engine>, Vec<Shard>), OpenError> {
+    options.check()?;
+    let lock = disk.lock().map_err(|e| match e.kind() {
+        ErrorKind::WouldBlock => OpenError::Locked,
+        _ => Error::io("locking the directory", &e).into(),
+    })?;
+    let names = disk.list().map_err(|e| Error::io("listing the directory", &e))?;
+    let format_is_old = check_format(disk.as_ref(), &names)?;
+    let (mut story, manifest_number) = load_story(disk.as_ref(), &names)?;
+    let blobs = Blobs::new(disk.clone(), options.planted(PlantedBug::BlobUnchecked));
+    let shelf = Arc::new(Shelf::new(options.block_cache_bytes, blobs));
+    let tables = open_tables(disk.as_ref(), &story, &shelf)?;
+    let mut damage: Vec<Damage> = shelf.damage_found().iter().cloned().collect();
+    damage.retain(|d| !story.repaired.contains(d));
+
+    let mut logs = Logs::new(&disk, &options, merge.as_ref(), &story);
+    for (stream, segments) in streams(&names) {
+        logs.recover(stream, &segments, replay)?;
+    }
+    let Recovered { memtables, damage: log_damage, cuts, old_segments, replayed, last_sequence } =
+        logs.done;
+    damage.extend(log_damage.iter().filter(|d| !story.repaired.contains(d)).cloned());
+    if !damage.is_empty() && !options.tolerate_damage {
+        return Err(OpenError::Damaged { damage });
+    }
+
+    // From here on the disk is changed. What was lost is remembered before its traces are cut.
+    let table_sequences = story.tables.values().map(|(_, bounds)| bounds.last_sequence);
+    let seen = table_sequences.max().unwrap_or(0).max(last_sequence);
+    let next_sequence = seen.max(story.flushed.highest()) + 1;
+    story.damage.extend(log_damage.into_iter().filter(|d| !story.repaired.contains(d)));
+    let ranges = KeyRange::of_splits(&options.splits);
+    let first_stream = story.next_stream.max(1);
+    story.next_stream = first_stream + ranges.len() as u64;
+    story.next_table = next_table(&story, &names);
+    let present = streams(&names);
+    story.ends.retain(|stream, _| present.contains_key(stream));
+    let poison = Arc::new(Poison::default());
+    let number = manifest_number + 1;
+    let mut manifest = Manifest::create(disk.as_ref(), number, story, poison.clone())?;
+    if format_is_old {
+        // Before anything is written that an older version would take for a torn tail.
+        let written = swap_file(disk.as_ref(), FORMAT, format!("{FORMAT_LINE}\n").as_bytes());
+        written.map_err(|e| Error::io("writing FORMAT", &e))?;
+    }
+    cuts.iter().try_for_each(|cut| cut.carry_out(disk.as_ref()))?;
+    let mut ends: BTreeMap<u64, Mark> = BTreeMap::new();
+    for segment in &replayed {
+        let end = ends.entry(segment.stream).or_default();
+        *end = (*end).max(Mark { segment: segment.number, offset: segment.bytes });
+    }
+    rewrite::write_again(disk.as_ref(), &replayed)?;
+    let leftovers = remove_leftovers(disk.as_ref(), &manifest.story, number, &names);
+    disk.sync_dir().map_err(|e| Error::io("syncing the directory", &e))?;
+    // Where nothing was replayed, all there is is in tables. Only said once the tails are cut: what
+    // stood behind them must never count as flushed.
+    let settled = ranges.iter().zip(&memtables).filter(|(_, memtable)| memtable.is_empty());
+    let sequence = next_sequence - 1;
+    let settled = settled.map(|(range, _)| Edit::Flushed { range: range.clone(), sequence });
+    let ends = ends.into_iter().map(|(stream, end)| Edit::StreamEnds { stream, end });
+    manifest.commit(&settled.chain(ends).collect::<Vec<_>>())?;
+
+    let planted = Planted {
+        missing_fsync: options.planted(PlantedBug::MissingFsync),
+        one_segment_id: options.planted(PlantedBug::OneSegmentId),
+    };
+    let names = disk.list().map_err(|e| Error::io("listing the directory", &e))?;
+    let spares = Arc::new(Spares::open(&disk, &options, &names));
+    let streams: Vec<Arc<Stream>> = ranges
+        .iter()
+        .zip(first_stream..)
+        .map(|(range, id)| {
+            let (disk, poison) = (disk.clone(), poison.clone());
+            Stream::new(id, range.clone(), disk, poison, spares.clone(), planted)
+        })
+        .collect();
+    let version = Version::new(tables, vec![0; ranges.len()]);
+    let log_segment_bytes = options.log_segment_bytes;
+    let parts = Parts {
+        manifest,
+        version,
+        poison,
+        shelf,
+        old_segments,
+        leftovers,
+        streams: streams.clone(),
+        spares,
+        lock,
+    };
+    let engine = Engine::assemble(disk, options, merge, parts);
+    let shards = ranges.into_iter().zip(memtables).zip(streams).enumerate();
+    let shards = shards
+        .map(|(number, ((range, memtable), stream))| {
+            let log = LogWriter::new(stream, next_sequence, log_segment_bytes);
+            Shard::new(engine.shared.clone(), number, range, log, memtable)
+        })
+        .collect();
+    Ok((engine, shards))
+}
+
+/// True when the store is of the format before this one.
+fn check_format(disk: &dyn Disk, names: &[String]) -> Result<bool, OpenError> {
+    let io = |e: io::Error| OpenError::from(Error::io("reading FORMAT", &e));
+    match disk.open(FORMAT) {
+        Ok(file) => {
+            let content = read_all(file.as_ref()).map_err(io)?;
+            for (line, old) in [(FORMAT_LINE, false), (FORMAT_LINE_BEFORE, true)] {
+                if content == format!("{line}\n").as_bytes() {
+                    return Ok(old);
+                }
+            }
+            let text = String::from_utf8_lossy(&content);
+            Err(OpenError::Format { found: text.lines().next().unwrap_or_default().to_owned() })
+        }
+        Err(e) if e.kind() == ErrorKind::NotFound => {
+            if names.iter().any(|name| is_ours(name)) {
+                return Err(OpenError::Format { found: "(no FORMAT file)".to_owned() });
+            }
+            let content = format!("{FORMAT_LINE}\n");
+            swap_file(disk, FORMAT, content.as_bytes()).map_err(io)?;
+            Ok(false)
+        }
+        Err(e) => Err(io(e)),
+    }
+}
+
+fn is_ours(name: &str) -> bool {
+    parse_table_name(name).is_some()
+        || parse_segment_name(name).is_some()
+        || parse_manifest_name(name).is_some()
+        || parse_blob_name(name).is_some()
+        || name == "CURRENT"
+}
+
+fn load_story(disk: &dyn Disk, names: &[String]) -> Result<(Story, u64), OpenError> {
+    let lost = || {
+        let damage = Damage { place: Place::Manifest, lower: Vec::new(), upper: None };
+        OpenError::Damaged { damage: vec![damage] }
+    };
+    match manifest::load(disk) {
+        Ok(Some(loaded)) => Ok(loaded),
+        Ok(None) => {
+            // The first start may have died before CURRENT; then there is nothing else.
+            let data = |name: &String| {
+                parse_table_name(name).is_some()
+                    || parse_segment_name(name).is_some()
+                    || parse_blob_name(name).is_some()
+            };
+            if names.iter().any(data) {
+                return Err(lost());
+            }
+            let number = names.iter().filter_map(|name| parse_manifest_name(name)).max();
+            Ok((Story::default(), number.unwrap_or(0)))
+        }
+        Err(LoadError::Damaged) => Err(lost()),
+        Err(LoadError::Disk(e)) => Err(e.into()),
+    }
+}
+
+fn open_tables(
+    disk: &dyn Disk,
+    story: &Story,
+    shelf: &Arc<Shelf>,
+) -> Result<Vec<(usize, Arc<Table>)>, OpenError> {
+    for damage in &story.repaired {
+        if let Place::Blob { number, offset } = damage.place {
+            shelf.blobs.forgive(number, offset);
+        }
+    }
+    let mut tables = Vec::new();
+    for (number, (level, bounds)) in &story.tables {
+        let table = match disk.open(&table_name(*number)) {
+            Ok(file) => match Table::open(*number, bounds.clone(), file, shelf.clone()) {
+                Ok(table) => table,
+                Err(Error::Damaged(_)) => Table::damaged(*number, bounds.clone(), shelf.clone()),
+                Err(e) => return Err(e.into()),
+            },
+            Err(e) if e.kind() == ErrorKind::NotFound => {
+                let table = Table::damaged(*number, bounds.clone(), shelf.clone());
+                table.damage(None);
+                table
+            }
+            Err(e) => return Err(Error::io("opening a table", &e).into()),
+        };
+        for damage in &story.repaired {
+            if let Place::Table { number: n, offset: Some(offset) } = damage.place
+                && n == *number
+            {
+                table.forgive(offset);
+            }
+        }
+        table.report_missing_blobs();
+        tables.push((*level, Arc::new(table)));
+    }
+    Ok(tables)
+}
+
+/// The numbers of the segments of each stream, ascending.
+fn streams(names: &[String]) -> BTreeMap<u64, Vec<u64>> {
+    let mut streams: BTreeMap<u64, Vec<u64>> = BTreeMap::new();
+    for (stream, segment) in names.iter().filter_map(|name| parse_segment_name(name)) {
+        streams.entry(stream).or_default().push(segment);
+    }
+    streams.values_mut().for_each(|segments| segments.sort_unstable());
+    streams
+}
+
+fn next_table(story: &Story, names: &[String]) -> u64 {
+    let number = |name: &String| parse_table_name(name).or_else(|| parse_blob_name(name));
+    let used = names.iter().filter_map(number).max().unwrap_or(0);
+    story.next_table.max(used + 1)
+}
+
+/// Removes manifests out of force, and returns what no edit made part of the store: tables may be
+/// large, and a start need not wait until a file system has forgotten them.
+fn remove_leftovers(
+    disk: &dyn Disk,
+    story: &Story,
+    manifest: u64,
+    names: &[String],
+) -> Vec<String> {
+    let mut left = Vec::new();
+    for name in names {
+        let orphan = parse_table_name(name).is_some_and(|n| !story.tables.contains_key(&n))
+            || parse_blob_name(name).is_some_and(|n| !story.blobs.contains_key(&n));
+        let old =
+            parse_manifest_name(name).is_some_and(|n| n != manifest) || name.ends_with(".tmp");
+        if orphan {
+            left.push(name.clone());
+        } else if old && let Err(e) = disk.remove(name) {
+            tracing::warn!(%name, error = %e, "a left-over file could not be removed");
+        }
+    }
+    left
+}
