@@ -842,6 +842,7 @@ impl Core {
         let machine = self.peer.stats();
         self.report.read_repairs = machine.repairs;
         self.report.reads_behind = machine.reads_behind;
+        self.report.many_siblings = machine.many_siblings;
         self.report.clock_gaps = machine.clock_gaps;
         self.report.keys = self.tally.counted(clock::mono());
         self.host.follow_reset();
