@@ -199,6 +199,8 @@ pub struct KeyspaceFacts {
     pub at_ms: u64,
     /// It takes no requests, because its number of copies is being changed.
     pub closed: bool,
+    /// Reads may miss acknowledged writes: R + W is not more than N.
+    pub weak: bool,
 }
 
 /// What an administrator wants of a keyspace. What is not named stays as it is.
