@@ -118,6 +118,7 @@ fn keyspace(name: &str, n: u8, read: &str) -> KeyspaceFacts {
         at_ms: if name == "4" { 1_764_000_000_000 } else { 0 },
         ttl_ms: if name == "4" { 5_400_000 } else { 0 },
         closed: false,
+        weak: false,
     }
 }
 
