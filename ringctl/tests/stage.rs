@@ -141,7 +141,10 @@ fn speaker(ca: &CaPair, id: u32, status: Arc<Mutex<ClusterStatus>>) -> FakeNode 
             }
             ClientRequest::Admin(request) => {
                 let asked = asked.fetch_add(1, Ordering::Relaxed);
-                ClientReply::Admin(told::admin(id, asked, request))
+                match told::refusal(request) {
+                    Some(refusal) => ClientReply::Error(refusal),
+                    None => ClientReply::Admin(told::admin(id, asked, request)),
+                }
             }
             other => panic!("{other:?}"),
         })
