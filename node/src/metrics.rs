@@ -256,7 +256,12 @@ pub fn text(shared: &Shared) -> String {
     single(out, "connections_rejected_total", "counter", "Redis clients refused.", rejected);
     let failed = "Redis clients with whom no TLS came about.";
     single(out, "client_tls_failures_total", "counter", failed, report.tls_failed);
-    head(out, "acl_denied_total", "counter", "What was refused to users, by the right they lack.");
+    head(
+        out,
+        "acl_denied_total",
+        "counter",
+        "What was refused to users and clients, by the right they lack.",
+    );
     for (reason, count) in shared.users.denied_by_reason() {
         line(out, "acl_denied_total", &format!("{{reason=\"{reason}\"}}"), count);
     }

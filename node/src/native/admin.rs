@@ -81,6 +81,7 @@ pub(super) fn on_request(core: &mut Core, asker: NativeAsker, request: AdminRequ
     let identity = asker.client.identity();
     if identity.role != certs::Role::Admin {
         warn!(client = %identity, ?request, "refused: only administrators may ask this");
+        shared.users.denied_by_role();
         let hlc = core.hlc();
         return asker.send(&shared, &unauthorised(identity), hlc);
     }
