@@ -24,6 +24,10 @@ pub enum Ask {
     GetDelete,
     /// Replaces what a context saw.
     WithContext,
+    /// A plain SET where siblings are kept.
+    Beside,
+    /// Replaces what a context saw where siblings are kept: the values of these requests.
+    Resolve(Rc<[u64]>),
     /// Adds to a counter that is never reset.
     Add(i64),
     /// Adds thousandths to a counter that is never reset.

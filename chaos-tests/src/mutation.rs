@@ -58,6 +58,7 @@ pub const PLANTED: &[Planted] = &[
     replication(Bug::WatchesRetries, "transactions"),
     replication(Bug::IgnoresTokens, "tokens"),
     replication(Bug::MintsForAnyone, "named"),
+    replication(Bug::SetReplacesSiblings, "terms"),
     storage(PlantedBug::MissingFsync, "sync"),
     storage(PlantedBug::DamageReadAsTornTail, "rot"),
     session(SessionBug::AnswersOutOfTurn, "sessions"),

@@ -40,6 +40,8 @@ pub struct Mix {
     pub range: u64,
     /// Deletions of such pages.
     pub range_delete: u64,
+    /// Keys of the keyspace that keeps siblings.
+    pub kept: u64,
 }
 
 /// Everything that a seed draws.
@@ -214,6 +216,7 @@ impl Profile {
             flush: u64::from(c.hits(200_000)),
             range: 0,
             range_delete: 0,
+            kept: 0,
         };
         let memtable_bytes = c.pick(&[4 << 10, 16 << 10, 64 << 10, 1 << 20]);
         Self {
@@ -377,6 +380,7 @@ impl Profile {
                 self.mix.siblings = 4;
                 self.mix.range = 1;
                 self.mix.range_delete = 1;
+                self.mix.kept = 3;
                 self.think_ns = 10 * MS;
                 self.patience_ns = c.pick(&[300 * MS, SECOND]);
                 self.manners.faithful = false;
@@ -488,6 +492,7 @@ impl Profile {
                 self.durability = Durability::Os;
                 self.faults.never(Fault::PowerEverywhere);
                 self.faults.set(Fault::Terms, 1);
+                self.mix.kept = 8;
                 self.faults.set(Fault::Kill, 6);
                 self.faults.set(Fault::Split, 6);
                 self.speakers = 2;

@@ -32,6 +32,12 @@ const ONCE_BROKEN: &[(&str, u64, u64, &str)] = &[
         "the check took a synced write at ONE for safe from rot of the one copy that has it",
     ),
     ("swarm", 1062, 60, "a retried write of one slot was no write when another slot was refused"),
+    (
+        "terms",
+        7,
+        20,
+        "the check took a SET at another node for one that knew of the deadline set before it",
+    ),
     ("sessions", 2, 15, "of several slots one was written, and the command said that nothing was"),
 ];
 

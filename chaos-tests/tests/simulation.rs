@@ -45,7 +45,14 @@ fn another_process_plays_the_same_seed_alike() {
 
 #[test]
 fn a_planted_bug_is_found() {
-    for name in ["SkipsRepair", "MintsRetries", "ForgetsSeen", "MissingFsync", "AnswersOutOfTurn"] {
+    for name in [
+        "SkipsRepair",
+        "MintsRetries",
+        "ForgetsSeen",
+        "SetReplacesSiblings",
+        "MissingFsync",
+        "AnswersOutOfTurn",
+    ] {
         let planted = PLANTED.iter().find(|p| p.name() == name).expect("it is planted");
         assert!(seek(planted, 20, 10).is_some(), "{name} was not found");
     }

@@ -163,8 +163,8 @@ pub(crate) const fn of_op(error: OpError) -> &'static str {
              WITHCTX and use the context that comes with it"
         }
         OpError::TooManySiblings => {
-            "ERR the key has as many concurrent values as are kept. fix: read them with \
-             RING.SIBLINGS and write one back with the context"
+            "ERR the key has 128 siblings, as many concurrent values as are kept; nothing was written. \
+             fix: read them with RING.SIBLINGS and write one back with RING.RESOLVE key context value"
         }
     }
 }

@@ -15,9 +15,9 @@ use std::error::Error;
 use std::net::SocketAddr;
 use std::process::ExitCode;
 use std::rc::Rc;
-use std::str::FromStr;
 use std::time::{Duration, Instant};
 
+use clap::{Parser, ValueEnum};
 use ring::Slot;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
@@ -28,115 +28,64 @@ use wire::resp::{Reply, ReplyDecoder};
 
 type Outcome<T> = Result<T, Box<dyn Error>>;
 
-const HELP: &str = "\
-load: puts load on servers that speak the Redis protocol
-  --addr A[,B…]      where to connect; connections are dealt in turn (default 127.0.0.1:7001)
-  --cluster          send each key to the master of its slot, as CLUSTER SLOTS of the first says
-  --mode M           set, get, incr, set-wait (SET then WAIT 1 1000), fill (each key once)
-  --level L          first say CONSISTENCY L on each connection
-  --with L           prefix every command with WITH L
-  --connections N    connections (default 50)
-  --pipeline N       commands in one write (default 1)
-  --seconds N        how long (default 5)
-  --rate N           operations a second, sent when they are due and not when the server is ready;
-                     latency counts from when a command was due, if its connection was late
-  --warm-up N        seconds before anything is counted (default a tenth of --seconds)
-  --keys N           different keys (default 100000)
-  --value N          bytes of a value (default 100)
-  --pids P[,Q…]      processes whose processor time is counted
-  --name TEXT        what the printed line begins with";
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 enum Mode {
     Set,
     Get,
     Incr,
+    /// SET, then WAIT 1 1000.
     SetWait,
+    /// Each key once.
     Fill,
 }
 
-impl FromStr for Mode {
-    type Err = String;
-
-    fn from_str(text: &str) -> Result<Self, String> {
-        Ok(match text {
-            "set" => Self::Set,
-            "get" => Self::Get,
-            "incr" => Self::Incr,
-            "set-wait" => Self::SetWait,
-            "fill" => Self::Fill,
-            _ => return Err(format!("no mode is called {text}")),
-        })
-    }
-}
-
-#[derive(Debug)]
+/// Puts load on servers that speak the Redis protocol.
+#[derive(Debug, Parser)]
+#[command(name = "load")]
 struct Options {
+    /// Where to connect; connections are dealt in turn.
+    #[arg(long = "addr", value_delimiter = ',', default_value = "127.0.0.1:7001")]
     addresses: Vec<SocketAddr>,
+    /// Sends each key to the master of its slot, as CLUSTER SLOTS of the first says.
+    #[arg(long)]
     cluster: bool,
+    /// What is asked.
+    #[arg(long, default_value = "set")]
     mode: Mode,
+    /// First says CONSISTENCY and this on each connection.
+    #[arg(long)]
     level: Option<String>,
+    /// Prefixes every command with WITH and this.
+    #[arg(long)]
     with: Option<String>,
+    /// Connections.
+    #[arg(long, default_value_t = 50, value_parser = clap::value_parser!(u32).range(1..))]
     connections: u32,
+    /// Commands in one write.
+    #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..))]
     pipeline: u32,
+    /// How long.
+    #[arg(long, default_value_t = 5.0)]
     seconds: f64,
+    /// Seconds before anything is counted; a tenth of `--seconds` if absent.
+    #[arg(long)]
     warm_up: Option<f64>,
+    /// Operations a second, sent when they are due and not when the server is ready; latency counts
+    /// from when a command was due, if its connection was late.
+    #[arg(long)]
     rate: Option<f64>,
+    /// Different keys.
+    #[arg(long, default_value_t = 100_000, value_parser = clap::value_parser!(u64).range(1..))]
     keys: u64,
+    /// Bytes of a value.
+    #[arg(long, default_value_t = 100)]
     value: usize,
+    /// Processes whose processor time is counted.
+    #[arg(long, value_delimiter = ',')]
     pids: Vec<u32>,
+    /// What the printed line begins with.
+    #[arg(long, default_value = "")]
     name: String,
-}
-
-impl Options {
-    fn parse(mut args: impl Iterator<Item = String>) -> Outcome<Option<Self>> {
-        let mut options = Self {
-            addresses: vec![SocketAddr::from(([127, 0, 0, 1], 7001))],
-            cluster: false,
-            mode: Mode::Set,
-            level: None,
-            with: None,
-            connections: 50,
-            pipeline: 1,
-            seconds: 5.0,
-            warm_up: None,
-            rate: None,
-            keys: 100_000,
-            value: 100,
-            pids: Vec::new(),
-            name: String::new(),
-        };
-        while let Some(flag) = args.next() {
-            let mut value = || args.next().ok_or(format!("{flag} wants a value"));
-            match flag.as_str() {
-                "--help" | "-h" => return Ok(None),
-                "--addr" => {
-                    options.addresses =
-                        value()?.split(',').map(str::parse).collect::<Result<_, _>>()?;
-                }
-                "--cluster" => options.cluster = true,
-                "--mode" => options.mode = value()?.parse()?,
-                "--level" => options.level = Some(value()?),
-                "--with" => options.with = Some(value()?),
-                "--connections" => options.connections = value()?.parse()?,
-                "--pipeline" => options.pipeline = value()?.parse()?,
-                "--seconds" => options.seconds = value()?.parse()?,
-                "--rate" => options.rate = Some(value()?.parse()?),
-                "--warm-up" => options.warm_up = Some(value()?.parse()?),
-                "--keys" => options.keys = value()?.parse()?,
-                "--value" => options.value = value()?.parse()?,
-                "--pids" => {
-                    options.pids = value()?.split(',').map(str::parse).collect::<Result<_, _>>()?;
-                }
-                "--name" => options.name = value()?,
-                _ => return Err(format!("no option is called {flag}; --help lists them").into()),
-            }
-        }
-        if options.pipeline == 0 || options.connections == 0 || options.keys == 0 {
-            return Err("--pipeline, --connections and --keys are at least 1".into());
-        }
-        Ok(Some(options))
-    }
 }
 
 /// Latencies by the microsecond up to a bound, and how many lay beyond it.
@@ -507,10 +456,7 @@ async fn run(options: Rc<Options>) -> Outcome<bool> {
 
 fn main() -> ExitCode {
     let work = || -> Outcome<bool> {
-        let Some(options) = Options::parse(std::env::args().skip(1))? else {
-            println!("{HELP}");
-            return Ok(true);
-        };
+        let options = Options::parse();
         let runtime = Builder::new_current_thread().enable_all().build()?;
         LocalSet::new().block_on(&runtime, run(Rc::new(options)))
     };

@@ -31,7 +31,7 @@ use crate::limits::DRAIN_MAX;
 use crate::members::Members;
 use crate::mesh::{ClientConn, Ending, Frames, Lane, Mesh, MeshConfig, MeshHandler};
 use crate::native;
-use crate::peers::{self, Heartbeat, KEYSPACES, LAYOUT, LAYOUT_WANTED};
+use crate::peers::{self, Heartbeat, KEYSPACES, LAYOUT, LAYOUT_WANTED, VACANCY, VACANCY_WANTED};
 use crate::shared::Shared;
 use crate::turn::{COUNTS_A_LOOK, Core, LOOK_AROUND};
 
@@ -278,6 +278,16 @@ impl Ears {
                     members.exchange(now, note, events);
                 }),
                 Err(e) => warn!(%from, error = %e, "terms of keyspaces are not understood"),
+            },
+            VACANCY_WANTED => match codec::decode(frame.body) {
+                Ok(wanted) => native::look_for_peer(core, from, wanted),
+                Err(e) => warn!(%from, error = %e, "a question about keys is not understood"),
+            },
+            VACANCY => match codec::decode(frame.body) {
+                Ok(told) => core.with_members(|members, now, events| {
+                    members.vacancy_told(now, from, told, events);
+                }),
+                Err(e) => warn!(%from, error = %e, "an answer about keys is not understood"),
             },
             LAYOUT_WANTED => {
                 if let Some(members) = &core.members {

@@ -89,6 +89,7 @@ pub fn keyspace(scope: Scope, terms: &KeyspacePolicy, setting: Option<&Setting>)
         write: terms.write.to_string(),
         durability: terms.durability.to_string(),
         conflict: terms.conflict.to_string(),
+        weak: !terms.reads_meet_writes(),
         ttl_ms: terms.ttl_ms.unwrap_or(0),
         set: setting.is_some_and(|s| s.terms.is_some()),
         version: setting.map_or(0, |s| s.version),

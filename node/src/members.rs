@@ -5,6 +5,7 @@
 //! then messages may have been lost. The machines hear of it once the terms of keyspaces that the peer
 //! holds are in force here (see [`ring::exchange`]): a node that returns knows them before it serves.
 
+mod copies;
 mod terms;
 
 use std::collections::BTreeMap;
@@ -23,7 +24,7 @@ use crate::mesh::{Lane, Mesh};
 use crate::peers::{Heartbeat, LAYOUT, LAYOUT_WANTED};
 use crate::shared::{MemberView, MembersView, Shared};
 
-pub use terms::Wanted;
+pub use terms::{Then, Wanted};
 
 /// So often in a row a peer must have refused this process for a second one before it is believed:
 /// what a process said that has just ended may have arrived late.
@@ -117,6 +118,7 @@ impl Members {
     #[must_use]
     pub fn next_deadline(&self) -> Instant {
         let changes = self.exchange.next_deadline().unwrap_or(Instant(u64::MAX));
+        let changes = changes.min(self.next_search_deadline().unwrap_or(Instant(u64::MAX)));
         if self.links.is_empty() { changes } else { self.liveness.next_deadline().min(changes) }
     }
 
@@ -126,6 +128,8 @@ impl Members {
             self.happens(now, liveness::Event::Tick, events);
             self.exchange(now, exchange::Event::Tick, events);
             self.say_state(now);
+            self.search_on(now, events);
+            self.take_back(now, events);
         }
     }
 
@@ -222,8 +226,9 @@ impl Members {
     }
 
     /// This node is about to stop.
-    pub fn drain(&mut self, now: Now) {
+    pub fn drain(&mut self, now: Now, events: &mut Vec<Event>) {
         self.draining = true;
+        self.give_up_searches(now, events);
         self.say_state(now);
     }
 

@@ -121,6 +121,8 @@ pub struct CoreReport {
     pub read_repairs: u64,
     /// Requests of sessions for which the coordinator had not seen enough by itself.
     pub reads_behind: u64,
+    /// Writes that left their keys with many concurrent values.
+    pub many_siblings: u64,
     /// Gaps in slot clocks: writes known to be missing here.
     pub clock_gaps: u64,
     /// The keys that it keeps.
@@ -170,6 +172,7 @@ impl CoreReport {
             (&mut self.ops_per_second, other.ops_per_second),
             (&mut self.read_repairs, other.read_repairs),
             (&mut self.reads_behind, other.reads_behind),
+            (&mut self.many_siblings, other.many_siblings),
             (&mut self.clock_gaps, other.clock_gaps),
         ] {
             *mine += theirs;
@@ -253,7 +256,12 @@ pub fn text(shared: &Shared) -> String {
     single(out, "connections_rejected_total", "counter", "Redis clients refused.", rejected);
     let failed = "Redis clients with whom no TLS came about.";
     single(out, "client_tls_failures_total", "counter", failed, report.tls_failed);
-    head(out, "acl_denied_total", "counter", "What was refused to users, by the right they lack.");
+    head(
+        out,
+        "acl_denied_total",
+        "counter",
+        "What was refused to users and clients, by the right they lack.",
+    );
     for (reason, count) in shared.users.denied_by_reason() {
         line(out, "acl_denied_total", &format!("{{reason=\"{reason}\"}}"), count);
     }
@@ -284,6 +292,13 @@ pub fn text(shared: &Shared) -> String {
         "counter",
         "Requests of sessions that wanted more than their replica had seen: others were asked.",
         report.reads_behind,
+    );
+    single(
+        out,
+        "many_siblings_total",
+        "counter",
+        "Writes that left their keys with 16 concurrent values or more: nobody resolves them.",
+        report.many_siblings,
     );
     single(out, "slot_clock_gaps", "gauge", "Writes known to be missing here.", report.clock_gaps);
     single(out, "log_commits_total", "counter", "Writes of the log.", report.commits);

@@ -26,6 +26,40 @@ pub const LAYOUT: Kind = Kind(17);
 /// What a node has heard of the terms of keyspaces: a [`ring::exchange::Note`].
 pub const KEYSPACES: Kind = Kind(18);
 
+/// "Do you hold a key of this keyspace?": a [`VacancyWanted`].
+pub const VACANCY_WANTED: Kind = Kind(19);
+
+/// The answer: a [`VacancyTold`].
+pub const VACANCY: Kind = Kind(20);
+
+/// A question about some slots of a keyspace.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct VacancyWanted {
+    /// Its number.
+    #[serde(rename = "q")]
+    pub question: u64,
+    /// The keyspace.
+    #[serde(rename = "k")]
+    pub keyspace: u16,
+    /// The first of the slots.
+    #[serde(rename = "s")]
+    pub slot: u16,
+}
+
+/// What a node has found in them.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct VacancyTold {
+    /// The number of the question.
+    #[serde(rename = "q")]
+    pub question: u64,
+    /// The keyspace.
+    #[serde(rename = "k")]
+    pub keyspace: u16,
+    /// What was found.
+    #[serde(rename = "e")]
+    pub found: wire::operate::Emptiness,
+}
+
 /// What a node says of itself four times a second.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Heartbeat {

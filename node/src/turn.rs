@@ -41,7 +41,7 @@ use crate::limits::HOLD_US_MIN;
 use crate::members::Members;
 use crate::mesh::Lane;
 use crate::metrics::{Class, CoreReport};
-use crate::native::{Age, Look, NativeAsker, Window, look};
+use crate::native::{Age, Look, Looker, NativeAsker, Window, look};
 use crate::peers::Sends;
 use crate::shared::Shared;
 use crate::slab::{Key, Slab};
@@ -163,8 +163,8 @@ pub struct Core {
     pub drain_bell: Rc<Notify>,
     /// True once everything is over.
     pub stopped: bool,
-    /// Administrators who wait for what a core sees.
-    pub looks: Slab<NativeAsker>,
+    /// Those who wait for what a core sees.
+    pub looks: Slab<Looker>,
     peer: Peer,
     store: Store,
     tally: Tally,
@@ -483,10 +483,7 @@ impl Core {
                 self.hand(asked, Letter::Looked { key, reply });
             }
             Letter::Looked { key, reply } => {
-                if let Some(asker) = self.looks.remove(key) {
-                    let hlc = self.hlc();
-                    asker.send(&self.shared, &reply, hlc);
-                }
+                crate::native::looked(self, key, *reply);
             }
             Letter::Kill(key) => {
                 if let Some(conn) = self.conns.get_mut(key) {
@@ -499,7 +496,7 @@ impl Core {
                 for (_, conn) in self.conns.iter_mut() {
                     conn.wake();
                 }
-                self.with_members(|members, now, _| members.drain(now));
+                self.with_members(|members, now, events| members.drain(now, events));
             }
             Letter::Stop => self.stopped = true,
         }
@@ -822,6 +819,7 @@ impl Core {
         let machine = self.peer.stats();
         self.report.read_repairs = machine.repairs;
         self.report.reads_behind = machine.reads_behind;
+        self.report.many_siblings = machine.many_siblings;
         self.report.clock_gaps = machine.clock_gaps;
         self.report.keys = self.tally.counted(clock::mono());
         self.host.follow_reset();

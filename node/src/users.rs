@@ -35,8 +35,11 @@ pub struct ConfigUser {
     pub rules: Option<String>,
 }
 
+/// The kind of what is refused to a native client whose certificate has not the role for it.
+const ROLE: &str = "role";
+
 /// Kinds of denials, as they are counted.
-pub const REASONS: [&str; 3] = ["auth", "command", "key"];
+pub const REASONS: [&str; 4] = ["auth", "command", "key", ROLE];
 
 /// All users of a node.
 #[derive(Debug)]
@@ -152,9 +155,7 @@ impl Users {
     /// Something was refused: counts it, and tells it unless it was told just now.
     pub fn denied(&self, now: Instant, denial: Denial) {
         let reason = denial.reason();
-        if let Some(at) = REASONS.iter().position(|r| *r == reason) {
-            self.denied[at].fetch_add(1, Ordering::Relaxed);
-        }
+        self.count(reason);
         let mut seen = lock(&self.seen);
         let same = |s: &&mut Seen| {
             s.denial.user == denial.user
@@ -176,6 +177,17 @@ impl Users {
         let id = self.next_id.fetch_add(1, Ordering::Relaxed);
         seen.push_front(Seen { id, count: 1, last: now, denial });
         seen.truncate(DENIALS_MAX);
+    }
+
+    /// Something was refused to whoever is no administrator.
+    pub fn denied_by_role(&self) {
+        self.count(ROLE);
+    }
+
+    fn count(&self, reason: &str) {
+        if let Some(at) = REASONS.iter().position(|r| *r == reason) {
+            self.denied[at].fetch_add(1, Ordering::Relaxed);
+        }
     }
 
     /// What was refused of late, the latest first.

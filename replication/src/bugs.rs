@@ -36,11 +36,13 @@ pub enum Bug {
     IgnoresTokens,
     /// A named request is carried out by whoever is asked, not only by the process that was asked first.
     MintsForAnyone,
+    /// Where siblings are kept, a plain SET replaces those that its coordinator has seen.
+    SetReplacesSiblings,
 }
 
 impl Bug {
     /// All of them.
-    pub const ALL: [Self; 15] = [
+    pub const ALL: [Self; 16] = [
         Self::CountsAcks,
         Self::ClockAfterKey,
         Self::ReusesDots,
@@ -56,5 +58,6 @@ impl Bug {
         Self::WatchesRetries,
         Self::IgnoresTokens,
         Self::MintsForAnyone,
+        Self::SetReplacesSiblings,
     ];
 }

@@ -4,7 +4,7 @@
 //! under a dot; nothing here knows of replicas.
 
 use bytes::Bytes;
-use ring::WallMillis;
+use ring::{NodeId, WallMillis};
 
 use crate::causality::DotSet;
 use crate::decimal;
@@ -13,7 +13,7 @@ use crate::limits::{SIBLINGS_MAX, VALUE_BYTES_MAX};
 use crate::op::{
     ExpireCondition, Found, GetExpiry, Op, OpError, Outcome, SetCondition, SetExpiry, Sibling,
 };
-use crate::record::{NEVER, Record, View};
+use crate::record::{NEVER, Record, Value, View};
 
 /// A mutation that has no dot yet.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -24,6 +24,8 @@ pub(crate) struct Mint {
     pub(crate) discards_expiry: bool,
     /// Replaces exactly this instead of all that is seen.
     pub(crate) context: Option<DotSet>,
+    /// Living values that stay beside the new one, though they are seen.
+    pub(crate) spares: DotSet,
     /// A new value.
     pub(crate) value: Option<Bytes>,
     /// A new expiry.
@@ -68,8 +70,16 @@ impl Mint {
 /// The answer to an op, and what it mints.
 pub(crate) type Decision = (Outcome, Option<Mint>);
 
-/// Decides one op. `seen` is the context that a client is given; `now` judges expiry.
-pub(crate) fn decide(op: &Op, record: &Record<'_>, seen: &DotSet, now: WallMillis) -> Decision {
+/// Decides one op. `seen` is the context that a client is given; `now` judges expiry. `known` is what the
+/// client knows without having said so, where the keyspace keeps siblings; `None` where a write
+/// replaces whatever is seen.
+pub(crate) fn decide(
+    op: &Op,
+    record: &Record<'_>,
+    seen: &DotSet,
+    now: WallMillis,
+    known: Option<&DotSet>,
+) -> Decision {
     let view = record.view(now);
     let fail = |error| (Outcome::Failed(error), None);
     match op {
@@ -92,7 +102,7 @@ pub(crate) fn decide(op: &Op, record: &Record<'_>, seen: &DotSet, now: WallMilli
                 *expiry
             };
             let mint = done.then(|| Mint::set(value.clone(), expiry));
-            (Outcome::Set { done, previous }, mint)
+            beside((Outcome::Set { done, previous }, mint), &view, known, *get)
         }
         Op::SetWithContext { value, context } => {
             let mut r = Reader::new(context);
@@ -126,7 +136,7 @@ pub(crate) fn decide(op: &Op, record: &Record<'_>, seen: &DotSet, now: WallMilli
         Op::Append(suffix) => {
             let mut value = view.value().map(Vec::from).unwrap_or_default();
             value.extend_from_slice(suffix);
-            overwrite(&view, value, suffix.is_empty())
+            beside(overwrite(&view, value, suffix.is_empty()), &view, known, true)
         }
         Op::SetRange { offset, bytes } => {
             let mut value = view.value().map(Vec::from).unwrap_or_default();
@@ -138,7 +148,7 @@ pub(crate) fn decide(op: &Op, record: &Record<'_>, seen: &DotSet, now: WallMilli
                 value.resize(value.len().max(end), 0);
                 value[end - bytes.len()..end].copy_from_slice(bytes);
             }
-            overwrite(&view, value, bytes.is_empty())
+            beside(overwrite(&view, value, bytes.is_empty()), &view, known, true)
         }
         Op::Increment(by) => {
             let current = match integer(&view) {
@@ -192,23 +202,44 @@ pub(crate) fn read(encoded: &Bytes, record: &Record<'_>, view: &View<'_>) -> Out
 }
 
 fn siblings(view: &View<'_>, seen: &DotSet) -> Outcome {
-    let sibling = |v: &crate::record::Value<'_>| Sibling {
-        value: Bytes::copy_from_slice(v.bytes),
+    // A counter counts on from each number that was set concurrently: whoever replaces them sees all.
+    let counted = |bytes: &[u8]| decimal::parse(bytes)?.checked_add(view.sum?).map(decimal::format);
+    let sibling = |v: &Value<'_>| Sibling {
+        value: counted(v.bytes).map_or_else(|| Bytes::copy_from_slice(v.bytes), Bytes::from),
         written: v.hlc.wall(),
         node: v.dot.actor.node,
     };
     let mut values: Vec<Sibling> = view.values.iter().map(sibling).collect();
-    if view.sum.is_some()
-        && let (Some(value), Some(number)) = (view.value(), view.number())
+    if values.is_empty()
+        && let Some(value) = view.value()
     {
-        // A counter has one value, whatever its parts.
-        let _ = number;
-        let first = values.first();
-        let (written, node) =
-            first.map_or((WallMillis(0), ring::NodeId(0)), |s| (s.written, s.node));
-        values = vec![Sibling { value, written, node }];
+        values.push(Sibling { value, written: WallMillis(0), node: NodeId(0) });
     }
     Outcome::Siblings { values, context: seen.to_bytes() }
+}
+
+/// Where siblings are kept, what replaces values replaces those that its client knows: the one that it
+/// is shown by this very op, or of which the new one is made (`shown`), those in `known`, and those
+/// that are the same as the new one. All others stay beside it.
+fn beside(
+    (outcome, mut mint): Decision,
+    view: &View<'_>,
+    known: Option<&DotSet>,
+    shown: bool,
+) -> Decision {
+    if let (Some(mint), Some(known)) = (&mut mint, known) {
+        let is_known = |place: usize, v: &Value<'_>| {
+            (shown && place == 0)
+                || known.contains(v.dot)
+                || mint.value.as_deref().is_some_and(|new| new == v.bytes)
+        };
+        let others = view.values.iter().enumerate().filter(|(place, v)| !is_known(*place, v));
+        mint.spares = others.map(|(_, v)| v.dot).collect();
+        if view.values.iter().filter(|v| mint.spares.contains(v.dot)).count() >= SIBLINGS_MAX {
+            return (Outcome::Failed(OpError::TooManySiblings), None);
+        }
+    }
+    (outcome, mint)
 }
 
 /// Replaces the value and keeps the expiry, as APPEND and SETRANGE do.

@@ -19,6 +19,11 @@ const _: () = assert!(TASK_BYTES_MAX > VALUE_BYTES_MAX + ROW_BYTES_MAX);
 /// Concurrent values of a key; a write that replaces none of them is refused beyond it.
 pub const SIBLINGS_MAX: usize = 128;
 
+/// From so many on, each write that leaves others beside it is counted: nobody seems to resolve them.
+pub const SIBLINGS_MANY: usize = 16;
+
+const _: () = assert!(SIBLINGS_MANY < SIBLINGS_MAX);
+
 /// Pages of 256 requests known by name, so that a retry is not minted twice; beyond it forwarded
 /// writes are refused as overload, never forgotten early. Front nodes number their requests one by
 /// one, so a page holds one request in a large cluster and 256 in a small one; 26 MB at most.

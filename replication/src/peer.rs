@@ -310,9 +310,24 @@ impl Peer {
         Stats {
             in_flight: self.jobs.len() as u64,
             known_requests: self.known.len() as u64,
-            clock_gaps: self.slots.all().map(|s| self.slots.clock(s).gaps() as u64).sum(),
+            clock_gaps: self.clock_gaps(),
             ..self.stats
         }
+    }
+
+    /// Gaps in the clocks of the slots that this node keeps for every keyspace. Of another slot a keyspace
+    /// with fewer copies passes it over: what its clock lacks there need not be missing.
+    fn clock_gaps(&self) -> u64 {
+        let policies = &self.cfg.policies;
+        let own = policies.own.iter().map(|(_, terms)| terms.n);
+        let fewest = own.fold(policies.default.n, u8::min);
+        let keeps = |slot: &Slot| {
+            let replicas = self.cfg.layout.replicas_for(*slot, fewest);
+            // Whoever is no replica at all has no excuse: it has moved away, or its layout is old.
+            replicas.contains(&self.me()) || !self.cfg.layout.replicas(*slot).contains(&self.me())
+        };
+        let judged = self.slots.all().filter(keeps);
+        judged.map(|slot| self.slots.clock(slot).gaps() as u64).sum()
     }
 
     /// The clock of a slot: everything that this replica has applied of it.

@@ -338,7 +338,7 @@ impl Peer {
             };
             let mut seen = range.clock_before.clone().unwrap_or_default();
             live_dots_into(bytes, &mut seen);
-            let found = decide(&Op::Siblings, &record, &seen, wall).0;
+            let found = decide(&Op::Siblings, &record, &seen, wall, None).0;
             known.extend(page_row(row, found).map(|found| (row.clone(), found)));
         }
         if let Some(after) = &range.after {

@@ -35,8 +35,10 @@ pub struct Stats {
     pub in_flight: u64,
     /// Requests for which this replica had not seen what their askers had.
     pub reads_behind: u64,
+    /// Writes that left their keys with [`crate::limits::SIBLINGS_MANY`] concurrent values or more.
+    pub many_siblings: u64,
     /// Names of forwarded requests remembered now.
     pub known_requests: u64,
-    /// Gaps in the slot clocks now.
+    /// Gaps in the slot clocks now, of slots that are kept here for every keyspace.
     pub clock_gaps: u64,
 }

@@ -656,7 +656,7 @@ impl Peer {
             let mut changes = Changes::with_capacity(batch.len());
             for l in batch {
                 let record = Record::decode(&l.record).unwrap_or_default();
-                let (_, mint) = decide(&Op::Delete, &record, &l.seen, wall);
+                let (_, mint) = decide(&Op::Delete, &record, &l.seen, wall, None);
                 let mint = mint.unwrap_or(Mint {
                     discards_values: true,
                     discards_expiry: true,

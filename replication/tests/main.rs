@@ -7,5 +7,6 @@ mod laws;
 mod named;
 mod ranges;
 mod sessions;
+mod siblings;
 mod stories;
 mod terms;

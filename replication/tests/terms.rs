@@ -58,6 +58,46 @@ fn what_is_under_way_keeps_the_terms_that_it_began_with() {
 }
 
 #[test]
+fn what_a_keyspace_with_fewer_copies_passes_over_is_no_gap_and_what_is_lost_is_one() {
+    let mut c = Cluster::new(3);
+    let default = KeyspacePolicy::default();
+    let fewer = KeyspacePolicy { n: 2, ..default };
+    let policies = Policies { default, own: vec![(5, fewer)], closed: Vec::new() };
+    for node in all() {
+        c.event(node, Event::PoliciesAre(Arc::new(policies.clone())));
+    }
+    // Keys of both keyspaces in one slot, minted by its first replica: the third lacks those of one.
+    let replicas = c.layout().replicas(ring::Slot::of_key(b"k")).to_vec();
+    let gaps = |c: &Cluster| -> Vec<u64> {
+        replicas.iter().map(|r| c.peer(*r).stats().clock_gaps).collect()
+    };
+    let write = |c: &mut Cluster, keyspace| {
+        let slot = ring::Slot::of_key(b"k");
+        let row = ringdb_replication::row::of_key(keyspace, b"k");
+        let write = ringdb_replication::Task::one(slot, keyspace, row, set("v"));
+        let done = c.ask(replicas[0], ringdb_replication::Request::Task(write));
+        assert!(matches!(done, Answer::Done { .. }), "{done:?}");
+        c.settle();
+    };
+    for keyspace in [0, 5, 0] {
+        write(&mut c, keyspace);
+    }
+    assert_eq!(gaps(&c), [0, 0, 0], "nobody lacks what it should have");
+    // The second loses a write that it should have had.
+    let second = replicas[1];
+    c.lose = Box::new(move |_, to, message| {
+        to == second && matches!(message, Message::Replicate { .. })
+    });
+    write(&mut c, 0);
+    c.lose = Box::new(|_, _, _| false);
+    write(&mut c, 0);
+    assert_eq!(gaps(&c), [0, 1, 0], "one lacks something");
+    // By terms of as many copies everywhere the third would lack something too.
+    set_terms(&mut c, &all(), default);
+    assert_eq!(gaps(&c), [0, 1, 1]);
+}
+
+#[test]
 fn a_key_that_comes_into_being_lives_as_long_as_its_keyspace_says() {
     let mut c = Cluster::new(3);
     c.set(n(1), "old", "7").expect("a quorum");

@@ -345,13 +345,15 @@ pub enum Durability {
     Sync,
 }
 
-/// What a read makes of concurrent values.
+/// What a write without a context makes of values that its client may not have seen.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Conflict {
-    /// Among true concurrents the last writer wins, by its clock.
+    /// It replaces all that its coordinator has seen; among true concurrents the last writer wins, by
+    /// its clock.
     #[default]
     Lww,
-    /// The client sees them all and resolves them.
+    /// It goes beside them. Clients see them all, and resolve them by a write with the context of that
+    /// read.
     Siblings,
 }
 

@@ -6,7 +6,7 @@
 //! Reading order: [`id`], [`time`], [`hlc`], [`slot`]; then [`layout`], the members and the table of
 //! slots, and [`mod@assign`], which computes that table; [`keyspace`], how many of a slot's
 //! nodes must answer; [`register`], what administrators changed of that while the cluster runs, and
-//! [`exchange`], how all nodes come to know it; and [`liveness`], which of them seem to be up. Every bound is in [`limits`].
+//! [`exchange`], how all nodes come to know it, and [`vacancy`], whether a keyspace may have other copies; and [`liveness`], which of them seem to be up. Every bound is in [`limits`].
 
 pub mod id;
 pub mod time;
@@ -23,6 +23,8 @@ pub mod keyspace;
 pub mod register;
 
 pub mod exchange;
+
+pub mod vacancy;
 
 pub mod liveness;
 

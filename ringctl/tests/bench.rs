@@ -132,6 +132,57 @@ fn a_cluster_is_measured_by_level_and_its_nodes_tell_what_it_cost_them() {
 }
 
 #[test]
+fn ranges_are_measured_in_the_database_that_is_named() {
+    let stage = Stage::three();
+    let line = format!("bench --workload e --db 3 {SHORT} --time 300ms");
+    let ran = stage.run(&line.replace("--time 1s ", ""));
+    assert_eq!((ran.code, ran.err.as_str()), (0, ""));
+    let first = ran.out.lines().next().unwrap();
+    assert!(first.starts_with("bench  demo   database 3   native client   20 records"), "{first}");
+
+    // Of a Redis endpoint they are asked for with MGET, after SELECT.
+    let (asked, log) = std::sync::mpsc::channel();
+    let address = recorder(asked);
+    measure(&format!("--redis {address} --workload e --db 3 --concurrency 1 {SHORT}"));
+    let words: Vec<String> = log.try_iter().collect();
+    assert_eq!(words[0], "SELECT 3");
+    let loads = words.iter().filter(|w| w.starts_with("SET {bench:0000000}user00000000")).count();
+    assert!(loads >= 20, "{loads} were loaded");
+    let ranges = words.iter().filter(|w| w.starts_with("MGET {bench:0000000}user00000000")).count();
+    assert!(ranges > 20, "{ranges} ranges");
+}
+
+/// A server that tells the words of every command, but for long values, and answers OK.
+fn recorder(tell: std::sync::mpsc::Sender<String>) -> String {
+    let listener = TcpListener::bind(("127.0.0.1", 0)).unwrap();
+    let address = listener.local_addr().unwrap().to_string();
+    std::thread::spawn(move || {
+        for stream in listener.incoming() {
+            let (mut stream, tell) = (stream.unwrap(), tell.clone());
+            std::thread::spawn(move || {
+                let (mut decoder, mut bytes) = (Decoder::new(Limits::default()), Vec::new());
+                let mut chunk = [0; 4096];
+                while let Ok(n @ 1..) = stream.read(&mut chunk) {
+                    bytes.extend_from_slice(&chunk[..n]);
+                    while let Some(decoded) = decoder.decode(&bytes).unwrap() {
+                        let word = |at| decoded.command.get(at).map(String::from_utf8_lossy);
+                        let words: Vec<_> = (0..).map_while(word).collect();
+                        let words = words.join(" ");
+                        let consumed = decoded.consumed;
+                        bytes.drain(..consumed);
+                        drop(tell.send(words));
+                        if stream.write_all(b"+OK\r\n").is_err() {
+                            return;
+                        }
+                    }
+                }
+            });
+        }
+    });
+    address
+}
+
+#[test]
 fn what_cannot_be_measured_says_so_in_three_lines() {
     let dir = tempfile::tempdir().unwrap();
     let cases = [

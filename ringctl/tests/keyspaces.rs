@@ -117,7 +117,7 @@ fn the_number_of_copies_is_changed_only_where_every_member_says_that_there_is_no
 keyspace 2   on the disks of n1, n2, n3
         N  READ    WRITE   DURABILITY  CONFLICT  TTL   FROM
 before  3  QUORUM  QUORUM  os          lww       none  configuration
-now     1  QUORUM  QUORUM  os          lww       none  set v2 by admin
+now     1  QUORUM  QUORUM  os          lww       none  set v1 by admin
 "
     );
     assert_eq!((ran.code, ran.err.as_str()), (0, ""));

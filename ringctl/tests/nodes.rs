@@ -7,6 +7,35 @@ use crate::fake::*;
 use crate::stage::*;
 
 #[test]
+fn bash_completes_names_of_nodes_from_the_cluster_and_all_else_as_before() {
+    let stage = Stage::three();
+    let complete = |words: &[&str]| {
+        let program = env!("CARGO_BIN_EXE_ringctl");
+        let script = format!(
+            "source <({program} completions bash); COMP_WORDS=({program} {}); COMP_CWORD={}; \
+             _ringctl_or_nodes {program} \"${{COMP_WORDS[COMP_CWORD]}}\" \
+             \"${{COMP_WORDS[COMP_CWORD - 1]}}\"; echo \"${{COMPREPLY[*]}}\"",
+            words.join(" "),
+            words.len()
+        );
+        let mut bash = std::process::Command::new("bash");
+        bash.args(["-c", &script]).current_dir(stage.dir.path());
+        let output = bash.output().unwrap();
+        assert_eq!(String::from_utf8_lossy(&output.stderr), "", "{words:?}");
+        String::from_utf8(output.stdout).unwrap().trim().to_owned()
+    };
+    assert_eq!(complete(&["node", "show", "''"]), "n1 n2 n3");
+    assert_eq!(complete(&["node", "drain", "n2"]), "n2");
+    assert_eq!(complete(&["status", "--node", "n"]), "n1 n2 n3");
+    let config = stage.dir.path().join("ringdb-demo/ringctl.toml");
+    let config = config.to_str().unwrap();
+    assert_eq!(complete(&["--config", config, "node", "show", "n3"]), "n3");
+    assert_eq!(complete(&["--config", "nowhere.toml", "node", "show", "n"]), "");
+    assert_eq!(complete(&["node", "dr"]), "drain");
+    assert!(complete(&["node", "show", "--ver"]).contains("--ver"), "options stay");
+}
+
+#[test]
 fn members_are_listed_by_their_own_words() {
     let mut stage = Stage::three();
     stage.change(|status| lose(status, &["n3"]));

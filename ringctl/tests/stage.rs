@@ -105,6 +105,11 @@ pub(crate) fn alone(dir: &Path, line: &str) -> Ran {
     Ran { code: output.status.code().unwrap(), out: text(output.stdout), err: text(output.stderr) }
 }
 
+/// A page of a range, which has no more.
+fn page() -> ClientReply {
+    ClientReply::Page { rows: Vec::new(), next: None, context: "seen".into() }
+}
+
 /// A node that says the shared status, and of itself what only it knows.
 fn speaker(ca: &CaPair, id: u32, status: Arc<Mutex<ClusterStatus>>) -> FakeNode {
     let asked = AtomicU64::new(0);
@@ -125,9 +130,17 @@ fn speaker(ca: &CaPair, id: u32, status: Arc<Mutex<ClusterStatus>>) -> FakeNode 
             ClientRequest::Layout => layout(&status),
             ClientRequest::In { keyspace, request } => {
                 assert!(request.is_about_keys());
+                match **request {
+                    ClientRequest::Put { .. } => {
+                        return Answer::Say(ClientReply::Done { context: "seen".into() });
+                    }
+                    ClientRequest::Range { .. } => return Answer::Say(page()),
+                    _ => {}
+                }
                 let value = format!("apples of database {keyspace}");
                 ClientReply::Value { values: vec![value.into()], context: "seen".into() }
             }
+            ClientRequest::Range { .. } => page(),
             ClientRequest::Cancel { .. } => return Answer::Silence,
             ClientRequest::Ping => ClientReply::Pong,
             ClientRequest::Get { .. } => {
@@ -141,7 +154,10 @@ fn speaker(ca: &CaPair, id: u32, status: Arc<Mutex<ClusterStatus>>) -> FakeNode 
             }
             ClientRequest::Admin(request) => {
                 let asked = asked.fetch_add(1, Ordering::Relaxed);
-                ClientReply::Admin(told::admin(id, asked, request))
+                match told::refusal(request) {
+                    Some(refusal) => ClientReply::Error(refusal),
+                    None => ClientReply::Admin(told::admin(id, asked, request)),
+                }
             }
             other => panic!("{other:?}"),
         })

@@ -5,6 +5,7 @@ use wire::operate::{
     AdminReply, AdminRequest, BigKey, BigKeys, CopyValue, Emptiness, HotKey, HotKeys, KeyCopy,
     KeyspaceChange, KeyspaceChanged, KeyspaceFacts, NodeFacts, StoreFacts,
 };
+use wire::{ErrorCode, ErrorReply};
 
 /// The answer of node `id`, which was asked so many times before.
 pub(crate) fn admin(id: u32, asked: u64, request: &AdminRequest) -> AdminReply {
@@ -15,15 +16,21 @@ pub(crate) fn admin(id: u32, asked: u64, request: &AdminRequest) -> AdminReply {
         AdminRequest::Copy { .. } => AdminReply::Copy(copy(id)),
         AdminRequest::Hot => AdminReply::Hot(hot(id)),
         AdminRequest::Big { slot, .. } => AdminReply::Big(big(*slot)),
-        // n2 holds a key of database 7, in the second part of its slots.
-        AdminRequest::Empty { keyspace, slot } => AdminReply::Empty(Emptiness {
-            key: (*keyspace == 7 && id == 2 && *slot > 0).then(|| "left".into()),
-            busy: asked.is_multiple_of(5),
-            next: (*slot == 0).then_some(8_192),
-        }),
+        AdminRequest::Empty { .. } => AdminReply::Empty(Emptiness::default()),
         AdminRequest::Keyspace(change) => AdminReply::Keyspace(Box::new(changed(change))),
         AdminRequest::Drain => AdminReply::Draining,
     }
+}
+
+/// Database 7 is not empty.
+pub(crate) fn refusal(request: &AdminRequest) -> Option<ErrorReply> {
+    let AdminRequest::Keyspace(change) = request else { return None };
+    (change.drive && change.name == "7").then(|| ErrorReply {
+        code: ErrorCode::Invalid,
+        what: "the copies of keyspace 7 are not changed".into(),
+        why: "n2 holds its key \"left\"".into(),
+        fix: "nothing moves keys in this version: delete them, or take another database".into(),
+    })
 }
 
 /// Database 4 was set, others were not; n3 is not told of.
@@ -32,13 +39,9 @@ fn changed(change: &KeyspaceChange) -> KeyspaceChanged {
         "4" => keyspace("4", 3, "ONE"),
         name => keyspace(name, 3, "QUORUM"),
     };
-    let mut before = before;
-    // What is closed has the next version, whoever saw it open.
-    before.version = change.version.unwrap_or(before.version);
     let mut after = before.clone();
     after.version += 1;
-    after.closed = change.close;
-    after.n = change.n.filter(|_| !change.close).unwrap_or(after.n);
+    after.n = change.n.unwrap_or(after.n);
     (after.set, after.by, after.at_ms) = (!change.remove, "admin".into(), 1_764_102_226_197);
     if change.remove {
         after.read = "QUORUM".into();
@@ -54,7 +57,8 @@ fn changed(change: &KeyspaceChange) -> KeyspaceChanged {
     } else {
         assert!(change.weak || !weak);
         assert!(change.version.is_some());
-        let all = change.close || change.n.is_some();
+        assert_eq!(change.drive, after.n != before.n, "other copies are driven by the node");
+        let all = change.drive;
         let missing = if all { names(&[]) } else { names(&["n3"]) };
         (names(if all { &["n1", "n2", "n3"] } else { &["n1", "n2"] }), missing)
     };
@@ -118,6 +122,7 @@ fn keyspace(name: &str, n: u8, read: &str) -> KeyspaceFacts {
         at_ms: if name == "4" { 1_764_000_000_000 } else { 0 },
         ttl_ms: if name == "4" { 5_400_000 } else { 0 },
         closed: false,
+        weak: false,
     }
 }
 

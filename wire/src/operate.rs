@@ -199,6 +199,8 @@ pub struct KeyspaceFacts {
     pub at_ms: u64,
     /// It takes no requests, because its number of copies is being changed.
     pub closed: bool,
+    /// Reads may miss acknowledged writes: R + W is not more than N.
+    pub weak: bool,
 }
 
 /// What an administrator wants of a keyspace. What is not named stays as it is.
@@ -221,12 +223,15 @@ pub struct KeyspaceChange {
     pub ttl_ms: Option<u64>,
     /// Instead of all these: follow the configuration again.
     pub remove: bool,
-    /// Instead of all these: take no requests of it from now on, so that its number of copies may be
-    /// changed to `n`. Any other change opens it again.
+    /// Instead of all these: take no requests of it from now on. Any other change opens it again.
     pub close: bool,
-    /// Of a closed keyspace: it comes from whoever closed it, at `version`. Others open it only when that
-    /// was a while ago.
+    /// Of a keyspace closed by `close`: it comes from whoever closed it, at `version`, and opens it with as
+    /// many copies as it has. Others open it only when that was a while ago.
     pub finish: bool,
+    /// If that is another number of copies: the node that is asked closes the keyspace, makes sure that no
+    /// member holds a key of it, and opens it with the new number, or as it was. It answers then, and
+    /// goes on though whoever asked is gone.
+    pub drive: bool,
     /// Only say what would be.
     pub dry_run: bool,
     /// It is meant that reads may miss writes from then on.

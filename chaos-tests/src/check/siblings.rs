@@ -1,13 +1,16 @@
 //! Siblings: none invented, none dropped. At the end the live values and expiries of a key are those
 //! that were minted, arrived, and are in no minted discard: the naive model of causal histories.
+//! And where they are kept, no write discards a value that its client was not shown.
 
 use std::collections::BTreeMap;
 
-use replication::{Dot, DotSet, Record};
+use replication::{Dot, DotSet, Record, row};
 use ring::Slot;
 
 use super::convergence::Copies;
 use super::truth::{Minted, Truth};
+use crate::history::{Ask, History};
+use crate::workload::KEPT;
 
 /// At the end, against what each replica keeps and the clock that all agreed on.
 pub fn check(truth: &mut Truth, copies: &Copies, clocks: &BTreeMap<Slot, DotSet>) {
@@ -44,6 +47,38 @@ pub fn check(truth: &mut Truth, copies: &Copies, clocks: &BTreeMap<Slot, DotSet>
     }
     if let Some(text) = wrong {
         truth.breaks("siblings are neither invented nor dropped", text);
+    }
+}
+
+/// At the end: in the keyspace that keeps siblings, who replaced a value had been shown it.
+pub fn check_kept(truth: &mut Truth, history: &History) {
+    let mut wrong = None;
+    // The one value that a mutation may have replaced which replaces one at most.
+    let mut of_one: BTreeMap<usize, Dot> = BTreeMap::new();
+    let kept = |m: &&Minted| row::keyspace_of(&m.row) == Some(KEPT);
+    for m in truth.all().iter().filter(kept) {
+        // Whoever was the first did not know that it was replaced already. Deletions, which name no
+        // request, are of all that a quorum knew.
+        let Some(e) = m.replaced_by.first() else { continue };
+        let by = truth.get(*e);
+        let Some(op) = by.op else { continue };
+        let ask = &history.get(op).ask;
+        let may = match ask {
+            Ask::Resolve(shown) => m.op.is_some_and(|op| shown.contains(&op)),
+            // It showed the client one, or was made of one.
+            Ask::Write => *of_one.entry(*e).or_insert(m.dot) == m.dot,
+            _ => false,
+        };
+        if !may {
+            wrong = Some(format!(
+                "{:?} of {} was replaced by {:?} of {}: {ask:?}",
+                m.value, m.dot, by.value, by.dot
+            ));
+            break;
+        }
+    }
+    if let Some(text) = wrong {
+        truth.breaks("where siblings are kept, who replaces a value was shown it", text);
     }
 }
 

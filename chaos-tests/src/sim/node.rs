@@ -16,6 +16,7 @@ use super::clock::Clock;
 use super::disk::{self, Platter};
 use super::front::{self, Front, Spoken};
 use crate::profile::Profile;
+use crate::workload::KEPT;
 
 /// A machine with a disk, and a process on it or not.
 pub struct Node {
@@ -155,6 +156,12 @@ pub(crate) const fn policy(profile: &Profile) -> KeyspacePolicy {
     }
 }
 
+/// The terms of all keyspaces, where most have these.
+pub(crate) fn policies(default: KeyspacePolicy) -> Arc<Policies> {
+    let kept = KeyspacePolicy { conflict: Conflict::Siblings, ..default };
+    Arc::new(Policies { default, own: vec![(KEPT, kept)], closed: Vec::new() })
+}
+
 impl Node {
     /// Starts a process.
     ///
@@ -175,8 +182,7 @@ impl Node {
         let resumed = self.platter.memory.clean;
         let incarnation = self.platter.begin_life(same);
         let actor = Actor { node: self.id, incarnation };
-        let default = policy(profile);
-        let policies = Arc::new(Policies { default, ..Policies::default() });
+        let policies = policies(policy(profile));
         let mut cores = Vec::new();
         for (core, (store, recovery)) in
             opened.stores.into_iter().zip(opened.recoveries).enumerate()

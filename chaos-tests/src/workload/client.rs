@@ -1,6 +1,7 @@
 //! Clients: each speaks to one node at a time and asks one thing after the other.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::rc::Rc;
 
 use bytes::Bytes;
 use replication::DotSet;
@@ -80,6 +81,8 @@ pub struct Client {
     pub last_set: BTreeMap<Row, (u64, usize, u64)>,
     /// Contexts that it has read.
     pub contexts: BTreeMap<Row, Bytes>,
+    /// The requests whose values it was shown with them, where siblings are kept.
+    pub shown: BTreeMap<Row, Rc<[u64]>>,
     /// Its own key.
     pub own: OwnKey,
     /// Its scan.
@@ -107,6 +110,7 @@ impl Client {
             busy: None,
             last_set: BTreeMap::new(),
             contexts: BTreeMap::new(),
+            shown: BTreeMap::new(),
             own: OwnKey::new(),
             scanning: None,
             session: Seen { tokens: BTreeMap::new(), requests: BTreeSet::new() },

@@ -7,7 +7,7 @@ use replication::{Request, Task};
 use ring::{Level, Slot, WallMillis};
 
 use super::client::{Client, Fate, Scanning};
-use super::{FLUSHED, row_of, slot_of};
+use super::{FLUSHED, KEPT, row_of, slot_of};
 use crate::history::{Ask, Step, value_of};
 use crate::profile::Profile;
 use crate::sim::chance::Chance;
@@ -67,6 +67,7 @@ pub fn compose(
         m.flush,
         m.range,
         m.range_delete,
+        m.kept,
     ];
     let mut at = c.below(weights.iter().sum());
     let kind = weights.iter().position(|w| {
@@ -154,6 +155,7 @@ pub fn compose(
         }
         Some(11) => return range(profile, tag, c, Ask::Range),
         Some(12) => return range(profile, tag, c, Ask::DeleteRange),
+        Some(13) => kept(client, (tag, number), op, c),
         Some(_) if c.hits(100_000) => {
             let request = Request::Flush { keyspace: FLUSHED, slot: slot_of(tag), level: None };
             let (read, write) = (needed(profile.read), needed(profile.write));
@@ -172,6 +174,31 @@ pub fn compose(
         }
     };
     finish(profile, draft, c)
+}
+
+/// A request for a key whose siblings are kept.
+fn kept(client: &mut Client, (tag, number): (u64, u64), op: u64, c: &mut Chance) -> Draft {
+    let row = row_of(KEPT, 'w', tag, number);
+    let value = value_of(op);
+    let set = |value, get| Op::Set {
+        value,
+        expiry: SetExpiry::Clear,
+        condition: SetCondition::Always,
+        get,
+    };
+    let context = client.contexts.remove(&row).zip(client.shown.remove(&row));
+    let (ask, op) = match (context, c.below(16)) {
+        (Some((context, shown)), _) => {
+            (Ask::Resolve(shown), Op::SetWithContext { value: Some(value), context })
+        }
+        (None, 0..8) => (Ask::Beside, set(value, false)),
+        (None, 8..12) => (Ask::Siblings, Op::Siblings),
+        (None, 12) => (Ask::Write, set(value, true)),
+        (None, 13) => (Ask::Write, Op::Append(Bytes::from(format!("+{op}")))),
+        (None, 14) => (Ask::Get, Op::Read),
+        (None, _) => (Ask::Delete, Op::Delete),
+    };
+    Draft { keyspace: KEPT, ..Draft::one(ask, tag, row, op) }
 }
 
 fn finish(profile: &Profile, draft: Draft, c: &mut Chance) -> Composed {

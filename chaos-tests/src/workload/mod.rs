@@ -18,6 +18,9 @@ use ring::Slot;
 /// The keyspace of keys that are flushed now and then.
 pub const FLUSHED: Keyspace = 1;
 
+/// The keyspace that keeps siblings.
+pub const KEPT: Keyspace = 2;
+
 /// The row of a key: its kind, its tag, its number.
 #[must_use]
 pub fn row_of(keyspace: Keyspace, kind: char, tag: u64, number: u64) -> Row {

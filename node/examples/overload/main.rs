@@ -26,26 +26,12 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Duration;
 
+use clap::{Parser, ValueEnum};
+
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 type Outcome<T> = Result<T, Box<dyn Error>>;
-
-const HELP: &str = "\
-overload: offers more than servers can do, and prints what became of it
-  --addr A[,B…]    where to connect; connections are dealt in turn (default 127.0.0.1:7001)
-  --native FILE    the native client instead, by this file of contexts, over --connections / 16 connections
-                   to each node
-  --pids P[,Q…]    processes whose memory is shown
-  --mode M         set, get or incr (default set)
-  --connections N  connections (default 64)
-  --window N       commands in flight on each connection while the peak is found (default 16)
-  --factor F       how many times the peak is offered (default 3)
-  --peak N         operations a second, instead of finding the peak
-  --seconds N      how long each phase takes (default 10)
-  --deadline-ms N  when a client gives up (default 1000)
-  --value-bytes N  how long values are (default 100)
-  --memory-mib N   how much more memory the servers may use while there is too much to do (default 128)";
 
 /// How often connections are looked after.
 const TICK: Duration = Duration::from_millis(2);
@@ -61,76 +47,57 @@ const ALLOWED_LATE: u64 = 10_000;
 const NODE_DEADLINE: Duration = Duration::from_secs(2);
 
 /// What is asked.
-#[derive(Clone, Copy)]
+#[derive(Clone, Copy, ValueEnum)]
 enum Mode {
     Set,
     Get,
     Incr,
 }
 
+/// Offers more than servers can do, and prints what became of it.
+#[derive(Parser)]
+#[command(name = "overload")]
 struct Options {
+    /// Where to connect; connections are dealt in turn.
+    #[arg(long = "addr", value_delimiter = ',', default_value = "127.0.0.1:7001")]
     addresses: Vec<SocketAddr>,
+    /// The native client instead, by this file of contexts, over `--connections` / 16 connections to each node.
+    #[arg(long, value_name = "FILE")]
     native: Option<PathBuf>,
+    /// Processes whose memory is shown.
+    #[arg(long, value_delimiter = ',')]
     pids: Vec<u32>,
+    /// What is asked.
+    #[arg(long, default_value = "set")]
     mode: Mode,
+    /// Connections.
+    #[arg(long, default_value_t = 64)]
     connections: usize,
+    /// Commands in flight on each connection while the peak is found.
+    #[arg(long, default_value_t = 16)]
     window: usize,
+    /// How many times the peak is offered.
+    #[arg(long, default_value_t = 3.0)]
     factor: f64,
+    /// Operations a second, instead of finding the peak.
+    #[arg(long)]
     peak: Option<f64>,
+    /// How long each phase takes.
+    #[arg(long, default_value_t = 10.0)]
     seconds: f64,
+    /// When a client gives up, in milliseconds.
+    #[arg(long = "deadline-ms", default_value = "1000", value_parser = millis)]
     deadline: Duration,
+    /// How long values are.
+    #[arg(long, default_value_t = 100)]
     value_bytes: usize,
+    /// How much more memory the servers may use while there is too much to do.
+    #[arg(long, default_value_t = 128)]
     memory_mib: u64,
 }
 
-fn options() -> Outcome<Option<Options>> {
-    let mut options = Options {
-        addresses: vec![SocketAddr::from(([127, 0, 0, 1], 7001))],
-        native: None,
-        pids: Vec::new(),
-        mode: Mode::Set,
-        connections: 64,
-        window: 16,
-        factor: 3.0,
-        peak: None,
-        seconds: 10.0,
-        deadline: Duration::from_secs(1),
-        value_bytes: 100,
-        memory_mib: 128,
-    };
-    let mut args = std::env::args().skip(1);
-    while let Some(flag) = args.next() {
-        let mut value = || args.next().ok_or(format!("{flag} wants a value"));
-        match flag.as_str() {
-            "--help" | "-h" => return Ok(None),
-            "--addr" => {
-                options.addresses =
-                    value()?.split(',').map(str::parse).collect::<Result<_, _>>()?;
-            }
-            "--native" => options.native = Some(value()?.into()),
-            "--value-bytes" => options.value_bytes = value()?.parse()?,
-            "--memory-mib" => options.memory_mib = value()?.parse()?,
-            "--pids" => {
-                options.pids = value()?.split(',').map(str::parse).collect::<Result<_, _>>()?;
-            }
-            "--mode" => {
-                options.mode = match value()?.as_str() {
-                    "set" => Mode::Set,
-                    "get" => Mode::Get,
-                    "incr" => Mode::Incr,
-                    other => return Err(format!("no mode is called {other}").into()),
-                }
-            }
-            "--connections" => options.connections = value()?.parse()?,
-            "--window" => options.window = value()?.parse()?,
-            "--factor" => options.factor = value()?.parse()?,
-            "--peak" => options.peak = Some(value()?.parse()?),
-            "--seconds" => options.seconds = value()?.parse()?,
-            "--deadline-ms" => options.deadline = Duration::from_millis(value()?.parse()?),
-            _ => return Err(format!("no option is called {flag}; --help lists them").into()),
-        }
-    }
-    Ok(Some(options))
+fn millis(text: &str) -> Result<Duration, std::num::ParseIntError> {
+    text.parse().map(Duration::from_millis)
 }
 
 /// What happened in a moment.
@@ -346,15 +313,7 @@ fn work(options: &Options) -> Outcome<bool> {
 }
 
 fn main() -> ExitCode {
-    let done = match options() {
-        Ok(None) => {
-            println!("{HELP}");
-            return ExitCode::SUCCESS;
-        }
-        Ok(Some(options)) => work(&options),
-        Err(e) => Err(e),
-    };
-    match done {
+    match work(&Options::parse()) {
         Ok(true) => ExitCode::SUCCESS,
         Ok(false) => ExitCode::FAILURE,
         Err(e) => {

@@ -274,6 +274,7 @@ fn facts(shared: &Shared) -> NodeFacts {
         crdt: vec![
             ("read_repairs".to_owned(), report.read_repairs.to_string()),
             ("slot_clock_gaps".to_owned(), report.clock_gaps.to_string()),
+            ("many_siblings".to_owned(), report.many_siblings.to_string()),
         ],
         keyspaces: report.keys.keyspaces.iter().map(|(k, n)| (*k, n.live, n.expiring)).collect(),
     }

@@ -9,12 +9,13 @@ use std::collections::{BTreeMap, BTreeSet};
 use replication::Event;
 use replication::limits::LONELY_AFTER;
 use ring::exchange::{self, Effect, Outcome};
-use ring::{NodeId, Now, Register, Scope, Setting};
+use ring::{KeyspacePolicy, NodeId, Now, Register, Scope, Setting};
 use tracing::info;
 use wire::operate::{KeyspaceChanged, KeyspaceFacts};
 use wire::{AdminReply, ClientReply, ErrorCode, ErrorReply, codec};
 
 use super::Members;
+use super::copies::Searches;
 use crate::facts;
 use crate::mesh::Lane;
 use crate::native::NativeAsker;
@@ -25,14 +26,18 @@ use crate::peers::KEYSPACES;
 pub(super) struct Changes {
     last: u64,
     wanted: BTreeMap<u64, Wanted>,
-    answers: Vec<(NativeAsker, ClientReply)>,
+    pub(super) answers: Vec<(NativeAsker, ClientReply)>,
     effects: Vec<Effect>,
+    /// Keyspaces that were closed just now, with the names of those who have not heard of it.
+    pub(super) closed: Vec<(Wanted, Vec<String>)>,
+    /// Changes of the number of copies.
+    pub(super) searches: Searches,
 }
 
 /// A change of a keyspace, and who waits for it.
 pub struct Wanted {
-    /// Who waits.
-    pub asker: NativeAsker,
+    /// Who waits, if anybody does.
+    pub asker: Option<NativeAsker>,
     /// Of which keyspace.
     pub scope: Scope,
     /// The setting.
@@ -41,6 +46,26 @@ pub struct Wanted {
     pub before: KeyspaceFacts,
     /// Why reads may miss writes from then on; empty if they do not.
     pub warning: String,
+    /// What follows.
+    pub then: Then,
+}
+
+/// What follows when a change is made.
+#[derive(Debug)]
+pub enum Then {
+    /// Whoever waits hears of it.
+    Tell,
+    /// The keyspace is closed: it is to have these terms if it is empty.
+    Search(KeyspacePolicy),
+    /// It is open again, as it was: why it has no other copies.
+    Refuse(Box<ErrorReply>),
+}
+
+impl Changes {
+    /// Whether a change of a keyspace is under way.
+    pub(super) fn is_under_way(&self, scope: Scope) -> bool {
+        self.wanted.values().any(|wanted| wanted.scope == scope)
+    }
 }
 
 impl Members {
@@ -103,6 +128,9 @@ impl Members {
             }
         }
         self.changes.effects = effects;
+        for (wanted, missing) in std::mem::take(&mut self.changes.closed) {
+            self.begin_search(now, wanted, &missing, events);
+        }
         for peer in in_step {
             if let Some(link) = self.links.get_mut(&peer) {
                 link.in_step = true;
@@ -122,7 +150,7 @@ impl Members {
 
     fn change_done(&mut self, id: u64, outcome: Outcome) {
         let Some(wanted) = self.changes.wanted.remove(&id) else { return };
-        let Wanted { asker, scope, setting, before, warning } = wanted;
+        let (scope, by) = (wanted.scope, wanted.setting.by.clone());
         let name = |node: &NodeId| {
             let member = self.layout.member(*node);
             member.map_or_else(|| node.to_string(), |member| member.name.clone())
@@ -140,7 +168,18 @@ impl Members {
                 let me = self.shared.config.node;
                 let has = |node: &&NodeId| **node == me || held.contains(node);
                 let (held, missing): (Vec<_>, Vec<_>) = self.layout.members.keys().partition(has);
-                info!(keyspace = %scope, by = setting.by, ?held, ?missing, "an administrator changed it");
+                info!(keyspace = %scope, by, ?held, ?missing, "an administrator changed it");
+                if matches!(wanted.then, Then::Search(_)) {
+                    let missing = missing.into_iter().map(name).collect();
+                    self.changes.closed.push((wanted, missing));
+                    return;
+                }
+                if let Then::Refuse(error) = wanted.then {
+                    let reply = ClientReply::Error(*error);
+                    self.changes.answers.extend(wanted.asker.map(|asker| (asker, reply)));
+                    return;
+                }
+                let Wanted { before, warning, .. } = wanted;
                 ClientReply::Admin(AdminReply::Keyspace(Box::new(KeyspaceChanged {
                     before,
                     after: now_held(),
@@ -168,6 +207,15 @@ impl Members {
                 "wait some seconds",
             ),
         };
-        self.changes.answers.push((asker, reply));
+        let reply = match (reply, wanted.then) {
+            (ClientReply::Error(stuck), Then::Refuse(error)) => ClientReply::Error(ErrorReply {
+                what: format!("{}; it stays closed", error.what),
+                why: format!("{}; {}: {}", error.why, stuck.what, stuck.why),
+                fix: format!("{}; open it in a minute: ringctl keyspace set {scope}", stuck.fix),
+                ..stuck
+            }),
+            (reply, _) => reply,
+        };
+        self.changes.answers.extend(wanted.asker.map(|asker| (asker, reply)));
     }
 }

@@ -8,13 +8,15 @@ use bytes::Bytes;
 use replication::op::Span;
 use replication::row::Keyspace;
 use replication::{Record, row};
-use ring::Slot;
+use ring::{NodeId, Slot};
 use store::Store;
 use tracing::{info, warn};
 use wire::operate::{BigKey, BigKeys, CopyValue, Emptiness, KeyCopy};
 use wire::{AdminReply, AdminRequest, ClientReply, ErrorCode, ErrorReply};
 
 use super::{NativeAsker, invalid, keyspaces};
+use crate::peers::{VacancyTold, VacancyWanted};
+use crate::slab::Key;
 use crate::turn::{Core, Letter};
 use crate::{clock, facts, hot, metrics};
 
@@ -60,11 +62,26 @@ pub enum Look {
     },
 }
 
+/// Who waits for what a core sees.
+#[derive(Debug)]
+pub enum Looker {
+    /// An administrator.
+    Administrator(NativeAsker),
+    /// A member that changes the number of copies of a keyspace; this one may be it.
+    Member {
+        /// Which.
+        node: NodeId,
+        /// Its question.
+        wanted: VacancyWanted,
+    },
+}
+
 pub(super) fn on_request(core: &mut Core, asker: NativeAsker, request: AdminRequest) {
     let shared = core.shared.clone();
     let identity = asker.client.identity();
     if identity.role != certs::Role::Admin {
         warn!(client = %identity, ?request, "refused: only administrators may ask this");
+        shared.users.denied_by_role();
         let hlc = core.hlc();
         return asker.send(&shared, &unauthorised(identity), hlc);
     }
@@ -126,7 +143,48 @@ fn walk(slot: u16, cores: usize) -> (Vec<Slot>, Option<Slot>) {
 }
 
 fn send_look(core: &mut Core, asker: NativeAsker, slot: Slot, look: Look) {
-    let key = core.looks.insert(asker);
+    hand_look(core, Looker::Administrator(asker), slot, look);
+}
+
+/// A member, which may be this one, asks whether this node holds keys of a keyspace.
+pub fn look_for_peer(core: &mut Core, node: NodeId, wanted: VacancyWanted) {
+    let VacancyWanted { keyspace, slot, .. } = wanted;
+    if slot >= ring::SLOTS {
+        return warn!(%node, slot, "there is no such slot");
+    }
+    let (slots, next) = walk(slot, core.shared.cores());
+    let look = Look::Empty { keyspace, slots, next };
+    hand_look(core, Looker::Member { node, wanted }, Slot(slot), look);
+}
+
+/// A core has seen what somebody waits for.
+pub fn looked(core: &mut Core, key: Key, reply: ClientReply) {
+    let (node, wanted) = match core.looks.remove(key) {
+        None => return,
+        Some(Looker::Administrator(asker)) => {
+            let hlc = core.hlc();
+            return asker.send(&core.shared, &reply, hlc);
+        }
+        Some(Looker::Member { node, wanted }) => (node, wanted),
+    };
+    // Whoever hears nothing of it does not take it for empty.
+    let ClientReply::Admin(AdminReply::Empty(found)) = reply else {
+        return warn!(%node, ?reply, "a member cannot be told whether there are keys");
+    };
+    let VacancyWanted { question, keyspace, .. } = wanted;
+    let told = VacancyTold { question, keyspace, found };
+    let me = core.shared.config.node;
+    core.with_members(|members, now, events| {
+        if node == me {
+            members.vacancy_told(now, me, told, events);
+        } else {
+            members.tell_vacancy(node, &told);
+        }
+    });
+}
+
+fn hand_look(core: &mut Core, looker: Looker, slot: Slot, look: Look) {
+    let key = core.looks.insert(looker);
     let (asked, of) = (core.index, core.core_of(slot));
     core.hand(of, Letter::Look { asked, key, look });
 }

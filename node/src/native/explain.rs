@@ -28,8 +28,8 @@ pub(super) fn refused(error: OpError) -> ClientReply {
             ("the context is none that a read gave", "pass the context of a read unchanged")
         }
         OpError::TooManySiblings => (
-            "the key has as many concurrent values as are kept",
-            "read them, and write one back with the context of that read",
+            "the key has 128 concurrent values, as many as are kept; nothing was written",
+            "read them, and write one back with the context of that read (ringctl key resolve)",
         ),
     };
     ClientReply::Error(ErrorReply {

@@ -12,7 +12,7 @@ use super::NativeAsker;
 use super::explain::explain;
 use crate::facts;
 use crate::limits::{CLOSED_BY_MS, CLOSED_OTHERS_MS, DATABASES};
-use crate::members::Wanted;
+use crate::members::{Then, Wanted};
 use crate::shared::Shared;
 use crate::turn::Core;
 
@@ -32,9 +32,10 @@ pub(super) fn on_change(core: &mut Core, asker: NativeAsker, change: &KeyspaceCh
         Ok(Judged::Answer(changed)) => {
             say(asker, &ClientReply::Admin(AdminReply::Keyspace(changed)));
         }
-        Ok(Judged::Change { scope, setting, changed }) => {
+        Ok(Judged::Change { scope, setting, changed, copies }) => {
             let KeyspaceChanged { before, warning, .. } = *changed;
-            let wanted = Wanted { asker, scope, setting, before, warning };
+            let (asker, then) = (Some(asker), copies.map_or(Then::Tell, Then::Search));
+            let wanted = Wanted { asker, scope, setting, before, warning, then };
             core.with_members(|members, now, events| members.change_terms(now, wanted, events));
         }
     }
@@ -42,7 +43,13 @@ pub(super) fn on_change(core: &mut Core, asker: NativeAsker, change: &KeyspaceCh
 
 enum Judged {
     Answer(Box<KeyspaceChanged>),
-    Change { scope: Scope, setting: Setting, changed: Box<KeyspaceChanged> },
+    Change {
+        scope: Scope,
+        setting: Setting,
+        changed: Box<KeyspaceChanged>,
+        /// It is closed first: what it is to have if it is empty.
+        copies: Option<KeyspacePolicy>,
+    },
 }
 
 fn refused(code: ErrorCode, what: String, why: impl Into<String>, fix: &str) -> Refused {
@@ -88,10 +95,15 @@ fn judge(core: &mut Core, asker: &NativeAsker, change: &KeyspaceChange) -> Resul
         let by = known.map(|setting| setting.by.as_str()).unwrap_or_default();
         may_open(scope, (closed, finishes), age_ms, by)?;
     }
-    let terms = if change.close {
+    let drives = change.drive && !change.dry_run && !change.remove;
+    let drives = drives && change.n.is_some_and(|n| n != before.n);
+    let closes = change.close || drives;
+    let mut other = None;
+    let terms = if closes {
         let after = terms(scope, &before, change)?;
         check(scope, &after, copies)?;
         can_close(scope, shared)?;
+        other = Some(after).filter(|_| drives);
         known.and_then(|setting| setting.terms)
     } else if change.remove {
         None
@@ -108,25 +120,25 @@ fn judge(core: &mut Core, asker: &NativeAsker, change: &KeyspaceChange) -> Resul
         writer: Actor { node: shared.config.node, incarnation: shared.incarnation },
         at,
         by,
-        closed: change.close,
+        closed: closes,
         terms,
     };
     // What is so already is only made sure of.
-    let as_known = |known: &&Setting| known.terms == terms && !known.closed && !change.close;
+    let as_known = |known: &&Setting| known.terms == terms && !known.closed && !closes;
     let setting = known.filter(as_known).cloned().unwrap_or(setting);
     let mut with = register.clone();
     with.put(scope, setting.clone());
     let after = *with.over(configured).of_scope(scope);
     check(scope, &after, copies)?;
     let asks = change.dry_run && !change.remove;
-    if after.n != before.n && !finishes && !asks {
+    if after.n != before.n && !asks {
         let what = format!("keyspace {scope} keeps N={}", before.n);
         let why =
             "which nodes hold a key depends on N: it must be closed, and found to be empty, first";
         let fix = "ringctl keyspace set --n does that; then rm does not change it";
         return Err(refused(ErrorCode::Invalid, what, why, fix));
     }
-    let warning = warning(&before, &after);
+    let warning = warning(&before, &other.unwrap_or(after));
     let nothing_to_remove =
         change.remove && !closed && known.is_none_or(|setting| setting.terms.is_none());
     let changed = Box::new(KeyspaceChanged {
@@ -146,7 +158,7 @@ fn judge(core: &mut Core, asker: &NativeAsker, change: &KeyspaceChange) -> Resul
         let what = format!("keyspace {scope} is not changed");
         return Err(refused(ErrorCode::Invalid, what, warning, "say that you mean it with --yes"));
     }
-    Ok(Judged::Change { scope, setting, changed })
+    Ok(Judged::Change { scope, setting, changed, copies: other })
 }
 
 /// Why reads by the new terms may miss what was acknowledged, though they did not by the old ones.

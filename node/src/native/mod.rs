@@ -26,7 +26,7 @@ use wire::moment::Moment;
 use wire::reply::Owner;
 use wire::{ClientReply, ClientRequest, Frame, FrameWriter, Header, Kind, codec};
 
-pub use admin::{Look, look};
+pub use admin::{Look, Looker, look, look_for_peer, looked};
 pub use age::Age;
 pub use asker::NativeAsker;
 use asker::{Many, Wants};

@@ -39,6 +39,10 @@ fn an_administrator_hears_what_a_node_knows_of_itself_and_may_end_it() {
         copies_of_keys(&nodes).await;
         large_keys(&nodes[0]).await;
         busy_keys(&nodes).await;
+        let AdminReply::Text { text } = ask(&nodes[0], AdminRequest::Metrics).await else {
+            panic!("text")
+        };
+        assert!(text.contains("ringdb_acl_denied_total{reason=\"role\"} 3\n"), "{text}");
         assert_eq!(ask(&nodes[2], AdminRequest::Drain).await, AdminReply::Draining);
     });
     // The demo says that it ended, and not by a signal: it had put everything on disk.

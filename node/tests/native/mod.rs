@@ -13,6 +13,7 @@ mod examples;
 mod names;
 mod ranges;
 mod sessions;
+mod siblings;
 
 async fn connect(dir: &Path) -> Client {
     let path = dir.join("ringctl.toml");

@@ -303,13 +303,19 @@ fn a_closed_keyspace_takes_no_requests_and_an_empty_one_may_have_other_copies() 
     for node in 1..=3 {
         until("there is nothing", || (found(node) == (None, false)).then_some(()));
     }
-    let one = KeyspaceChange { n: Some(1), finish: true, ..of("4") };
-    let stale = KeyspaceChange { version: Some(closed.after.version - 1), ..one.clone() };
-    let refused = block_on(try_change(&demo, 2, stale)).unwrap_err();
-    assert!(matches!(refused, ClientError::Conflict { .. }), "{refused}");
-    let one = KeyspaceChange { version: Some(closed.after.version), ..one };
-    let changed = change(&demo, 2, one);
-    assert!((changed.after.n, changed.after.closed) == (1, false), "{changed:?}");
+    // Another number of copies is for the node that drives it, and for nobody else.
+    let version = Some(closed.after.version);
+    let one = KeyspaceChange { n: Some(1), finish: true, version, ..of("4") };
+    let refused = block_on(try_change(&demo, 2, one)).unwrap_err().told();
+    assert!(refused.what.contains("keeps N=3"), "{refused}");
+    let back = KeyspaceChange { remove: true, finish: true, version, ..of("4") };
+    assert!(!change(&demo, 3, back).after.closed);
+    let changed = change(&demo, 2, KeyspaceChange { n: Some(1), drive: true, ..of("4") });
+    assert!(
+        (changed.before.n, changed.after.n, changed.after.closed) == (3, 1, false),
+        "{changed:?}"
+    );
+    assert_eq!(changed.held, ["n1", "n2", "n3"]);
     for i in 0..30 {
         assert_eq!(n2.ask(&format!("SET key:{i} {i}")), "OK");
     }
@@ -319,6 +325,11 @@ fn a_closed_keyspace_takes_no_requests_and_an_empty_one_may_have_other_copies() 
         assert_eq!(n3.ask(&format!("GET key:{i}")), i.to_string());
     }
     assert_eq!(n3.ask("DBSIZE"), "30");
+    // It is not empty any more.
+    let three = KeyspaceChange { n: Some(3), drive: true, ..of("4") };
+    let refused = block_on(try_change(&demo, 1, three)).unwrap_err().told();
+    assert!(refused.why.contains("holds its key \"key:"), "{refused}");
+    assert_eq!(n3.ask("GET key:7"), "7", "it is open again, as it was");
     // To give it back would be another N.
     let rm = KeyspaceChange { remove: true, ..of("4") };
     let refused = block_on(try_change(&demo, 2, rm)).unwrap_err().told();
@@ -331,5 +342,54 @@ fn a_closed_keyspace_takes_no_requests_and_an_empty_one_may_have_other_copies() 
     let wish = KeyspaceChange { close: true, n: Some(2), ..of("5") };
     let refused = block_on(try_change(&demo, 1, wish)).unwrap_err().told();
     assert!(refused.why.contains("n3 must say that it holds no key"), "{refused}");
+    demo.stop();
+}
+
+#[test]
+fn other_copies_need_nobody_who_waits_for_them_and_a_keyspace_left_closed_is_opened() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut demo = Demo::start(&dir.path().join("demo"));
+    // Whoever asked is gone as soon as the node has begun.
+    for (node, n) in [(1, 2), (2, 1), (3, 3)] {
+        block_on(async {
+            let gone = connect(&demo, node, "admin").await;
+            let wish = KeyspaceChange { n: Some(n), drive: true, weak: true, ..of("4") };
+            let wish = AdminRequest::Keyspace(Box::new(wish));
+            let asks = gone.administer(wish, PATIENCE);
+            let watch = async {
+                let other = connect(&demo, node, "admin").await;
+                loop {
+                    let facts = other.administer(AdminRequest::Facts, PATIENCE).await.unwrap();
+                    let AdminReply::Facts(facts) = facts else { panic!("{facts:?}") };
+                    let of = facts.keyspaces.into_iter().find(|k| k.name == "4");
+                    if of.is_some_and(|k| k.closed || k.n == n) {
+                        return;
+                    }
+                }
+            };
+            // The watcher's end drops the request.
+            tokio::select! { biased; () = watch => {}, _ = asks => {} }
+            gone.close().await;
+        });
+        for at in 1..=3 {
+            until("it has other copies", || {
+                told(&demo, at, "4").filter(|k| k.n == n && !k.closed && k.set)
+            });
+        }
+    }
+
+    // A node that closed it and died opens it when it is back: nobody else could have changed it.
+    let closed = change(&demo, 1, KeyspaceChange { close: true, ..of("4") });
+    assert!(closed.after.closed && closed.missing.is_empty(), "{closed:?}");
+    demo.kill(1);
+    assert!(told(&demo, 2, "4").unwrap().closed);
+    let returned = demo.restart(1);
+    for at in 1..=3 {
+        let open = until("it is open", || told(&demo, at, "4").filter(|k| !k.closed));
+        assert_eq!((open.n, open.set), (3, true), "as it was");
+    }
+    let mut n2 = demo.client(2);
+    assert_eq!((n2.ask("SELECT 4"), n2.ask("SET a 1")), ("OK".into(), "OK".into()));
+    drop(returned);
     demo.stop();
 }

@@ -316,6 +316,7 @@ impl Peer {
         let job = super::TaskJob {
             durability: task.durability.unwrap_or(policy.durability),
             ttl_ms: policy.ttl_ms,
+            conflict: policy.conflict,
             task,
             replicas,
             mine,

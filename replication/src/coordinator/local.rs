@@ -123,6 +123,7 @@ impl Peer {
             write,
             durability: policy.durability,
             ttl_ms: policy.ttl_ms,
+            conflict: policy.conflict,
             after: None,
             behind: false,
             confirm: false,

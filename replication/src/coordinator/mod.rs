@@ -9,7 +9,7 @@ pub(crate) mod gather;
 pub(crate) mod local;
 pub(crate) mod write;
 
-use ring::keyspace::{Durability, Level, Needs, ReplicaSet};
+use ring::keyspace::{Conflict, Durability, Level, Needs, ReplicaSet};
 use ring::{Instant, NodeId, Now, Slot};
 use smallvec::SmallVec;
 
@@ -106,14 +106,16 @@ pub(crate) struct TaskJob {
     pub(crate) durability: Durability,
     /// How long a key lives that comes into being by it and is not told, in milliseconds.
     pub(crate) ttl_ms: Option<u64>,
+    /// Whether it replaces values that its client has not seen.
+    pub(crate) conflict: Conflict,
     /// What its answer must have seen.
     pub(crate) after: Option<DotSet>,
     /// We have not seen all of that: the others' states are needed.
     pub(crate) behind: bool,
     /// Nothing is minted: a retry of something that was, confirmed by W replicas' holding it.
     pub(crate) confirm: bool,
-    /// A plain SET of a key that may have a counter: looks at our own records first, since a counter would
-    /// have to be read from a quorum and reset.
+    /// A plain SET that looks at our own records first: of a key that may have a counter, which would have
+    /// to be read from a quorum and reset; or in a keyspace that keeps siblings, beside which it goes.
     pub(crate) peeks: bool,
     pub(crate) holds_keys: bool,
     pub(crate) stage: Stage,
@@ -368,6 +370,7 @@ impl Peer {
             write,
             durability,
             ttl_ms: policy.ttl_ms,
+            conflict: policy.conflict,
             after,
             behind,
             confirm: false,
@@ -399,7 +402,8 @@ impl Peer {
         let state = self.slots.get(t.task.slot);
         if t.task.is_blind() && state.has_what_was_heard() {
             let counters = state.counters;
-            if !t.task.ops.iter().any(|(row, _)| counters.may_have(row)) {
+            let keeps = t.conflict == Conflict::Siblings;
+            if !keeps && !t.task.ops.iter().any(|(row, _)| counters.may_have(row)) {
                 return self.mint_blind(now, key, job, out);
             }
             t.peeks = true;

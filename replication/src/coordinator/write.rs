@@ -5,8 +5,8 @@
 //! on this replica sees it.
 
 use bytes::Bytes;
-use ring::keyspace::{Durability, ReplicaSet};
-use ring::{Instant, NodeId, Now};
+use ring::keyspace::{Conflict, Durability, ReplicaSet};
+use ring::{Instant, NodeId, Now, WallMillis};
 use smallvec::SmallVec;
 
 use crate::bugs::Bug;
@@ -17,12 +17,12 @@ use crate::decide::{self, Mint, decide};
 use crate::delta::Delta;
 use crate::event::{Changes, Effect, Outbox};
 use crate::fold::Patch;
-use crate::limits::{RESEND_AFTER, SETTLED_MAX};
+use crate::limits::{RESEND_AFTER, SETTLED_MAX, SIBLINGS_MANY};
 use crate::message::Message;
-use crate::op::{Answer, GetExpiry, Op, OpError, Outcome, TaskError, WriteHandle};
+use crate::op::{Answer, GetExpiry, Op, OpError, Outcome, Task, TaskError, WriteHandle};
 use crate::peer::Peer;
 use crate::raw::{RawDelta, RawDeltas};
-use crate::record::Record;
+use crate::record::{Expiry, NEVER, Record};
 use crate::row::Row;
 use crate::slab::{Key, Token};
 
@@ -121,6 +121,9 @@ impl Peer {
         let mut heard = DotSet::new();
         let mut stamp = None;
         let in_series = t.task.ops.len() > working.len();
+        let keeps = t.conflict == Conflict::Siblings && !self.has_bug(Bug::SetReplacesSiblings);
+        // What its client has seen without saying so: here what it watched, below what it writes itself.
+        let mut known = keeps.then(|| watched(&t.task, &working, wall));
         for (row, op) in &t.task.ops {
             let w = working.iter_mut().find(|w| w.row == *row).expect("every row was read");
             let bytes = w.record.clone();
@@ -131,7 +134,7 @@ impl Peer {
             };
             let (mut outcome, mut mint) = match op {
                 Op::Read => (decide::read(&bytes, &record, &record.view(wall)), None),
-                _ => decide(op, &record, &w.seen, wall),
+                _ => decide(op, &record, &w.seen, wall, known.as_ref()),
             };
             if let (Some(mint), Some(ttl_ms)) = (&mut mint, t.ttl_ms) {
                 let exists = mint.by.is_some() && record.view(wall).exists();
@@ -167,6 +170,11 @@ impl Peer {
                 changes.push(change.expect("a dot just minted is new"));
                 heard.insert(dot);
                 w.seen.insert(dot);
+                if let Some(known) = &mut known {
+                    known.insert(dot);
+                    let beside = record.values.iter().filter(|v| mint.spares.contains(v.dot));
+                    self.stats.many_siblings += u64::from(beside.count() + 1 >= SIBLINGS_MANY);
+                }
                 if let (Op::SetWithContext { .. }, Outcome::Siblings { context, .. }) =
                     (op, &mut outcome)
                 {
@@ -235,7 +243,7 @@ impl Peer {
                     record.live_dots_into(&mut all);
                     all.union(&record.pending);
                     all.union(&record.pending_expiry);
-                    all
+                    if mint.spares.is_empty() { all } else { all.minus(&mint.spares) }
                 }
             };
         }
@@ -250,6 +258,11 @@ impl Peer {
         }
         delta.value = mint.value.as_deref();
         delta.expiry = mint.expiry;
+        let stays = |e: &Expiry| mint.spares.contains(e.dot);
+        if mint.discards_expiry && record.expiries.iter().any(stays) {
+            // It came with a value that stays, under the same dot. The longest counts.
+            delta.expiry.get_or_insert(NEVER);
+        }
         if let Some(by) = mint.by {
             let anew = mint.discards_values;
             delta.count = record.counted(self.cfg.me, delta.dot.seq, by, anew);
@@ -529,18 +542,23 @@ fn seen_outcome(after: Option<&DotSet>, working: &[Working]) -> Option<Outcome> 
     Some(Outcome::Seen(seen.to_bytes()))
 }
 
+/// The values that plain reads of the watched keys show: they are still the ones that were read.
+fn watched(task: &Task, working: &[Working], now: WallMillis) -> DotSet {
+    let is_watched = |w: &&Working| task.watches.iter().any(|(row, _)| *row == w.row);
+    let shown = |w: &Working| {
+        let record = Record::decode(&w.record)?;
+        record.view(now).values.first().map(|v| v.dot)
+    };
+    working.iter().filter(is_watched).filter_map(shown).collect()
+}
+
 fn token_id(key: Key) -> u64 {
     Token::Job(key).to_u64()
 }
 
 /// What to answer to a retry whose first try was minted; `None` if that cannot be known any more.
-fn confirmed(
-    op: &Op,
-    record: &Record<'_>,
-    seen: &DotSet,
-    now: ring::WallMillis,
-) -> Option<Outcome> {
-    let current = |op: &Op| decide(op, record, seen, now).0;
+fn confirmed(op: &Op, record: &Record<'_>, seen: &DotSet, now: WallMillis) -> Option<Outcome> {
+    let current = |op: &Op| decide(op, record, seen, now, None).0;
     match op {
         Op::Read | Op::Siblings | Op::GetExpire(GetExpiry::Keep) => Some(current(op)),
         Op::Set { get: false, .. } => Some(Outcome::Set { done: true, previous: None }),

@@ -19,7 +19,8 @@ pub(crate) enum Workload {
     C,
     /// 95 % reads, of what was inserted lately, 5 % inserts.
     D,
-    /// 95 % short ranges, 5 % inserts; a range is one read of 1 to 100 keys that follow each other.
+    /// 95 % short ranges, 5 % inserts; a range is 1 to 100 keys that follow each other in one partition,
+    /// read as such by the native client, with MGET from a Redis endpoint.
     E,
     /// Half reads, half reads that write back what they changed.
     F,
@@ -58,6 +59,9 @@ pub(crate) struct BenchArgs {
     /// The levels of all requests, one after the other; the keyspace's own if absent.
     #[arg(long, value_delimiter = ',', value_parser = level, value_name = "LEVEL")]
     pub(crate) level: Vec<Level>,
+    /// The database of the keys.
+    #[arg(long, default_value_t = 0, value_name = "N")]
+    pub(crate) db: u16,
     /// Measures this Redis endpoint, of whatever make, instead of the cluster by the native client.
     #[arg(long, value_name = "HOST:PORT")]
     pub(crate) redis: Option<String>,

@@ -247,7 +247,8 @@ pub(crate) struct Terms {
     /// What an acknowledged write survives: os (the process), or sync (power).
     #[arg(long, value_name = "os|sync")]
     pub(crate) durability: Option<String>,
-    /// What becomes of concurrent values: lww or siblings.
+    /// What a write without a context replaces: what its coordinator has (lww), or nothing that its client
+    /// was not shown (siblings).
     #[arg(long, value_name = "lww|siblings")]
     pub(crate) conflict: Option<String>,
     /// How long a key lives that is written without an expiry: 90s, 12h, 30d; none for ever.

@@ -10,15 +10,34 @@ use crate::args::{Distribution, Workload};
 /// The most keys of a range.
 const RANGE_MAX: u64 = 100;
 
+/// Records of one partition key, where ranges are read: a range ends with them.
+const PARTITION: u64 = 1_000;
+
 /// An operation.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Operation {
     Read(Bytes),
     Update(Bytes, Bytes),
     Insert(Bytes, Bytes),
-    Range(Vec<Bytes>),
+    Range(Span),
     ReadModifyWrite(Bytes, Bytes),
     Increment(Bytes),
+}
+
+/// Keys that follow each other in one partition.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Span {
+    /// The partition key: all its keys begin with it, in braces.
+    pub(crate) partition: String,
+    /// Their sort keys.
+    pub(crate) sort: Vec<String>,
+}
+
+impl Span {
+    /// The keys as a Redis client names them.
+    pub(crate) fn keys(&self) -> impl Iterator<Item = String> + '_ {
+        self.sort.iter().map(|sort| format!("{{{}}}{sort}", self.partition))
+    }
 }
 
 /// The kinds of operations, as they are reported.
@@ -44,6 +63,8 @@ impl Operation {
 pub(crate) struct Mix {
     /// None while records are loaded.
     workload: Option<Workload>,
+    /// Keys are those of partitions, so that ranges of them can be read.
+    sorted: bool,
     chooser: Chooser,
     prefix: String,
     /// Values are pieces of it.
@@ -52,6 +73,15 @@ pub(crate) struct Mix {
     /// Records that are there, or are being loaded.
     records: AtomicU64,
     load: u64,
+}
+
+/// Whether a workload reads ranges.
+pub(crate) const fn is_sorted(workload: Workload) -> bool {
+    matches!(workload, Workload::E)
+}
+
+fn sort_key(record: u64) -> String {
+    format!("user{record:010}")
 }
 
 /// How YCSB chooses the keys of a workload.
@@ -73,6 +103,7 @@ impl Mix {
     ) -> Self {
         Self {
             workload: Some(workload),
+            sorted: is_sorted(workload),
             chooser: Chooser::new(distribution, records),
             prefix: prefix.to_owned(),
             text: text(value_bytes),
@@ -82,15 +113,22 @@ impl Mix {
         }
     }
 
-    /// The insertion of all records, each once.
-    pub(crate) fn load(records: u64, value_bytes: usize, prefix: &str) -> Self {
+    /// The insertion of all records, each once; with the keys of workload e if they are to be `sorted`.
+    pub(crate) fn load(records: u64, value_bytes: usize, prefix: &str, sorted: bool) -> Self {
         let uniform = Distribution::Uniform;
         let mix = Self::new(Workload::C, uniform, 1, value_bytes, prefix);
-        Self { workload: None, records: AtomicU64::new(0), load: records, ..mix }
+        Self { workload: None, sorted, records: AtomicU64::new(0), load: records, ..mix }
     }
 
     fn key(&self, record: u64) -> Bytes {
+        if self.sorted {
+            return format!("{{{}}}{}", self.partition(record), sort_key(record)).into();
+        }
         format!("{}user{record:010}", self.prefix).into()
+    }
+
+    fn partition(&self, record: u64) -> String {
+        format!("{}{:07}", self.prefix, record / PARTITION)
     }
 
     fn value(&self, draw: &mut Draw) -> Bytes {
@@ -123,8 +161,10 @@ impl Mix {
             Workload::D | Workload::E if chance < 5 => self.insert(draw),
             Workload::F if chance < 50 => Operation::ReadModifyWrite(key, self.value(draw)),
             Workload::E => {
-                let last = (record + 1 + draw.below(RANGE_MAX)).min(records);
-                Operation::Range((record..last).map(|record| self.key(record)).collect())
+                let end = (record / PARTITION + 1) * PARTITION;
+                let last = (record + 1 + draw.below(RANGE_MAX)).min(records).min(end);
+                let sort = (record..last).map(sort_key).collect();
+                Operation::Range(Span { partition: self.partition(record), sort })
             }
             Workload::Counters => {
                 Operation::Increment(format!("{}counter{record:010}", self.prefix).into())
@@ -154,9 +194,9 @@ mod tests {
         let mut counts = [0; 6];
         for _ in 0..10_000 {
             let op = mix.next(&mut draw).expect("a workload has no end");
-            if let Operation::Range(keys) = &op {
-                assert!((1..=100).contains(&keys.len()));
-                assert!(keys.is_sorted(), "they follow each other");
+            if let Operation::Range(span) = &op {
+                assert!((1..=100).contains(&span.sort.len()));
+                assert!(span.sort.is_sorted(), "they follow each other");
             }
             counts[op.kind()] += 1;
         }
@@ -184,7 +224,7 @@ mod tests {
 
     #[test]
     fn loading_inserts_every_record_once() {
-        let mix = Mix::load(3, 10, "b:");
+        let mix = Mix::load(3, 10, "b:", false);
         let mut draw = Draw::new(1);
         let mut keys = Vec::new();
         while let Some(Operation::Insert(key, value)) = mix.next(&mut draw) {
@@ -193,5 +233,26 @@ mod tests {
         }
         assert_eq!(keys, ["b:user0000000000", "b:user0000000001", "b:user0000000002"]);
         assert_eq!(mix.next(&mut draw), None);
+    }
+
+    #[test]
+    fn ranges_are_of_records_that_were_loaded_and_of_one_partition() {
+        let load = Mix::load(2_500, 10, "b:", true);
+        let mut draw = Draw::new(1);
+        let mut loaded = std::collections::BTreeSet::new();
+        while let Some(Operation::Insert(key, _)) = load.next(&mut draw) {
+            loaded.insert(key);
+        }
+        assert!(loaded.contains(&b"{b:0000002}user0000002499"[..]), "{:?}", loaded.last());
+        let mix = Mix::new(Workload::E, Distribution::Uniform, 2_500, 10, "b:");
+        for _ in 0..2_000 {
+            match mix.next(&mut draw) {
+                Some(Operation::Range(span)) => {
+                    assert!(span.keys().all(|key| loaded.contains(key.as_bytes())), "{span:?}");
+                }
+                Some(Operation::Insert(key, _)) => assert!(loaded.insert(key), "it is new"),
+                other => panic!("{other:?}"),
+            }
+        }
     }
 }

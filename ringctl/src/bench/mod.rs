@@ -53,8 +53,11 @@ struct Bench<'a> {
 
 pub(crate) async fn run(args: &Args, wanted: &BenchArgs) -> Result<Exit, Failure> {
     let bench = Bench::prepare(args, wanted).await?;
-    if !wanted.no_load && wanted.workload.iter().any(|w| *w != Workload::Counters) {
-        bench.load().await?;
+    for sorted in [false, true].into_iter().filter(|_| !wanted.no_load) {
+        let reads = |w: &Workload| *w != Workload::Counters && mix::is_sorted(*w) == sorted;
+        if wanted.workload.iter().any(reads) {
+            bench.load(sorted).await?;
+        }
     }
     let levels: Vec<Option<Level>> = match &wanted.level[..] {
         [] => vec![None],
@@ -125,7 +128,8 @@ impl<'a> Bench<'a> {
             Subject::Redis { address, .. } => (address.clone(), "Redis protocol"),
         };
         let text = format!(
-            "bench  {what}   {face}   {} records of {} B   {} at a time, {}   {:?} each",
+            "bench  {what}{}   {face}   {} records of {} B   {} at a time, {}   {:?} each",
+            if w.db == 0 { String::new() } else { format!("   database {}", w.db) },
             w.records,
             w.value_bytes,
             w.concurrency,
@@ -135,6 +139,7 @@ impl<'a> Bench<'a> {
         let record = Record::new([
             ("target", what.into()),
             ("face", face.into()),
+            ("db", w.db.into()),
             ("records", w.records.into()),
             ("value_bytes", w.value_bytes.into()),
             ("concurrency", w.concurrency.into()),
@@ -147,9 +152,9 @@ impl<'a> Bench<'a> {
     }
 
     /// Puts every record there.
-    async fn load(&self) -> Result<(), Failure> {
+    async fn load(&self, sorted: bool) -> Result<(), Failure> {
         let w = self.wanted;
-        let mix = Arc::new(Mix::load(w.records, w.value_bytes as usize, &w.prefix));
+        let mix = Arc::new(Mix::load(w.records, w.value_bytes as usize, &w.prefix, sorted));
         // Long enough: it ends when the records do.
         let schedule =
             |now| Schedule { start: now, from: now, until: now + Duration::from_secs(24 * 3600) };
@@ -228,6 +233,7 @@ impl<'a> Bench<'a> {
                     address: address.clone(),
                     user: self.wanted.user.clone(),
                     password: self.wanted.password.clone(),
+                    db: self.wanted.db,
                     level,
                     patience,
                 };
@@ -242,7 +248,7 @@ impl<'a> Bench<'a> {
             }
             Subject::Cluster { addresses, .. } => {
                 let cluster = self.cluster.clone().expect("a cluster is measured");
-                let addresses = addresses.clone();
+                let (addresses, db) = (addresses.clone(), self.wanted.db);
                 // The workers of a thread share one client, as those of a program do.
                 let shared = Arc::new(tokio::sync::OnceCell::<Client>::new());
                 let connect = move |_| {
@@ -250,7 +256,7 @@ impl<'a> Bench<'a> {
                         (cluster.clone(), addresses.clone(), shared.clone());
                     async move {
                         let client = shared.get_or_try_init(|| cluster.dial_all(&addresses)).await;
-                        let client = client.map_err(|error| error.told().why)?.clone();
+                        let client = client.map_err(|error| error.told().why)?.database(db);
                         Ok(Target::Native { client, level, patience })
                     }
                 };

@@ -44,6 +44,10 @@ impl RedisRs {
                 .await
                 .map_err(said)?;
         }
+        if endpoint.db > 0 {
+            let mut select = redis::cmd("SELECT");
+            select.arg(endpoint.db).query_async::<Value>(&mut connection).await.map_err(said)?;
+        }
         if let Some(level) = endpoint.level {
             let mut command = redis::cmd("CONSISTENCY");
             command.arg(level.to_string());
@@ -66,10 +70,10 @@ impl RedisRs {
                 self.ask(redis::cmd("GET").arg(&key[..])).await?;
                 self.ask(redis::cmd("SET").arg(&key[..]).arg(&value[..])).await
             }
-            Operation::Range(keys) => {
+            Operation::Range(span) => {
                 let mut command = redis::cmd("MGET");
-                for key in keys {
-                    command.arg(&key[..]);
+                for key in span.keys() {
+                    command.arg(key);
                 }
                 self.ask(&command).await
             }

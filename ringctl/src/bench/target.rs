@@ -71,10 +71,15 @@ async fn native(
             Ok(read) => put(key, value).context(read.context()).await.map(drop),
             Err(error) => Err(error),
         },
-        Operation::Range(keys) => {
-            let many = client.get_many(keys).timeout(patience);
-            let many = if let Some(level) = level { many.consistency(level) } else { many };
-            many.await.into_iter().find_map(Result::err).map_or(Ok(()), Err)
+        Operation::Range(span) => {
+            let (from, count) = (span.sort[0].as_str(), span.sort.len() as u32);
+            let range = client.range(&span.partition, from..).page(count).limit(count.into());
+            let range = range.timeout(patience);
+            let range = if let Some(level) = level { range.consistency(level) } else { range };
+            match range.await {
+                Ok(mut rows) => rows.rest().await.map(drop),
+                Err(error) => Err(error),
+            }
         }
         Operation::Increment(key) => {
             let add = client.counter(key).add(1).timeout(patience);
@@ -91,6 +96,7 @@ pub(crate) struct Endpoint {
     pub(crate) address: String,
     pub(crate) user: Option<String>,
     pub(crate) password: Option<String>,
+    pub(crate) db: u16,
     pub(crate) level: Option<Level>,
     pub(crate) patience: Duration,
 }
@@ -126,10 +132,13 @@ impl Redis {
         self.stream = Some(stream);
         self.decoder = ReplyDecoder::new();
         self.input.clear();
-        let Endpoint { user, password, level, .. } = self.endpoint.clone();
+        let Endpoint { user, password, db, level, .. } = self.endpoint.clone();
         if let Some(password) = password {
             let user = user.unwrap_or_else(|| "default".into());
             self.ask(&[b"AUTH", user.as_bytes(), password.as_bytes()]).await?;
+        }
+        if db > 0 {
+            self.ask(&[b"SELECT", db.to_string().as_bytes()]).await?;
         }
         if let Some(level) = level {
             self.ask(&[b"CONSISTENCY", level.to_string().as_bytes()]).await?;
@@ -151,9 +160,10 @@ impl Redis {
                 self.ask(&[b"GET", key]).await?;
                 self.ask(&[b"SET", key, value]).await
             }
-            Operation::Range(keys) => {
+            Operation::Range(span) => {
+                let keys: Vec<String> = span.keys().collect();
                 let mut args: Vec<&[u8]> = vec![b"MGET"];
-                args.extend(keys.iter().map(|key| &key[..]));
+                args.extend(keys.iter().map(String::as_bytes));
                 self.ask(&args).await
             }
             Operation::Increment(key) => self.ask(&[b"INCR", key]).await,

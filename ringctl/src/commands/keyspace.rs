@@ -3,11 +3,12 @@
 //! Promise: of several keyspaces none is changed before all of them could be and were meant to be; what is
 //! changed is what was shown, or nothing, if somebody else was faster.
 
+use std::time::Duration;
+
 use client::{
     AdminReply, AdminRequest, Client, KeyspaceChange, KeyspaceChanged, KeyspaceFacts, Told,
 };
 
-use super::copies;
 use crate::args::{Args, How, Keyspace, Sloppy, Terms};
 use crate::cluster::Cluster;
 use crate::confirm::confirm;
@@ -186,28 +187,26 @@ async fn change(
     }
     let mut done = Vec::new();
     for plan in plans {
-        let mut version = plan.before.version;
-        let finish = plan.before.n != plan.after.n;
-        if finish {
-            version = copies::close(args, &cluster, &client, &plan).await?;
-        }
-        let (name, weak) = (plan.before.name.clone(), !plan.warning.is_empty());
-        let wish = KeyspaceChange { name, weak, finish, version: Some(version), ..wish.clone() };
-        let mut changed = ask(args, &client, wish).await?;
-        // As it was before it was closed.
-        changed.before = plan.before;
-        done.push(changed);
+        let (version, weak) = (Some(plan.before.version), !plan.warning.is_empty());
+        let (name, drive) = (plan.before.name, plan.before.n != plan.after.n);
+        let wish = KeyspaceChange { name, weak, drive, version, ..wish.clone() };
+        done.push(ask(args, &client, wish).await?);
     }
     show(args, &changes(&done, false, style(args)));
     Ok(Exit::Fine)
 }
 
-pub(super) async fn ask(
+/// How long to wait for other copies: a search, and what comes before and after it.
+const COPIES_PATIENCE: Duration = Duration::from_secs(30);
+
+async fn ask(
     args: &Args,
     client: &Client,
     wish: KeyspaceChange,
 ) -> Result<KeyspaceChanged, Failure> {
-    match client.administer(AdminRequest::Keyspace(Box::new(wish)), args.timeout).await? {
+    // The node looks through all members before it answers, and goes on whether we wait or not.
+    let timeout = if wish.drive { args.timeout.max(COPIES_PATIENCE) } else { args.timeout };
+    match client.administer(AdminRequest::Keyspace(Box::new(wish)), timeout).await? {
         AdminReply::Keyspace(changed) => Ok(*changed),
         _ => Err(Failure::operation(
             "the node answered another question",

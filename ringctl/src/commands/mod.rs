@@ -3,7 +3,6 @@
 mod bundle;
 mod cert;
 mod completions;
-mod copies;
 mod ctx;
 mod hot;
 mod key;

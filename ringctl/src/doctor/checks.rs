@@ -342,6 +342,19 @@ fn levels(picture: &Picture, _: BringBack<'_>) -> Vec<Finding> {
         );
         found.push(finding("levels", Weight::Warning, None, told));
     }
+    let any = facts(picture).next().map(|(_, facts)| facts.keyspaces.as_slice());
+    for keyspace in any.unwrap_or_default().iter().filter(|k| k.weak && k.name != "default") {
+        let client::KeyspaceFacts { name, n, read, write, .. } = keyspace;
+        let told = (
+            format!("reads of keyspace {name} may miss writes: N={n} R={read} W={write}"),
+            "R + W is not more than N, so a read and a write need have no replica in common"
+                .to_owned(),
+            format!(
+                "ringctl keyspace set {name} --read QUORUM --write QUORUM, unless that is meant"
+            ),
+        );
+        found.push(finding("levels", Weight::Warning, None, told));
+    }
     let mut zones: Vec<_> = status.nodes.iter().map(|node| node.zone.as_str()).collect();
     zones.sort_unstable();
     zones.dedup();
@@ -476,6 +489,16 @@ mod tests {
         assert_eq!(found(|p| facts_of(p, 1).files_open = 17_000), [("files", Warning, n2())]);
         assert_eq!(found(|p| facts_of(p, 1).files_max = 1_024), [("files", Warning, n2())]);
         assert_eq!(found(|p| facts_of(p, 1).keyspaces[0].n = 2), [("settings", Problem, None)]);
+        // A database is judged by its own copies, whatever the default has.
+        let own = |n: u8, weak: bool| {
+            move |p: &mut Picture| {
+                let name = "4".to_owned();
+                let of = KeyspaceFacts { name, n, weak, ..KeyspaceFacts::default() };
+                (0..3).for_each(|i| facts_of(p, i).keyspaces.push(of.clone()));
+            }
+        };
+        assert_eq!(found(own(1, false)), []);
+        assert_eq!(found(own(3, true)), [("levels", Warning, None)]);
         let closed =
             |p: &mut Picture| (0..3).for_each(|i| facts_of(p, i).keyspaces[0].closed = true);
         assert_eq!(found(closed), [("settings", Problem, None)]);

@@ -1,14 +1,15 @@
 //! What clients do: think, ask, hear, give up; and what the checks make of it.
 
-use replication::{Answer, Event, Outcome, TaskError};
+use replication::{Answer, Event, Outcome, TaskError, row};
 use ring::Slot;
 
 use super::{Happening, World};
+use crate::check::truth::op_of;
 use crate::check::{durability, expiry, ranges, reads, session};
 use crate::history::{Ask, Asked, End, Step};
 use crate::sim::clock::{MS, true_wall};
 use crate::sim::node::Input;
-use crate::workload::{FLUSHED, compose};
+use crate::workload::{FLUSHED, KEPT, compose};
 
 impl World {
     pub(crate) fn think(&mut self, client: usize) {
@@ -216,7 +217,12 @@ impl World {
                 let shown: Vec<_> = values.iter().map(|s| s.value.clone()).collect();
                 reads::siblings(&mut self.truth, asked, now, &shown);
                 if let Some(row) = row {
-                    self.clients[asked.client].contexts.insert(row.clone(), context.clone());
+                    let client = &mut self.clients[asked.client];
+                    client.contexts.insert(row.clone(), context.clone());
+                    if row::keyspace_of(row) == Some(KEPT) {
+                        let of = shown.iter().filter_map(|value| op_of(value)).collect();
+                        client.shown.insert(row.clone(), of);
+                    }
                 }
             }
             (Ask::Delete, [Outcome::Flag(was)]) => {

@@ -65,6 +65,7 @@ impl World {
         let agreed = convergence::clocks(&mut self.truth, &clocks);
         durability::check(&mut self.truth, &copies, &agreed);
         siblings::check(&mut self.truth, &copies, &agreed);
+        siblings::check_kept(&mut self.truth, &self.history);
         counters::check_model(&mut self.truth, &copies, &agreed);
         durability::check_refused(&mut self.truth, &self.history);
         if !self.speakers.is_empty() && self.broken().is_none() {

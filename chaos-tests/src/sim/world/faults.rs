@@ -3,16 +3,14 @@
 //! With durability `os` one machine at a time may have lost power: from the loss until its replica
 //! has been made whole. All machines may lose it together only if every write waits for the disk.
 
-use std::sync::Arc;
-
 use replication::Event;
-use ring::{Durability, KeyspacePolicy, Level, Policies};
+use ring::{Durability, KeyspacePolicy, Level};
 use storage::{Crash, Survival};
 
 use super::{Happening, World};
 use crate::fault::Fault;
 use crate::sim::clock::{MS, SECOND};
-use crate::sim::node::policy;
+use crate::sim::node::{policies, policy};
 
 impl World {
     pub(crate) fn plan_fault(&mut self, fault: Fault, earliest: u64) {
@@ -100,8 +98,7 @@ impl World {
                     KeyspacePolicy { read: Level::All, ..base },
                     KeyspacePolicy { read: Level::All, write: Level::All, ..base },
                 ]);
-                let policies = Policies { default: terms, ..Policies::default() };
-                self.put_everywhere(node, &Event::PoliciesAre(Arc::new(policies)));
+                self.put_everywhere(node, &Event::PoliciesAre(policies(terms)));
             }
             Fault::Rot => {
                 // What one copy alone acknowledged, a sync of it does not save from rot.

@@ -14,7 +14,7 @@ use crate::history::{Ask, Asked, End};
 use crate::sim::clock::MS;
 use crate::sim::front::Spoken;
 use crate::sim::node::Input;
-use crate::workload::{Line, Speaker, Utterance, Wanted, own_number, row_of, talk};
+use crate::workload::{Fate, Line, Speaker, Utterance, Wanted, own_number, row_of, talk};
 
 /// How long a speaker waits, on average, after it was refused something.
 const REFUSED_WAITS: u64 = 100 * MS;
@@ -46,6 +46,11 @@ impl World {
             self.queue.plan(at, Happening::Dial { speaker });
             return;
         };
+        let own = &mut self.speakers[speaker].own;
+        if matches!(own.fate, Fate::There(Some(_))) {
+            // Whoever takes its next plain SET need not have heard of the deadline, and then it stays.
+            own.give_up();
+        }
         self.numbers += 1;
         let number = self.numbers;
         let mixed = self.profile.mixed_levels;

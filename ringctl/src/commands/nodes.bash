@@ -1,0 +1,26 @@
+
+# Names of nodes are asked of the cluster that the line is about.
+_ringctl_nodes() {
+    local about=() i
+    for ((i = 1; i < COMP_CWORD; i++)); do
+        case "${COMP_WORDS[i]}" in
+            --config | --context) about+=("${COMP_WORDS[i]}" "${COMP_WORDS[i + 1]}") ;;
+        esac
+    done
+    "${COMP_WORDS[0]}" "${about[@]}" --timeout 1s -o csv status 2>/dev/null | tail -n +2 | cut -d, -f3
+}
+
+_ringctl_or_nodes() {
+    local cur="${COMP_WORDS[COMP_CWORD]}" before="${COMP_WORDS[*]:COMP_CWORD - 2:2}"
+    case "$before" in
+        *" --node" | "node show" | "node drain")
+            if [[ "$cur" != -* ]]; then
+                COMPREPLY=($(compgen -W "$(_ringctl_nodes)" -- "$cur"))
+                return 0
+            fi
+            ;;
+    esac
+    _ringctl "$@"
+}
+
+complete -F _ringctl_or_nodes -o bashdefault -o default ringctl
