@@ -10,7 +10,8 @@
 # can. Prints the series and what holds; exit code 1 if something does not.
 #
 #   --plant admission-off  nothing is refused for having waited: this must fail
-#   OPTIONS                of the example, for instance --mode get
+#   OPTIONS                of the example, for instance --mode get, or --goodput 50 where a machine is noisy: what is
+#                          done at the peak then changes from one moment to the next
 #   RINGD, OVERLOAD        the programs (default: the release build, built if missing)
 set -euo pipefail
 

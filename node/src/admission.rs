@@ -306,7 +306,8 @@ impl Admission {
         }
         // What its answer will take belongs to the time that its client has; but unless there is too much to
         // do, slow answers alone are no reason to give none.
-        let shortest = if self.queue.stands { self.answer_time } else { limit / 2 };
+        let much = self.queue.stands || in_flight >= self.flight.max;
+        let shortest = if much { self.answer_time } else { limit / 2 };
         let late = wait + self.answer_time.min(shortest) >= limit;
         if late || (self.queue.stands && wait > self.bearable()) {
             return Err(Refused::Queue);
@@ -482,6 +483,18 @@ mod tests {
             admission.answered(at(now), if now % 50 == 0 { ms(3) } else { ms(1_900) });
         }
         assert_eq!(admission.in_flight_max(), JOBS_MAX);
+    }
+
+    #[test]
+    fn while_much_is_in_flight_nothing_begins_that_would_be_answered_too_late() {
+        let mut admission = Admission::new(QUEUE_MAX);
+        for now in 0..2_000 {
+            admission.answered(at(now), ms(900));
+        }
+        let much = admission.in_flight_max();
+        assert!(much < JOBS_MAX);
+        assert_eq!(admission.judge(ms(0), ms(800), much), Err(Refused::Queue));
+        assert_eq!(admission.judge(ms(0), ms(800), much - 1), Ok(()), "else it is tried");
     }
 
     #[test]

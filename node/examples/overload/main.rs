@@ -13,7 +13,7 @@
 //! *good* are answers within the deadline; *refused* those that say OVERLOADED; *late* are answers that
 //! came after the deadline; *lost* are requests that were given up: unsent by a Redis client, without
 //! an answer by a native one, which hears of an answer only in time, and counts those that come later.
-//! Exit code 1 if goodput fell below 90 % of the peak, both for each second of the servers' processor
+//! Exit code 1 if goodput fell below `--goodput` of the peak, both for each second of the servers' processor
 //! time, or recovery took more than five seconds, or answers came too late, or memory grew by more than
 //! `--memory-mib`.
 
@@ -91,6 +91,9 @@ struct Options {
     /// How long values are.
     #[arg(long, default_value_t = 100)]
     value_bytes: usize,
+    /// How much of the peak must still be done, in per cent.
+    #[arg(long, default_value_t = 90.0)]
+    goodput: f64,
     /// How much more memory the servers may use while there is too much to do.
     #[arg(long, default_value_t = 128)]
     memory_mib: u64,
@@ -301,10 +304,13 @@ fn work(options: &Options) -> Outcome<bool> {
         _ => good / peak,
     };
     let judged = [
-        (share >= 0.9, "goodput is at least 90 % of the peak's"),
-        (recovered <= 5.0, "it recovers within five seconds"),
-        (beyond <= answered / ALLOWED_LATE, "nothing is answered too late"),
-        (most(&over) <= before + options.memory_mib, "memory stays flat"),
+        (
+            share * 100.0 >= options.goodput,
+            format!("goodput is at least {} % of the peak's", options.goodput),
+        ),
+        (recovered <= 5.0, "it recovers within five seconds".to_owned()),
+        (beyond <= answered / ALLOWED_LATE, "nothing is answered too late".to_owned()),
+        (most(&over) <= before + options.memory_mib, "memory stays flat".to_owned()),
     ];
     for (holds, what) in judged {
         println!("{} {what}", if holds { "holds:" } else { "FAILS:" });

@@ -32,12 +32,13 @@ impl Default for Window {
 
 impl Window {
     /// Requests came that were under way for `age`: how much may be under way from now on, if that
-    /// changes.
-    pub fn came(&mut self, now: Instant, age: Duration) -> Option<u32> {
+    /// changes. They begin when they are read: so while as much is in flight here as may be, `is_full`,
+    /// they come too early, however young they are.
+    pub fn came(&mut self, now: Instant, age: Duration, is_full: bool) -> Option<u32> {
         if now.since(self.changed) < EVERY {
             return None;
         }
-        let bytes = if age > TARGET {
+        let bytes = if age > TARGET || is_full {
             (self.bytes / 2).max(CLIENT_WINDOW_BYTES_MIN)
         } else if age < TARGET / 2 {
             (self.bytes + self.bytes / 4).min(CLIENT_WINDOW_BYTES)
@@ -66,7 +67,7 @@ mod tests {
         for (per_ms, from, to) in [(500, 0, 10_000), (1_000_000, 10_000, 15_000)] {
             for ms in from..to {
                 let age = Duration::from_millis(u64::from(bytes / per_ms));
-                bytes = window.came(at(ms), age).unwrap_or(bytes);
+                bytes = window.came(at(ms), age, false).unwrap_or(bytes);
                 assert!(ms < 2_000 || age <= 2 * TARGET, "{age:?} at {ms}");
             }
         }
@@ -74,11 +75,18 @@ mod tests {
     }
 
     #[test]
+    fn it_shrinks_while_too_much_is_in_flight_however_young_requests_come() {
+        let mut window = Window::default();
+        assert_eq!(window.came(at(100), Duration::ZERO, true), Some(CLIENT_WINDOW_BYTES / 2));
+        assert!(window.came(at(200), Duration::ZERO, false) > Some(CLIENT_WINDOW_BYTES / 2));
+    }
+
+    #[test]
     fn it_never_closes() {
         let mut window = Window::default();
         let mut bytes = CLIENT_WINDOW_BYTES;
         for ms in 0..5_000 {
-            bytes = window.came(at(ms), Duration::from_secs(9)).unwrap_or(bytes);
+            bytes = window.came(at(ms), Duration::from_secs(9), true).unwrap_or(bytes);
         }
         assert_eq!(bytes, CLIENT_WINDOW_BYTES_MIN);
     }

@@ -166,10 +166,10 @@ impl Core {
     /// A native client says when what it sends next was made: what it should hear of our clock, and how
     /// much it may have under way from now on, if that changes.
     pub fn heard_moment(&mut self, client: u64, said: Moment) -> (Option<Moment>, Option<u32>) {
-        let at = clock::mono();
+        let (at, is_full) = (clock::mono(), self.is_full());
         let (age, window) = self.ways.entry(client).or_default();
         let ours = age.heard(at, said);
-        (ours, window.came(at, age.of_request(at)))
+        (ours, window.came(at, age.of_request(at), is_full))
     }
 
     fn under_way(&self, at: ring::Instant, client: u64) -> Duration {
