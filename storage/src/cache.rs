@@ -8,7 +8,7 @@
 //! lock. Promise: the blocks in all places together cost at most the budget.
 
 use crate::table::{Block, SharedBlock};
-use arc_swap::ArcSwapAny;
+use arc_swap::{ArcSwapAny, Guard};
 use std::sync::atomic::{AtomicU8, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -47,9 +47,19 @@ impl Slots {
         if self.missed.get(i)?.load(Ordering::Acquire) != PRESENT {
             return None;
         }
-        let block = Block::of_shared(self.places.get(i)?.load_full()?);
+        let shared = self.places.get(i)?.load();
+        // Before it is counted who holds it, which lets nothing behind it begin.
+        Block::prefetch(shared.as_ref()?);
+        let block = Block::of_shared(Guard::into_inner(shared)?);
         block.touch();
         Some(block)
+    }
+
+    /// Asks for the memory of block `i` that a search looks at first; false when it is not kept.
+    pub(crate) fn prefetch(&self, i: usize) -> bool {
+        let here = |missed: &AtomicU8| missed.load(Ordering::Acquire) == PRESENT;
+        let place = self.places.get(i).filter(|_| self.missed.get(i).is_some_and(here));
+        place.is_some_and(|place| place.load().as_ref().map(Block::prefetch).is_some())
     }
 }
 

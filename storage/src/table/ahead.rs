@@ -38,12 +38,11 @@ impl ReadAhead {
         Self { streaming: true, window: BYTES_MAX, ..Self::default() }
     }
 
-    /// Block `i` of `table`, in that form; `cached`: what the cache has of it.
+    /// Block `i` of `table`, in that form.
     pub(crate) fn block(
         &mut self,
         table: &Table,
         i: usize,
-        cached: Option<Block>,
         direction: Direction,
         form: Form,
     ) -> Result<Block, Error> {
@@ -54,7 +53,7 @@ impl ReadAhead {
         let neighbour = self.last.is_some() && self.last == before.map(|n| (table.number, n));
         self.steps = if neighbour { self.steps.saturating_add(1) } else { 0 };
         self.last = Some((table.number, i));
-        if let Some(block) = cached {
+        if let Some(block) = table.cached(i) {
             return Ok(block);
         }
         let handle = table.handle(i)?;

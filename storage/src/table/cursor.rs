@@ -36,8 +36,8 @@ pub(crate) struct TablesCursor<'a> {
     /// The walk ends in this block.
     last_block: bool,
     done: bool,
-    /// The block to begin with, and what the cache had of it.
-    opening: Option<(usize, Option<Block>)>,
+    /// The block to begin with.
+    opening: Option<usize>,
     /// Versions of one key may stand in several blocks of the table at hand.
     splits: bool,
     /// The head's key, in the first `key_len` bytes, and how much of it is the block's prefix.
@@ -137,7 +137,8 @@ impl<'a> TablesCursor<'a> {
                 cursor.table = tables.partition_point(|t| t.is_below(start));
                 if let Some(table) = tables.get(cursor.table) {
                     let number = table.first_block(start)?;
-                    cursor.opening = Some((number, table.cached_soon(number)));
+                    table.prefetch(number);
+                    cursor.opening = Some(number);
                 }
             }
             Direction::Backward => {
@@ -339,7 +340,7 @@ impl<'a> TablesCursor<'a> {
                             return self.settle();
                         }
                         self.number = number;
-                        self.load(self.cached(), None)?;
+                        self.load(None)?;
                         self.decode()?;
                     }
                     self.from = self.from.max(self.below(bound));
@@ -347,7 +348,7 @@ impl<'a> TablesCursor<'a> {
                 Direction::Backward => {
                     if number < self.number {
                         self.number = number;
-                        self.load(self.cached(), None)?;
+                        self.load(None)?;
                     }
                     self.to = self.to.min(self.below(bound));
                 }

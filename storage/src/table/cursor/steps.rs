@@ -20,38 +20,28 @@ impl TablesCursor<'_> {
         let Some(table) = self.tables.get(self.table) else { return Ok(()) };
         let blocks = table.blocks()?;
         let Some(last) = blocks.checked_sub(1) else { return Ok(()) };
-        let (found, cached) = match self.opening.take() {
-            Some((number, cached)) => (Some(number), Some(cached)),
-            None => (bound.map(|bound| table.first_block(bound)).transpose()?, None),
+        let found = match self.opening.take() {
+            Some(number) => Some(number),
+            None => bound.map(|bound| table.first_block(bound)).transpose()?,
         };
         match self.direction {
             Direction::Forward => {
                 self.number = found.unwrap_or(0);
                 if self.number < blocks {
-                    let cached = cached.unwrap_or_else(|| table.cached(self.number));
-                    self.load(cached, bound)?;
+                    self.load(bound)?;
                 }
             }
             Direction::Backward => {
                 self.number = found.unwrap_or(last).min(last);
-                self.load(self.cached(), None)?;
+                self.load(None)?;
                 self.to = bound.map_or(self.to, |end| self.to.min(self.below(end)));
             }
         }
         Ok(())
     }
 
-    /// The block at hand, if the cache has it.
-    pub(super) fn cached(&self) -> Option<Block> {
-        self.tables.get(self.table)?.cached(self.number)
-    }
-
-    /// Takes up the block at hand, of which the cache had `cached`; forward from `start` on if any.
-    pub(super) fn load(
-        &mut self,
-        cached: Option<Block>,
-        start: Option<&[u8]>,
-    ) -> Result<(), Error> {
+    /// Takes up the block at hand, forward from `start` on if any.
+    pub(super) fn load(&mut self, start: Option<&[u8]>) -> Result<(), Error> {
         let table = &self.tables[self.table];
         self.splits = table.splits_keys();
         let inside = match (&self.limit, self.direction) {
@@ -62,7 +52,7 @@ impl TablesCursor<'_> {
         let forward = self.direction == Direction::Forward;
         let form = if inside && forward { Form::Any } else { Form::Decoded };
         self.block.take().into_iter().for_each(Block::spare);
-        let block = self.ahead.block(table, self.number, cached, self.direction, form)?;
+        let block = self.ahead.block(table, self.number, self.direction, form)?;
         if let Some(raw) = block.raw() {
             let there = match start {
                 Some(start) => self.walk.seek(&raw, start),
@@ -169,9 +159,9 @@ impl TablesCursor<'_> {
             };
             if let Some(next) = next {
                 self.number = next;
-                self.load(self.cached(), None)?;
+                self.load(None)?;
                 if self.direction == Direction::Forward {
-                    table.cached_soon(next + 1);
+                    table.prefetch(next + 1);
                 }
             } else {
                 self.next_table()?;

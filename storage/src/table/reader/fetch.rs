@@ -129,15 +129,13 @@ impl Table {
         self.body.as_ref()?.slots.get(i)
     }
 
-    /// As [`Table::cached`]; asks for the memory that is looked at next.
-    pub(crate) fn cached_soon(&self, i: usize) -> Option<Block> {
-        let body = self.body.as_ref()?;
-        let block = body.slots.get(i);
-        match &block {
-            Some(block) => block.prefetch(),
-            None => body.index.prefetch_handle(i),
+    /// Asks for the memory that a search in block `i` looks at first.
+    pub(crate) fn prefetch(&self, i: usize) {
+        if let Some(body) = &self.body
+            && !body.slots.prefetch(i)
+        {
+            body.index.prefetch_handle(i);
         }
-        block
     }
 
     /// Data block `i`, decoded, from the cache or verified from the disk.
