@@ -102,7 +102,7 @@ impl Store {
         Ok(Self { inner: Arc::new(inner) })
     }
 
-    #[cfg(test)]
+    #[cfg(all(test, not(any(loom, shuttle))))]
     pub(super) fn inner(&self) -> &Inner {
         &self.inner
     }

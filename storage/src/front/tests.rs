@@ -91,7 +91,7 @@ impl Race {
 
 #[test]
 fn a_writer_that_is_faster_than_the_flushes_is_slowed_and_never_stopped() {
-    for bytes_per_second in [1_000_000, 4_000_000, 20_000_000] {
+    for bytes_per_second in [2_000_000, 5_000_000, 20_000_000] {
         let mut race = Race::new(bytes_per_second);
         let puts = (3 * bytes_per_second / PUT_BYTES).min(150_000);
         (0..puts).for_each(|i| race.put(i));

@@ -51,10 +51,9 @@ pub(super) struct Throttle {
 impl Throttle {
     /// So far is the work behind now.
     pub(super) fn note(&self, debt: Debt) {
-        // One memtable of room is all there is between the first hold and standing still: so a disk
-        // that is slow is given way to early, and the more so the less room is left.
-        let left = 1.0 - debt.memtables;
-        let memtables = 1.0 - left * left;
+        // One memtable of room is all there is between the first hold and standing still. A burst may
+        // fill a good part of it, but a disk that is slow must be given way to before it is full.
+        let memtables = 1.0 - (1.0 - debt.memtables) * (1.0 - debt.memtables.powi(3));
         let debt = Debt { memtables, ..debt }.worst();
         self.debt.store(debt.max(0.0).to_bits(), Ordering::Relaxed);
     }
