@@ -312,8 +312,8 @@ fn work(options: &Options) -> Outcome<bool> {
         (beyond <= answered / ALLOWED_LATE, "nothing is answered too late".to_owned()),
         (most(&over) <= before + options.memory_mib, "memory stays flat".to_owned()),
     ];
-    for (holds, what) in judged {
-        println!("{} {what}", if holds { "holds:" } else { "FAILS:" });
+    for (holds, what) in &judged {
+        println!("{} {what}", if *holds { "holds:" } else { "FAILS:" });
     }
     Ok(judged.iter().all(|(holds, _)| *holds))
 }
