@@ -160,6 +160,8 @@ struct Flight {
     since: Instant,
     window: Window,
     max: usize,
+    /// From one answer to the next, where the core is busy.
+    each: Duration,
 }
 
 /// Answers of a time.
@@ -188,7 +190,7 @@ impl Window {
 impl Flight {
     const fn new() -> Self {
         let (windows, window) = ([Window::EMPTY; WINDOWS], Window::EMPTY);
-        Self { windows, next: 0, since: Instant(0), window, max: JOBS_MAX }
+        Self { windows, next: 0, since: Instant(0), window, max: JOBS_MAX, each: Duration::ZERO }
     }
 
     fn answered(&mut self, now: Instant, took: Duration) {
@@ -203,21 +205,31 @@ impl Flight {
         self.window.lasted = if lasted > 4 * WINDOW { WINDOW } else { lasted };
         self.windows[self.next % WINDOWS] = self.window;
         self.next += 1;
-        self.max = if self.window.is_busy() { self.fits() } else { JOBS_MAX };
+        (self.max, self.each) = (JOBS_MAX, Duration::ZERO);
+        if self.window.is_busy() {
+            self.max = self.fits();
+        }
         (self.since, self.window) = (now, Window::EMPTY);
     }
 
     /// As many as are answered in the time that they may take: that is beside what the fastest takes, for
     /// light takes its time.
-    fn fits(&self) -> usize {
+    fn fits(&mut self) -> usize {
         let (mut time, mut answers, mut fastest) = (Duration::ZERO, 0_u64, ROUND_THE_WORLD);
         for window in &self.windows {
             time += window.lasted;
             answers = answers.saturating_add(window.answers);
             fastest = fastest.min(window.fastest);
         }
+        self.each = time / u32::try_from(answers).unwrap_or(u32::MAX).max(1);
         let share = (ANSWER_TARGET + fastest).as_secs_f64() / time.as_secs_f64().max(0.001);
         ((answers as f64 * share) as usize).clamp(IN_FLIGHT_MIN, JOBS_MAX)
+    }
+
+    /// How long it will take until so many are answered, where the core is busy with them: before those that
+    /// take long have told it.
+    fn expected(&self, in_flight: usize) -> Duration {
+        self.each.saturating_mul(u32::try_from(in_flight).unwrap_or(u32::MAX))
     }
 }
 
@@ -307,8 +319,12 @@ impl Admission {
         // What its answer will take belongs to the time that its client has; but unless there is too much to
         // do, slow answers alone are no reason to give none.
         let much = self.queue.stands || in_flight >= self.flight.max;
-        let shortest = if much { self.answer_time } else { limit / 2 };
-        let late = wait + self.answer_time.min(shortest) >= limit;
+        let takes = if much {
+            self.answer_time.max(self.flight.expected(in_flight))
+        } else {
+            self.answer_time.min(limit / 2)
+        };
+        let late = wait + takes >= limit;
         if late || (self.queue.stands && wait > self.bearable()) {
             return Err(Refused::Queue);
         }
@@ -495,6 +511,17 @@ mod tests {
         assert!(much < JOBS_MAX);
         assert_eq!(admission.judge(ms(0), ms(800), much), Err(Refused::Queue));
         assert_eq!(admission.judge(ms(0), ms(800), much - 1), Ok(()), "else it is tried");
+    }
+
+    #[test]
+    fn what_stands_behind_more_than_is_done_in_its_time_does_not_begin() {
+        let mut admission = Admission::new(QUEUE_MAX);
+        // Ten are done in a millisecond, each in 60: nothing has told yet that more takes longer.
+        for now in 0..500 {
+            (0..10).for_each(|_| admission.answered(at(now), ms(60)));
+        }
+        assert_eq!(admission.judge(ms(0), ms(800), 7_000), Ok(()));
+        assert_eq!(admission.judge(ms(0), ms(800), 9_000), Err(Refused::Queue));
     }
 
     #[test]

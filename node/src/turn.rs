@@ -614,6 +614,9 @@ impl Core {
         let Some(asked) = self.asked.remove(key) else { return };
         let took = now.mono.since(asked.since);
         self.report.histogram(asked.class).record(took);
+        if self.is_given_up(&asked) {
+            return;
+        }
         let answer = self.in_time(&asked, answer);
         if let Answer::Failed(error) = &answer {
             match error {

@@ -9,11 +9,11 @@ use replication::Answer;
 use replication::op::TaskError;
 use wire::moment::Moment;
 
-use super::{Asked, Core};
+use super::{Asked, Asker, Core};
 use crate::admission::{self, Refused};
 use crate::clock;
 use crate::front::host::Fed;
-use crate::limits::{AHEAD_BYTES_MAX, AHEAD_EVERY, REQUEST_TIMEOUT, TURN_MAX};
+use crate::limits::{AHEAD_BYTES_MAX, AHEAD_EVERY, GIVEN_UP_AFTER, REQUEST_TIMEOUT, TURN_MAX};
 use crate::metrics::Class;
 
 /// Clients that wait for less to be in flight.
@@ -129,16 +129,32 @@ impl Core {
         self.admission.waits_still(at, client, at.since(since))
     }
 
+    /// When the answer leaves that is ready now, if that is near this deadline: when the turn ends, and what
+    /// has lasted for so long may last as long again.
+    fn leaves_near(&self, deadline: ring::Instant) -> Option<ring::Instant> {
+        if self.begun && deadline > self.begun_at + TURN_MAX * 50 {
+            return None;
+        }
+        let at = clock::mono();
+        Some(if self.begun { at + at.since(self.begun_at) } else { at })
+    }
+
+    /// Whether nobody waits any more for what a native client asked: it has said when it gives up, and by
+    /// then it has. Not even why there is no answer is told.
+    pub(super) fn is_given_up(&mut self, asked: &Asked) -> bool {
+        let native = matches!(asked.asker, Asker::Native(_));
+        let gone = native
+            && self
+                .leaves_near(asked.deadline)
+                .is_some_and(|at| at > asked.deadline + GIVEN_UP_AFTER);
+        self.report.late += u64::from(gone);
+        gone
+    }
+
     /// An answer that comes after its deadline is none: whoever asked has given up, and must not take
     /// it for that of a later request.
     pub(super) fn in_time(&mut self, asked: &Asked, answer: Answer) -> Answer {
-        let far = self.begun && asked.deadline > self.begun_at + TURN_MAX * 50;
-        if far {
-            return answer;
-        }
-        // It leaves when the turn ends, and what has lasted for so long may last as long again.
-        let at = clock::mono();
-        let leaves = if self.begun { at + at.since(self.begun_at) } else { at };
+        let Some(leaves) = self.leaves_near(asked.deadline) else { return answer };
         let late = leaves > asked.deadline && asked.class != Class::Whole;
         if !late || matches!(answer, Answer::Failed(_)) {
             return answer;
@@ -204,6 +220,11 @@ impl Core {
         match self.admission.judge(waited, given, in_flight) {
             Ok(()) => Ok(given.saturating_sub(waited)),
             Err(Refused::Late) => {
+                self.report.late += 1;
+                Err(Refusal::Late)
+            }
+            // It would hear of that when it has given up.
+            Err(Refused::Queue) if waited + GIVEN_UP_AFTER * 2 >= given => {
                 self.report.late += 1;
                 Err(Refusal::Late)
             }
