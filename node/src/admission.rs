@@ -2,17 +2,17 @@
 //!
 //! A pure machine, one a core: time comes in, verdicts come out. It looks at two waits.
 //!
-//! How long commands that are there have waited until the core came to them: if every one waited beyond a
-//! target for a whole [`INTERVAL`], the queue stands, and those that waited longer are refused until none
-//! did for an interval (CoDel's rule, with a refusal in place of a drop). A short burst, however high,
-//! refuses nobody, nor does a single client that sends more than is done: he is slowed down by his socket.
-//! A refusal costs a part of what it refuses, so that a core spends its time on requests that somebody
-//! still waits for.
+//! How long commands that are there have waited, whether or not the core has come to them: if nearly every
+//! one waited beyond a target for a whole [`INTERVAL`], the queue stands, and those that waited for a quarter
+//! of it are refused until none was for an interval (CoDel's rule, with a refusal in place of a drop). A short
+//! burst, however high, refuses nobody, nor does a single client that sends more than is done: he is slowed
+//! down by his socket. A refusal costs a part of what it refuses, so that a core spends its time on requests
+//! that somebody still waits for.
 //!
-//! And how long answers took: what was begun should be done within [`ANSWER_TARGET`]. So if even the
-//! fastest answer is slow, no more may be in flight than is answered in that time; the rest waits where its
-//! wait is seen.
-//! The numbers, and what else was tried: decisions 18 and 21.
+//! And how long answers took: what was begun should be done within [`ANSWER_TARGET`]. So if answers are slow on
+//! the average, no more may be in flight than is answered in that time beside what the fastest takes; the rest
+//! waits where its wait is seen. What would be answered after its own time does not begin.
+//! The numbers, and what else was tried: decisions 18, 21 and 25.
 
 use core::time::Duration;
 

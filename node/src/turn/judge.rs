@@ -1,4 +1,5 @@
-//! Judging: whether what a client asks may begin, by how long it has waited.
+//! Judging: whether what a client asks may begin, by how long it has waited, and whether its answer still leaves,
+//! by how long that took.
 //!
 //! The decision is [`crate::admission`]'s; here are the clock and the counts that it is fed with.
 
