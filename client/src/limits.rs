@@ -60,6 +60,15 @@ pub const HEDGES_PER_THOUSAND: i64 = 50;
 /// How many reads may be asked of a second node in a row, when none was for long.
 pub const HEDGE_RESERVE: i64 = 10;
 
+/// How many reads in a thousand may be tried in vain without a coordinator.
+pub const UNDECIDED_PER_THOUSAND: i64 = 200;
+
+/// How many may be tried in vain in a row, when none was for long.
+pub const UNDECIDED_RESERVE: i64 = 50;
+
+/// A keyspace of which no shares could be had is not asked for them for so long.
+pub const NO_SHARES_FOR: Duration = Duration::from_secs(10);
+
 /// How many requests in a thousand may be asked again.
 pub const RETRIES_PER_THOUSAND: i64 = 100;
 
