@@ -334,7 +334,7 @@ impl Client {
         let inner = &*self.inner;
         let fits = matches!(level, None | Some(wire::Level::Quorum)) && inner.settings.direct_reads;
         inner.undecided.earn();
-        if !fits || !inner.undecided.has() || !inner.routes.gives_shares(self.keyspace) {
+        if !fits || !inner.undecided.has() || !inner.routes.gives_shares((self.keyspace, level.is_some())) {
             return None;
         }
         inner.routes.copies(slot)
@@ -342,6 +342,7 @@ impl Client {
 
     /// A read was gathered without a coordinator.
     pub(crate) fn count_direct(&self) {
+        self.count_request();
         one_more(&self.inner.counts.routed);
         one_more(&self.inner.counts.direct);
     }
@@ -352,9 +353,9 @@ impl Client {
         one_more(&self.inner.counts.undecided);
     }
 
-    /// The keyspace is not one of which shares can be had.
-    pub(crate) fn stop_reading_directly(&self) {
-        self.inner.routes.gives_no_shares(self.keyspace);
+    /// The database is not one of which shares can be had for such reads.
+    pub(crate) fn stop_reading_directly(&self, level: Option<wire::Level>) {
+        self.inner.routes.gives_no_shares((self.keyspace, level.is_some()));
     }
 
     pub(crate) fn zone(&self) -> Option<&str> {

@@ -82,11 +82,10 @@ impl Client {
         if at_hand.len() < needed || needed < 2 {
             return Ended::Undecided;
         }
-        if self.zone().is_none() {
-            // Whoever has the least to do for us; the order of preference among equals.
-            at_hand.sort_by_cached_key(|(_, link)| link.pending());
-        }
-        self.count_request();
+        // Whoever has the least to do for us, so that one who is slow or gone is not asked much; the order of
+        // preference among equals. The value comes from the program's zone, if it has one.
+        let by_load = usize::from(self.zone().is_some());
+        at_hand[by_load..].sort_by_cached_key(|(_, link)| link.pending());
         let share = |whole| ClientRequest::Share {
             key: wish.key,
             level: wish.level,
@@ -129,7 +128,7 @@ impl Client {
                     node.shun();
                     return self.undecided();
                 }
-                Err(NoAnswer::Error(error)) => return self.share_refused(error, asking),
+                Err(NoAnswer::Error(error)) => return self.share_refused(error, wish),
             };
             let held = match held {
                 Some(Held::Error(_)) => return self.undecided(),
@@ -164,15 +163,16 @@ impl Client {
         Ended::Undecided
     }
 
-    fn share_refused(&self, error: ClientError, asking: Asking) -> Ended {
+    fn share_refused(&self, error: ClientError, wish: Wish<'_>) -> Ended {
         match error {
             // Too much to do, or too late: a coordinator would say the same, after more work.
             ClientError::Overloaded { .. } | ClientError::TimedOut { .. } => {
-                Ended::Failed(Self::timed(error, asking))
+                self.count_request();
+                Ended::Failed(Self::timed(error, Asking::harmless(wish.timeout)))
             }
             ClientError::Invalid { .. } => {
                 // The keyspace has another level, or the node does not know of shares.
-                self.stop_reading_directly();
+                self.stop_reading_directly(wish.level);
                 self.undecided()
             }
             _ => self.undecided(),

@@ -30,9 +30,12 @@ pub(crate) struct Routes {
     unsupported: AtomicBool,
     /// The latest epoch that an answer spoke of.
     epoch_heard: AtomicU64,
-    /// Databases of which no shares are to be had, until then.
-    no_shares: Mutex<BTreeMap<u16, Instant>>,
+    /// Reads of which no shares are to be had, until then.
+    no_shares: Mutex<BTreeMap<Kind, Instant>>,
 }
+
+/// A database, and whether its reads say their level.
+pub(crate) type Kind = (u16, bool);
 
 /// A node that requests are sent to.
 pub(crate) struct Node {
@@ -122,19 +125,19 @@ impl Routes {
         lock(&self.map).as_ref().map(|map| (map.epoch.0, map.replicas(slot).len()))
     }
 
-    /// Whether shares of reads may be had in a database.
-    pub(crate) fn gives_shares(&self, keyspace: u16) -> bool {
+    /// Whether shares of such reads may be had.
+    pub(crate) fn gives_shares(&self, kind: Kind) -> bool {
         let mut all = lock(&self.no_shares);
-        match all.get(&keyspace) {
+        match all.get(&kind) {
             None => true,
             Some(until) if Instant::now() < *until => false,
-            Some(_) => all.remove(&keyspace).is_some(),
+            Some(_) => all.remove(&kind).is_some(),
         }
     }
 
     /// They may not.
-    pub(crate) fn gives_no_shares(&self, keyspace: u16) {
-        lock(&self.no_shares).insert(keyspace, Instant::now() + NO_SHARES_FOR);
+    pub(crate) fn gives_no_shares(&self, kind: Kind) {
+        lock(&self.no_shares).insert(kind, Instant::now() + NO_SHARES_FOR);
     }
 
     /// Every node that there is a connection to.
