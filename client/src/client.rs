@@ -334,7 +334,10 @@ impl Client {
         let inner = &*self.inner;
         let fits = matches!(level, None | Some(wire::Level::Quorum)) && inner.settings.direct_reads;
         inner.undecided.earn();
-        if !fits || !inner.undecided.has() || !inner.routes.gives_shares((self.keyspace, level.is_some())) {
+        if !fits
+            || !inner.undecided.has()
+            || !inner.routes.gives_shares((self.keyspace, level.is_some()))
+        {
             return None;
         }
         inner.routes.copies(slot)

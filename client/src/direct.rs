@@ -101,7 +101,8 @@ impl Client {
             let request = if place == 0 { &whole } else { &digest };
             together.push(Box::pin(self.ask_share((node, link), asking, request, until)));
         }
-        let slow = at_hand[..needed].iter().filter_map(|(node, _)| node.latency.hedge_after()).max();
+        let slow =
+            at_hand[..needed].iter().filter_map(|(node, _)| node.latency.hedge_after()).max();
         let mut spare = at_hand.get(needed).filter(|_| self.hedges());
         let mut agreement = Agreement::of(needed);
         let began = Instant::now();

@@ -428,7 +428,7 @@ pub enum Request {
     /// Ops on keys of one slot.
     Task(Task),
     /// This replica's share of a read. Answer: [`Answer::Share`].
-    Share(Share),
+    Share(Box<Share>),
     /// Live keys in cursor order, from a slot onward but not beyond its group of 256. Answer:
     /// [`Answer::Keys`].
     Scan {

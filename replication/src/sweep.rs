@@ -330,9 +330,7 @@ impl Peer {
             | Body::Share(_)
             | Body::Forward(_)
             | Body::Count(_)
-            | Body::Range(_) => {
-                None
-            }
+            | Body::Range(_) => None,
         };
         let Some(collect) = collect else { return Flow::Waits };
         let placed = rows.into_iter().filter_map(|listed| {
@@ -371,9 +369,7 @@ impl Peer {
             | Body::Share(_)
             | Body::Forward(_)
             | Body::Count(_)
-            | Body::Range(_) => {
-                Flow::Waits
-            }
+            | Body::Range(_) => Flow::Waits,
         }
     }
 

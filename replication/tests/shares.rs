@@ -22,7 +22,7 @@ fn share(c: &Cluster, key: &str, whole: bool) -> Share {
 }
 
 fn told(c: &mut Cluster, at: NodeId, share: Share) -> Result<(Digest, Option<Outcome>), TaskError> {
-    match c.ask(at, Request::Share(share)) {
+    match c.ask(at, Request::Share(Box::new(share))) {
         Answer::Share { digest, outcome } => Ok((digest, outcome)),
         Answer::Failed(error) => Err(error),
         other => panic!("{other:?}"),
@@ -120,7 +120,11 @@ fn who_has_seen_more_than_a_replica_gets_no_share_of_it() {
     let &[a, b, d] = c.layout().replicas(Slot::of_key(b"k")) else { panic!("three") };
     c.lose = Box::new(move |_, to, m| to == d && matches!(m, Message::Replicate { .. }));
     c.set(a, "k", "v").expect("two of three");
-    let (_, outcome) = { let s = share(&c, "k", true); told(&mut c, b, s) }.expect("a replica");
+    let (_, outcome) = {
+        let s = share(&c, "k", true);
+        told(&mut c, b, s)
+    }
+    .expect("a replica");
     let Some(Outcome::Siblings { context, .. }) = outcome else { panic!("{outcome:?}") };
     let after = |c: &Cluster| Share { after: Some(context.clone()), ..share(c, "k", true) };
     let asked = after(&c);

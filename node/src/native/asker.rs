@@ -79,10 +79,9 @@ impl NativeAsker {
                 ClientReply::Deleted { count, next: self.sort_key(&next), context: seen }
             }
             Answer::Failed(error) => ClientReply::Error(explain(shared, error)),
-            Answer::Share { digest, outcome } => ClientReply::Share {
-                digest: (digest.0, digest.1),
-                held: outcome.and_then(held),
-            },
+            Answer::Share { digest, outcome } => {
+                ClientReply::Share { digest: (digest.0, digest.1), held: outcome.and_then(held) }
+            }
             Answer::Keys { .. } | Answer::Count(_) | Answer::Acks(_) => {
                 invalid("the request has no such answer")
             }

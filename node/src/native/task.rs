@@ -156,7 +156,7 @@ pub(super) fn of_share(request: &ClientRequest<'_>, keyspace: Keyspace) -> Resul
     let ClientRequest::Share { key, level: read, of, epoch, whole, ref after } = *request else {
         return Err("it is no request for a share".to_owned());
     };
-    Ok(Request::Share(Share {
+    Ok(Request::Share(Box::new(Share {
         slot: Slot::of_key(key),
         keyspace,
         row: row::of_key(keyspace, key),
@@ -166,7 +166,7 @@ pub(super) fn of_share(request: &ClientRequest<'_>, keyspace: Keyspace) -> Resul
         epoch,
         whole,
         after: known(after)?,
-    }))
+    })))
 }
 
 /// What a request for a page of sort keys asks for.

@@ -55,8 +55,12 @@ fn a_read_at_quorum_needs_no_coordinator_while_its_replicas_agree() {
         // A database whose reads ask one replica, or all: as it wants.
         for (level, number) in [("ONE", 5), ("ALL", 6)] {
             let name = number.to_string();
-            let change =
-                KeyspaceChange { name, read: Some(level.into()), ..KeyspaceChange::default() };
+            let change = KeyspaceChange {
+                name,
+                read: Some(level.into()),
+                weak: true,
+                ..KeyspaceChange::default()
+            };
             ring.administer(AdminRequest::Keyspace(Box::new(change)), PATIENCE).await.unwrap();
             let database = ring.database(number);
             database.put("k", "v").consistency(Level::All).await.unwrap();

@@ -608,11 +608,9 @@ impl Peer {
             Body::Forward(_) => peer.forward_refused(now, key, job, from, why, out),
             Body::Task(_) => peer.gather_refused(now, key, job, from, out),
             Body::Range(_) => peer.range_refused(now, key, job, out),
-            Body::Read(_)
-            | Body::Share(_)
-            | Body::Scan(_)
-            | Body::Count(_)
-            | Body::Flush(_) => Flow::Waits,
+            Body::Read(_) | Body::Share(_) | Body::Scan(_) | Body::Count(_) | Body::Flush(_) => {
+                Flow::Waits
+            }
         });
     }
 }

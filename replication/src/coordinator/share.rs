@@ -29,7 +29,7 @@ use crate::slab::Token;
 /// A share that waits for our disk.
 #[derive(Debug)]
 pub(crate) struct ShareJob {
-    share: Share,
+    share: Box<Share>,
     /// Our clock as it was before the record was asked for.
     clock: DotSet,
 }
@@ -40,7 +40,7 @@ impl Peer {
         &mut self,
         now: Now,
         origin: Origin,
-        share: Share,
+        share: Box<Share>,
         deadline: Instant,
         out: &mut Outbox,
     ) {
@@ -53,8 +53,7 @@ impl Peer {
             return self.answer(origin, Answer::Failed(error), out);
         }
         let rows = smallvec![share.row.clone()];
-        let clock =
-            if share.whole { self.slots.clock(share.slot).clone() } else { DotSet::new() };
+        let clock = if share.whole { self.slots.clock(share.slot).clone() } else { DotSet::new() };
         let body = Body::Share(Box::new(ShareJob { share, clock }));
         let job = Job { origin, started: now.mono, deadline, last_sent: now.mono, body };
         let key = self.jobs.insert(job);
@@ -76,7 +75,9 @@ impl Peer {
         let copies = replicas.len() as u8;
         let met = share.of + needs.total > copies;
         if share.of != needs.total || !needs.per_region.is_empty() || !met {
-            return invalid("shares do not make up that level: so many of them are not what it needs");
+            return invalid(
+                "shares do not make up that level: so many of them are not what it needs",
+            );
         }
         let stale = share.epoch < self.last_change(share.slot);
         if stale && !self.has_bug(Bug::AcceptsStaleEpoch) || !replicas.contains(&self.me()) {

@@ -38,7 +38,8 @@ impl World {
             return false;
         }
         let any = self.of_clients.below(self.nodes.len() as u64) as usize;
-        let map = if self.of_clients.hits(200_000) { &self.oldest } else { &self.nodes[any].layout };
+        let map =
+            if self.of_clients.hits(200_000) { &self.oldest } else { &self.nodes[any].layout };
         let map = map.clone();
         let mut replicas = map.replicas(task.slot).to_vec();
         let turn = self.of_clients.below(replicas.len() as u64) as usize;
@@ -60,7 +61,7 @@ impl World {
         };
         for (place, replica) in replicas.iter().enumerate() {
             let Some(node) = self.nodes.iter().position(|n| n.id == *replica) else { continue };
-            let request = Box::new(Request::Share(share(place)));
+            let request = Box::new(Request::Share(Box::new(share(place))));
             let at = self.now + self.of_network.between(20_000, 400_000);
             self.queue.plan(at, Happening::Ask { op: op | SHARE, node, request });
         }
