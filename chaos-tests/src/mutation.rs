@@ -59,6 +59,7 @@ pub const PLANTED: &[Planted] = &[
     replication(Bug::IgnoresTokens, "tokens"),
     replication(Bug::MintsForAnyone, "named"),
     replication(Bug::SetReplacesSiblings, "terms"),
+    replication(Bug::TrustsOneShare, "shares"),
     storage(PlantedBug::MissingFsync, "sync"),
     storage(PlantedBug::DamageReadAsTornTail, "rot"),
     session(SessionBug::AnswersOutOfTurn, "sessions"),

@@ -109,6 +109,8 @@ pub struct Profile {
     pub named: bool,
     /// Clients are sessions: they say what they have seen, and are never shown less.
     pub tokens: bool,
+    /// Clients read quorums by themselves where they can.
+    pub shares: bool,
     /// One slot holds so many keys that scans of it are cut.
     pub large_slot: bool,
     /// For how long clients ask and faults happen.
@@ -123,7 +125,7 @@ pub struct Profile {
 
 /// The profiles that can be asked for by name. `swarm` draws among all corners; the others press on
 /// one of them.
-pub const NAMES: [&str; 21] = [
+pub const NAMES: [&str; 22] = [
     "swarm",
     "quiet",
     "lossy",
@@ -145,6 +147,7 @@ pub const NAMES: [&str; 21] = [
     "named",
     "tokens",
     "terms",
+    "shares",
 ];
 
 impl Profile {
@@ -251,6 +254,7 @@ impl Profile {
             talk: TalkMix::default(),
             named: false,
             tokens: false,
+            shares: false,
             large_slot: false,
             length_ns: seconds * SECOND,
             bugs: Vec::new(),
@@ -412,6 +416,32 @@ impl Profile {
                 self.faults.set(Fault::Kill, 6);
                 self.faults.set(Fault::Split, 3);
                 self.faults.set(Fault::OneWay, 4);
+            }
+            "shares" => {
+                // Clients gather quorums, by old maps as well, while replicas lag, restart and move.
+                self.quorums();
+                self.shares = true;
+                self.tokens = c.coin();
+                self.mixed_levels = c.hits(300_000);
+                self.nodes = c.pick(&[3, 5, 5]);
+                self.mix.get = 10;
+                self.mix.siblings = 6;
+                self.mix.expiry = 2;
+                self.mix.counter = 4;
+                self.mix.kept = 2;
+                self.tags = c.pick(&[1, 2, 4]);
+                self.keys = c.pick(&[1, 3, 8]);
+                self.think_ns = c.pick(&[5 * MS, 10 * MS]);
+                self.manners.faithful = false;
+                self.manners.loss_ppm = c.pick(&[2_000, 50_000, 200_000]);
+                self.manners.late_ppm = 50_000;
+                self.faults.set(Fault::Kill, 5);
+                self.faults.set(Fault::Power, 8);
+                self.faults.set(Fault::Split, 4);
+                self.outage_ns = c.pick(&[20 * MS, 300 * MS, 2 * SECOND]);
+                let moves = self.nodes == 5 && c.coin();
+                self.replicas_move_at = moves.then_some(self.length_ns / 2);
+                self.new_layout_at = (!moves && c.coin()).then_some(self.length_ns / 3);
             }
             "fence" => {
                 self.quorums();

@@ -30,6 +30,11 @@ impl Budget {
         let _ = self.left.fetch_update(Ordering::Relaxed, Ordering::Relaxed, earned);
     }
 
+    /// Whether there is one.
+    pub(crate) fn has(&self) -> bool {
+        self.left.load(Ordering::Relaxed) >= UNIT
+    }
+
     /// Takes one, if there is one.
     pub(crate) fn spend(&self) -> bool {
         let spent = |left: i64| (left >= UNIT).then_some(left - UNIT);

@@ -20,7 +20,8 @@ use crate::dial::dial_any;
 use crate::error::{ClientError, Told};
 use crate::limits::{
     ADDRESSES_MAX, ANSWER_MARGIN_MAX, DIAL_TIMEOUT, HEDGE_RESERVE, HEDGES_PER_THOUSAND,
-    REQUEST_TIMEOUT, RETRIES_PER_THOUSAND, RETRY_RESERVE,
+    REQUEST_TIMEOUT, RETRIES_PER_THOUSAND, RETRY_RESERVE, UNDECIDED_PER_THOUSAND,
+    UNDECIDED_RESERVE,
 };
 use crate::link::{Link, NoAnswer};
 use crate::name::{Name, Names};
@@ -53,11 +54,14 @@ pub struct Settings {
     /// Ask a second replica when the first takes longer to answer a read than it took for nineteen
     /// of twenty; for one read in twenty at most.
     pub hedging: bool,
+    /// Read a quorum from its replicas at once, instead of asking one of them to do so; a coordinator is
+    /// asked only if they differ.
+    pub direct_reads: bool,
 }
 
 impl Default for Settings {
     fn default() -> Self {
-        Self { patience: Patience::default(), zone: None, hedging: true }
+        Self { patience: Patience::default(), zone: None, hedging: true, direct_reads: true }
     }
 }
 
@@ -74,6 +78,10 @@ pub struct Tally {
     pub requests: u64,
     /// Of these, asked of a node that holds the key.
     pub routed: u64,
+    /// Reads that the client gathered by itself, without a coordinator.
+    pub direct: u64,
+    /// Reads that it could not gather, since replicas differed or were not to be had: a coordinator was asked.
+    pub undecided: u64,
     /// Reads for which a second node was asked because the first was slow.
     pub hedged: u64,
     /// Requests that were asked again after a failure.
@@ -104,6 +112,8 @@ struct Inner {
     routes: Routes,
     hedges: Budget,
     retries: Budget,
+    /// How many direct reads may come to nothing.
+    undecided: Budget,
     counts: Counts,
     names: Arc<Names>,
 }
@@ -112,6 +122,8 @@ struct Inner {
 struct Counts {
     requests: AtomicU64,
     routed: AtomicU64,
+    direct: AtomicU64,
+    undecided: AtomicU64,
     hedged: AtomicU64,
     retried: AtomicU64,
 }
@@ -195,6 +207,7 @@ impl Client {
             routes: Routes::default(),
             hedges: Budget::new(HEDGES_PER_THOUSAND, HEDGE_RESERVE),
             retries: Budget::new(RETRIES_PER_THOUSAND, RETRY_RESERVE),
+            undecided: Budget::new(UNDECIDED_PER_THOUSAND, UNDECIDED_RESERVE),
             counts: Counts::default(),
             names: Arc::new(Names::new()),
         };
@@ -218,6 +231,8 @@ impl Client {
         Tally {
             requests: read(&counts.requests),
             routed: read(&counts.routed),
+            direct: read(&counts.direct),
+            undecided: read(&counts.undecided),
             hedged: read(&counts.hedged),
             retried: read(&counts.retried),
             unwanted: self.inner.routes.links().iter().map(|link| link.unwanted()).sum(),
@@ -308,6 +323,59 @@ impl Client {
         one_more(&self.inner.counts.requests);
         self.inner.hedges.earn();
         self.inner.retries.earn();
+    }
+
+    /// The epoch of the map and how many replicas it gives a slot, if a read at `level` may be gathered from them.
+    pub(crate) fn may_read_directly(
+        &self,
+        slot: Slot,
+        level: Option<wire::Level>,
+    ) -> Option<(u64, usize)> {
+        let inner = &*self.inner;
+        let fits = matches!(level, None | Some(wire::Level::Quorum)) && inner.settings.direct_reads;
+        inner.undecided.earn();
+        if !fits
+            || !inner.undecided.has()
+            || !inner.routes.gives_shares((self.keyspace, level.is_some()))
+        {
+            return None;
+        }
+        inner.routes.copies(slot)
+    }
+
+    /// A read was gathered without a coordinator.
+    pub(crate) fn count_direct(&self) {
+        self.count_request();
+        one_more(&self.inner.counts.routed);
+        one_more(&self.inner.counts.direct);
+    }
+
+    /// A read could not be gathered.
+    pub(crate) fn count_undecided(&self) {
+        self.inner.undecided.spend();
+        one_more(&self.inner.counts.undecided);
+    }
+
+    /// The database is not one of which shares can be had for such reads.
+    pub(crate) fn stop_reading_directly(&self, level: Option<wire::Level>) {
+        self.inner.routes.gives_no_shares((self.keyspace, level.is_some()));
+    }
+
+    pub(crate) fn zone(&self) -> Option<&str> {
+        self.inner.settings.zone.as_deref()
+    }
+
+    pub(crate) fn hedges(&self) -> bool {
+        self.inner.settings.hedging
+    }
+
+    /// Whether the budget allows to ask one more replica; then it counts as done.
+    pub(crate) fn may_hedge(&self) -> bool {
+        let may = self.inner.hedges.spend();
+        if may {
+            one_more(&self.inner.counts.hedged);
+        }
+        may
     }
 
     pub(crate) fn count_routed(&self) {
@@ -415,12 +483,11 @@ impl Client {
             node.latency.record(began.elapsed());
             return reply;
         }
-        if !self.inner.hedges.spend() {
+        if !self.may_hedge() {
             let reply = first.await;
             node.latency.record(began.elapsed());
             return reply;
         }
-        one_more(&self.inner.counts.hedged);
         let again = Instant::now();
         let second = self.ask_link(other_link, asking, request, until);
         tokio::pin!(second);
@@ -538,6 +605,7 @@ impl Client {
     pub(crate) fn misfit(reply: &ClientReply) -> ClientError {
         let why = match reply {
             ClientReply::Value { .. } => "a value",
+            ClientReply::Share { .. } => "a share of a read",
             ClientReply::Done { .. } => "an acknowledgement",
             ClientReply::Values { .. } => "several values",
             ClientReply::Number { .. } => "a number",

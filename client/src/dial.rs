@@ -4,11 +4,12 @@
 //! earlier ones up: a dead node costs a fraction of a second, not its whole time-out.
 
 use core::time::Duration;
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
 use std::sync::Arc;
 
 use quinn::{
-    ClientConfig, Connection, ConnectionError, Endpoint, RecvStream, SendStream, TransportConfig,
+    AckFrequencyConfig, ClientConfig, Connection, ConnectionError, Endpoint, EndpointConfig,
+    MtuDiscoveryConfig, RecvStream, SendStream, TransportConfig,
 };
 use ring::{ClusterId, NodeId};
 use tokio::task::JoinSet;
@@ -18,7 +19,9 @@ use wire::hello::{HELLO_BYTES, close};
 use wire::{Hello, Purpose, Versions};
 
 use crate::error::{Attempt, ClientError, Told};
-use crate::limits::{DIAL_STAGGER, IDLE_TIMEOUT, INITIAL_RTT, KEEP_ALIVE};
+use crate::limits::{
+    DIAL_STAGGER, IDLE_TIMEOUT, INITIAL_RTT, KEEP_ALIVE, MTU_LOOPBACK, UNACKNOWLEDGED,
+};
 use crate::tls::{Refused, Tls};
 
 /// A connection, ready for requests.
@@ -109,7 +112,7 @@ async fn dial(address: &str, tls: &Tls, until: Instant) -> Result<Dialled, Faile
     for to in resolved {
         let (crypto, refused) = tls.dial_config().map_err(|e| Failed::Unreached(e.to_string()))?;
         let mut config = ClientConfig::new(Arc::new(crypto));
-        config.transport_config(Arc::new(transport()));
+        config.transport_config(Arc::new(transport(to)));
         match timeout_at(until, greet(address, to, config, tls)).await {
             Ok(Ok(dialled)) => return Ok(dialled),
             Ok(Err(error)) => last = why(&error, &refused),
@@ -144,7 +147,7 @@ async fn greet(
     tls: &Tls,
 ) -> Result<Dialled, Broken> {
     let local = |e: &dyn core::fmt::Display| Broken::Local(e.to_string());
-    let endpoint = Endpoint::client(socket_for(to)).map_err(|e| local(&e))?;
+    let endpoint = endpoint_for(to).map_err(|e| local(&e))?;
     let connecting = endpoint.connect_with(config, to, &tls.name()).map_err(|e| local(&e))?;
     let connection = connecting.await?;
     // What the connection itself says explains more than what a stream says about it.
@@ -241,6 +244,15 @@ pub(crate) fn how_it_ended(error: &ConnectionError) -> String {
     }
 }
 
+/// An endpoint for this one connection. It takes datagrams as large as nodes send on one machine.
+fn endpoint_for(to: SocketAddr) -> std::io::Result<Endpoint> {
+    let runtime = quinn::default_runtime()
+        .ok_or_else(|| std::io::Error::other("there is no runtime to work in"))?;
+    let mut config = EndpointConfig::default();
+    config.max_udp_payload_size(MTU_LOOPBACK).map_err(std::io::Error::other)?;
+    Endpoint::new(config, None, UdpSocket::bind(socket_for(to))?, runtime)
+}
+
 /// A socket for this one connection, on the machine itself if that is where it leads.
 fn socket_for(to: SocketAddr) -> SocketAddr {
     let ip = match to.ip() {
@@ -252,12 +264,20 @@ fn socket_for(to: SocketAddr) -> SocketAddr {
     SocketAddr::new(ip, 0)
 }
 
-fn transport() -> TransportConfig {
+fn transport(to: SocketAddr) -> TransportConfig {
+    let mut discovery = MtuDiscoveryConfig::default();
+    if to.ip().is_loopback() {
+        discovery.upper_bound(MTU_LOOPBACK);
+    }
+    let mut acks = AckFrequencyConfig::default();
+    acks.ack_eliciting_threshold(UNACKNOWLEDGED.into());
     let mut transport = TransportConfig::default();
     transport
         .keep_alive_interval(Some(KEEP_ALIVE))
         .max_idle_timeout(IDLE_TIMEOUT.try_into().ok())
         .initial_rtt(INITIAL_RTT)
+        .mtu_discovery_config(Some(discovery))
+        .ack_frequency_config(Some(acks))
         .max_concurrent_bidi_streams(0_u8.into())
         .max_concurrent_uni_streams(0_u8.into())
         .datagram_receive_buffer_size(None);

@@ -52,6 +52,7 @@ mod tls;
 mod error;
 
 mod dial;
+mod direct;
 mod link;
 
 mod operate;

@@ -48,6 +48,14 @@ pub const IDLE_TIMEOUT: Duration = Duration::from_secs(2);
 /// The round trip to assume before one was measured: a lost first datagram is repeated after three.
 pub const INITIAL_RTT: Duration = Duration::from_millis(100);
 
+/// The largest datagram on one machine, where ten of them still are one send; elsewhere the path is measured up to
+/// what an Ethernet carries.
+pub const MTU_LOOPBACK: u16 = 6_500;
+
+/// How many datagrams a node may leave without an acknowledgement of their own: most are acknowledged with the
+/// answer.
+pub const UNACKNOWLEDGED: u32 = 10;
+
 /// A node that could not be reached, or was lost, is not dialled again for so long.
 pub const SHUN_FOR: Duration = Duration::from_secs(1);
 
@@ -59,6 +67,15 @@ pub const HEDGES_PER_THOUSAND: i64 = 50;
 
 /// How many reads may be asked of a second node in a row, when none was for long.
 pub const HEDGE_RESERVE: i64 = 10;
+
+/// How many reads in a thousand may be tried in vain without a coordinator.
+pub const UNDECIDED_PER_THOUSAND: i64 = 200;
+
+/// How many may be tried in vain in a row, when none was for long.
+pub const UNDECIDED_RESERVE: i64 = 50;
+
+/// A keyspace of which no shares could be had is not asked for them for so long.
+pub const NO_SHARES_FOR: Duration = Duration::from_secs(10);
 
 /// How many requests in a thousand may be asked again.
 pub const RETRIES_PER_THOUSAND: i64 = 100;

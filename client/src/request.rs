@@ -11,7 +11,8 @@ use bytes::Bytes;
 use wire::{ClientReply, ClientRequest};
 
 use crate::causal::{Context, Read};
-use crate::client::{Asking, Client};
+use crate::client::Client;
+use crate::direct::Wish;
 use crate::error::ClientError;
 use crate::key::Key;
 use crate::session::Before;
@@ -72,9 +73,10 @@ impl IntoFuture for Get {
             let Self { client, key, terms } = self;
             let key = key.checked()?;
             let before = Before::new(terms.session, &key);
-            let asking = Asking::harmless(terms.timeout);
-            let get = ClientRequest::Get { key: &key, level: terms.level, after: before.seen() };
-            match client.ask_for(&key, asking, &get).await? {
+            let after = before.seen();
+            let Terms { level, timeout, .. } = terms;
+            let wish = Wish { key: &key, level, after: &after, timeout };
+            match client.read(wish).await? {
                 ClientReply::Value { values, context } => {
                     before.learn(&context);
                     Ok(Read { values, context: Context(context) })

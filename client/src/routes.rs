@@ -15,7 +15,7 @@ use tracing::debug;
 
 use crate::dial::dial_any;
 use crate::latency::Latency;
-use crate::limits::SHUN_FOR;
+use crate::limits::{NO_SHARES_FOR, SHUN_FOR};
 use crate::link::Link;
 use crate::tls::Tls;
 
@@ -30,7 +30,12 @@ pub(crate) struct Routes {
     unsupported: AtomicBool,
     /// The latest epoch that an answer spoke of.
     epoch_heard: AtomicU64,
+    /// Reads of which no shares are to be had, until then.
+    no_shares: Mutex<BTreeMap<Kind, Instant>>,
 }
+
+/// A database, and whether its reads say their level.
+pub(crate) type Kind = (u16, bool);
 
 /// A node that requests are sent to.
 pub(crate) struct Node {
@@ -113,6 +118,26 @@ impl Routes {
             holders.sort_by_key(|node| map.member(node.id).is_none_or(|m| m.zone != zone));
         }
         holders
+    }
+
+    /// The epoch of the map, and how many replicas it gives a slot.
+    pub(crate) fn copies(&self, slot: Slot) -> Option<(u64, usize)> {
+        lock(&self.map).as_ref().map(|map| (map.epoch.0, map.replicas(slot).len()))
+    }
+
+    /// Whether shares of such reads may be had.
+    pub(crate) fn gives_shares(&self, kind: Kind) -> bool {
+        let mut all = lock(&self.no_shares);
+        match all.get(&kind) {
+            None => true,
+            Some(until) if Instant::now() < *until => false,
+            Some(_) => all.remove(&kind).is_some(),
+        }
+    }
+
+    /// They may not.
+    pub(crate) fn gives_no_shares(&self, kind: Kind) {
+        lock(&self.no_shares).insert(kind, Instant::now() + NO_SHARES_FOR);
     }
 
     /// Every node that there is a connection to.

@@ -5,6 +5,7 @@
 mod fake;
 
 mod contexts;
+mod direct;
 mod faults;
 mod requests;
 mod routes;

@@ -14,7 +14,7 @@ use wire::{ClientReply, ClientRequest};
 use crate::fake::*;
 
 /// A layout of these nodes, in zones a, b, c.
-fn layout_of(addresses: &[String]) -> Layout {
+pub(crate) fn layout_of(addresses: &[String]) -> Layout {
     let member = |(place, address): (usize, &String)| Member {
         zone: ["a", "b", "c"][place].to_owned(),
         ..Member::new(format!("n{}", place + 1), address.clone())
@@ -111,7 +111,8 @@ async fn a_key_is_read_from_its_preferred_node_and_in_a_zone_from_the_node_there
 }
 
 async fn stage_for(zone: Option<&str>) -> Stage {
-    stage(Settings { zone: zone.map(str::to_owned), ..Settings::default() }).await
+    stage(Settings { zone: zone.map(str::to_owned), direct_reads: false, ..Settings::default() })
+        .await
 }
 
 #[tokio::test]
@@ -143,7 +144,8 @@ async fn a_slow_reader_is_not_waited_for_and_is_told_to_stop() {
 
 #[tokio::test]
 async fn without_hedging_a_slow_reader_is_waited_for() {
-    let stage = stage(Settings { hedging: false, ..Settings::default() }).await;
+    let stage =
+        stage(Settings { hedging: false, direct_reads: false, ..Settings::default() }).await;
     let key = "patient";
     let first = stage.preferred(key).0;
     stage.until_read_from(key, &first.to_string()).await;

@@ -78,7 +78,8 @@ pub(crate) fn line_of_failure(answer: &Answer, flow: &Flow<'_>) -> String {
         | Answer::Count(_)
         | Answer::Page { .. }
         | Answer::Deleted { .. }
-        | Answer::Acks(_) => {
+        | Answer::Acks(_)
+        | Answer::Share { .. } => {
             "ERR the replica answered another question. fix: upgrade all nodes to one version"
                 .to_owned()
         }

@@ -47,7 +47,9 @@ impl Model {
                 });
                 Answer::Count((before - self.rows.len()) as u64)
             }
-            Request::Range { .. } | Request::DeleteRange { .. } => panic!("no command asks for it"),
+            Request::Share(_) | Request::Range { .. } | Request::DeleteRange { .. } => {
+                panic!("no command asks for it")
+            }
             Request::AwaitAcks { acks, .. } => Answer::Acks(acks.clamp(2, 3)),
         }
     }

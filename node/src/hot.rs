@@ -90,13 +90,22 @@ impl Hot {
         if !asked.is_multiple_of(ONE_IN) {
             return;
         }
-        let Request::Task(task) = request else { return };
+        let task = match request {
+            Request::Task(task) => task,
+            // The client has asked others for theirs: it is one read.
+            Request::Share(share) if share.whole => return self.sample(&share.row, false, now),
+            _ => return,
+        };
         // Of several keys one: which of them differs from sample to sample.
         let turn = (asked / ONE_IN) as usize % task.ops.len().max(1);
         let Some((row, op)) = task.ops.get(turn) else { return };
+        self.sample(row, !op.is_read(), now);
+    }
+
+    fn sample(&self, row: &Row, writes: bool, now: Instant) {
         let mut windows = self.windows.lock().unwrap_or_else(PoisonError::into_inner);
         windows.turn(now);
-        windows.now.see(row, !op.is_read());
+        windows.now.see(row, writes);
     }
 
     fn read(&self, now: Instant) -> (Duration, Window) {

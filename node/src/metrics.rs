@@ -25,6 +25,8 @@ pub enum Class {
     Read,
     /// It writes.
     Write,
+    /// It is a share of a read that its client gathers, and not the one with the value: that one counts as the read.
+    Share,
     /// It concerns many keys.
     Whole,
 }
@@ -75,6 +77,8 @@ pub struct CoreReport {
     pub reads: Histogram,
     /// How long writes took.
     pub writes: Histogram,
+    /// How long shares of reads took, but for those with the value.
+    pub shares: Histogram,
     /// How long requests about many keys took.
     pub whole: Histogram,
     /// Requests answered with an error, by kind.
@@ -135,6 +139,7 @@ impl CoreReport {
         match class {
             Class::Read => &mut self.reads,
             Class::Write => &mut self.writes,
+            Class::Share => &mut self.shares,
             Class::Whole => &mut self.whole,
         }
     }
@@ -144,6 +149,7 @@ impl CoreReport {
         self.stats.add(&other.stats);
         self.reads.add(&other.reads);
         self.writes.add(&other.writes);
+        self.shares.add(&other.shares);
         self.whole.add(&other.whole);
         self.keys.add(&other.keys);
         // One core has the mesh.
@@ -221,9 +227,12 @@ pub fn text(shared: &Shared) -> String {
         );
     }
     head(out, "request_duration_seconds", "histogram", "From a request to its answer.");
-    for (class, histogram) in
-        [("read", &report.reads), ("write", &report.writes), ("whole", &report.whole)]
-    {
+    for (class, histogram) in [
+        ("read", &report.reads),
+        ("write", &report.writes),
+        ("share", &report.shares),
+        ("whole", &report.whole),
+    ] {
         histogram.write(out, "request_duration_seconds", &format!("class=\"{class}\""));
     }
     let shed = report.stats.errors().get("OVERLOADED").copied().unwrap_or(0);

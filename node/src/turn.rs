@@ -393,6 +393,8 @@ impl Core {
     ) {
         let class = match &request {
             Request::Task(task) if task.is_read() => Class::Read,
+            Request::Share(share) if share.whole => Class::Read,
+            Request::Share(_) => Class::Share,
             Request::Task(_) | Request::DeleteRange { .. } => Class::Write,
             Request::Scan { .. }
             | Request::Range { .. }

@@ -38,11 +38,13 @@ pub enum Bug {
     MintsForAnyone,
     /// Where siblings are kept, a plain SET replaces those that its coordinator has seen.
     SetReplacesSiblings,
+    /// A client that gathers a read takes the first share that has a value for the answer.
+    TrustsOneShare,
 }
 
 impl Bug {
     /// All of them.
-    pub const ALL: [Self; 16] = [
+    pub const ALL: [Self; 17] = [
         Self::CountsAcks,
         Self::ClockAfterKey,
         Self::ReusesDots,
@@ -59,5 +61,6 @@ impl Bug {
         Self::IgnoresTokens,
         Self::MintsForAnyone,
         Self::SetReplacesSiblings,
+        Self::TrustsOneShare,
     ];
 }

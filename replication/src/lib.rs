@@ -47,7 +47,7 @@ pub use causality::{Dot, DotSet};
 pub use delta::Delta;
 pub use event::{Changes, Effect, Event, Named, Outbox, Records, RequestId, RowChange, Rows};
 pub use message::Message;
-pub use op::{Answer, Op, Outcome, Request, Task, TaskError};
+pub use op::{Answer, Op, Outcome, Request, Share, Task, TaskError};
 pub use peer::{Config, Peer};
 pub use raw::{RawDelta, RawDeltas};
 pub use record::{Digest, Record, View};

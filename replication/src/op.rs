@@ -399,11 +399,36 @@ pub struct PageRow {
     pub context: Bytes,
 }
 
+/// One replica's share of a read that its asker gathers itself.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Share {
+    /// The slot of the row.
+    pub slot: Slot,
+    /// The keyspace of the row.
+    pub keyspace: Keyspace,
+    /// The key.
+    pub row: Row,
+    /// What is read: [`Op::Read`] or [`Op::Siblings`].
+    pub op: Op,
+    /// The level that the shares make up, if not the keyspace's read level.
+    pub level: Option<Level>,
+    /// How many replicas are asked: exactly as many as the level needs.
+    pub of: u8,
+    /// The epoch of the layout by which they were chosen.
+    pub epoch: u64,
+    /// Whether the outcome is wanted and not only the digest.
+    pub whole: bool,
+    /// As in [`Task::after`].
+    pub after: Option<Bytes>,
+}
+
 /// What may be asked of a [`crate::Peer`].
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Request {
     /// Ops on keys of one slot.
     Task(Task),
+    /// This replica's share of a read. Answer: [`Answer::Share`].
+    Share(Box<Share>),
     /// Live keys in cursor order, from a slot onward but not beyond its group of 256. Answer:
     /// [`Answer::Keys`].
     Scan {
@@ -477,7 +502,8 @@ impl Request {
         match self {
             Self::Task(task) => !task.is_read(),
             Self::Flush { .. } | Self::DeleteRange { .. } => true,
-            Self::Scan { .. }
+            Self::Share(_)
+            | Self::Scan { .. }
             | Self::Count { .. }
             | Self::Range { .. }
             | Self::AwaitAcks { .. } => false,
@@ -489,6 +515,7 @@ impl Request {
     pub const fn keyspace(&self) -> Option<Keyspace> {
         match self {
             Self::Task(task) => Some(task.keyspace),
+            Self::Share(share) => Some(share.keyspace),
             Self::Scan { keyspace, .. }
             | Self::Count { keyspace, .. }
             | Self::Flush { keyspace, .. } => Some(*keyspace),
@@ -502,6 +529,7 @@ impl Request {
     pub fn slot(&self) -> Slot {
         match self {
             Self::Task(task) => task.slot,
+            Self::Share(share) => share.slot,
             Self::Scan { from, .. } => *from,
             Self::Count { group, .. } => Slot(u16::from(*group) * ring::SLOTS_PER_GROUP),
             Self::Flush { slot, .. } => *slot,
@@ -531,6 +559,13 @@ pub enum Answer {
         outcomes: Vec<Outcome>,
         /// The write that it made, if it made one.
         write: Option<WriteHandle>,
+    },
+    /// What this replica holds of a key.
+    Share {
+        /// The digest of its record.
+        digest: Digest,
+        /// What a client sees of it, if that was asked for.
+        outcome: Option<Outcome>,
     },
     /// Keys of whole slots (or of a part of one slot), in cursor order.
     Keys {

@@ -209,6 +209,7 @@ impl Peer {
             Event::Loaded { token, records } => match Token::from_u64(token) {
                 Token::Job(key) => self.with_job(now, key, out, |peer, job, out| match &job.body {
                     Body::Read(_) => peer.read_loaded(now, job, &records, out),
+                    Body::Share(_) => peer.share_loaded(now, job, &records, out),
                     _ => peer.gather_loaded(now, key, job, &records, out),
                 }),
                 Token::Served(key) => self.served_loaded(key, &records, out),
@@ -217,6 +218,7 @@ impl Peer {
             Event::LoadFailed { token } => match Token::from_u64(token) {
                 Token::Job(key) => self.with_job(now, key, out, |peer, job, out| match &job.body {
                     Body::Read(_) => peer.read_load_failed(now, key, job, out),
+                    Body::Share(_) => peer.share_load_failed(job, out),
                     Body::Range(_) => peer.range_read_failed(now, key, job, out),
                     _ => peer.job_load_failed(now, key, job, out),
                 }),
@@ -487,7 +489,7 @@ impl Peer {
                 Body::Task(t) => t.is_minted() || matches!(t.stage, Stage::Queued),
                 Body::Forward(_) | Body::Flush(_) => true,
                 Body::Range(r) => r.has_part(),
-                Body::Read(_) | Body::Scan(_) | Body::Count(_) => false,
+                Body::Read(_) | Body::Share(_) | Body::Scan(_) | Body::Count(_) => false,
             };
             if !minted {
                 job.deadline = Instant(0);

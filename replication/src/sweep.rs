@@ -299,7 +299,12 @@ impl Peer {
             Body::Flush(f) => {
                 f.collect.as_ref().map(|c| c.clocks_before.clone()).unwrap_or_default()
             }
-            Body::Task(_) | Body::Read(_) | Body::Forward(_) | Body::Count(_) | Body::Range(_) => {
+            Body::Task(_)
+            | Body::Read(_)
+            | Body::Share(_)
+            | Body::Forward(_)
+            | Body::Count(_)
+            | Body::Range(_) => {
                 return Flow::Waits;
             }
         };
@@ -320,9 +325,12 @@ impl Peer {
         let collect = match &mut job.body {
             Body::Scan(scan) => Some(&mut scan.collect),
             Body::Flush(flush) => flush.collect.as_mut(),
-            Body::Task(_) | Body::Read(_) | Body::Forward(_) | Body::Count(_) | Body::Range(_) => {
-                None
-            }
+            Body::Task(_)
+            | Body::Read(_)
+            | Body::Share(_)
+            | Body::Forward(_)
+            | Body::Count(_)
+            | Body::Range(_) => None,
         };
         let Some(collect) = collect else { return Flow::Waits };
         let placed = rows.into_iter().filter_map(|listed| {
@@ -356,9 +364,12 @@ impl Peer {
                 flush.collect = None;
                 self.flush_mint(now, key, job, &live, out)
             }
-            Body::Task(_) | Body::Read(_) | Body::Forward(_) | Body::Count(_) | Body::Range(_) => {
-                Flow::Waits
-            }
+            Body::Task(_)
+            | Body::Read(_)
+            | Body::Share(_)
+            | Body::Forward(_)
+            | Body::Count(_)
+            | Body::Range(_) => Flow::Waits,
         }
     }
 

@@ -7,6 +7,7 @@ mod laws;
 mod named;
 mod ranges;
 mod sessions;
+mod shares;
 mod siblings;
 mod stories;
 mod terms;

@@ -24,6 +24,14 @@ pub enum ClientReply {
         /// What was seen, to be given with the write that replaces it. Opaque.
         context: Bytes,
     },
+    /// What one replica holds of a key: its share of a read that the client gathers.
+    Share {
+        /// The digest of its record: equal if and only if another replica holds the same.
+        digest: (u64, u64),
+        /// What that is, if it was asked for.
+        #[serde(default)]
+        held: Option<Held>,
+    },
     /// The write is held at the level asked for.
     Done {
         /// What is seen now, the write included. Opaque.

@@ -28,6 +28,27 @@ pub enum ClientRequest<'a> {
         #[serde(borrow, default, skip_serializing_if = "Vec::is_empty")]
         after: Vec<&'a serde_bytes::Bytes>,
     },
+    /// One replica's share of a `Get` that the client gathers: as many replicas as the level needs are
+    /// asked at once, and if all hold the same, that is the answer. Answered with `Share`; or with an error, which
+    /// always means: ask with `Get`.
+    Share {
+        /// The key.
+        #[serde(borrow, with = "serde_bytes")]
+        key: &'a [u8],
+        /// As in `Get`. Levels that say where replicas are have no shares.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        level: Option<Level>,
+        /// How many replicas are asked: exactly as many as the level needs.
+        of: u8,
+        /// The epoch of the layout by which they were chosen.
+        epoch: u64,
+        /// Whether what the replica holds is wanted, and not only its digest.
+        #[serde(default)]
+        whole: bool,
+        /// As in `Get`.
+        #[serde(borrow, default, skip_serializing_if = "Vec::is_empty")]
+        after: Vec<&'a serde_bytes::Bytes>,
+    },
     /// Replaces what the context has seen. Answered with `Done`.
     Put {
         /// The key.
@@ -204,6 +225,7 @@ impl ClientRequest<'_> {
     pub const fn is_about_keys(&self) -> bool {
         match self {
             Self::Get { .. }
+            | Self::Share { .. }
             | Self::Put { .. }
             | Self::Delete { .. }
             | Self::GetMany { .. }

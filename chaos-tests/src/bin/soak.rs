@@ -90,6 +90,7 @@ fn main() -> ExitCode {
     let mut requests = (0, 0, 0);
     let (mut minted, mut crashes, mut power, mut faults, mut frames, mut states, mut moves) =
         (0, 0, 0, 0, 0, 0, 0);
+    let mut gathered = 0;
     for seed in all.seeds.clone() {
         let Some(mut profile) = Profile::draw(&all.profile, seed, all.seconds) else { continue };
         if let Some(planted) = &all.bug {
@@ -109,6 +110,7 @@ fn main() -> ExitCode {
         frames += outcome.tally.frames;
         states += outcome.tally.states;
         moves += outcome.tally.moves;
+        gathered += outcome.tally.gathered;
         if all.hash {
             println!("seed {seed} hash {:016x}", outcome.hash);
         }
@@ -137,7 +139,8 @@ fn main() -> ExitCode {
     println!(
         "{seeds} seeds, {broken} broken; {} done, {} refused, {} in doubt; {minted} mutations; \
          {faults} faults, {crashes} crashes, {power} power losses; {frames} frames, {states} states; \
-         {:.0} simulated s in {wall:.1} s: {:.0} a second, {:.0} a second of a processor; {moves} moves",
+         {:.0} simulated s in {wall:.1} s: {:.0} a second, {:.0} a second of a processor; {moves} moves, \
+         {gathered} gathered",
         requests.0,
         requests.1,
         requests.2,

@@ -9,6 +9,7 @@ mod ending;
 mod faults;
 mod named;
 mod nodes;
+mod shares;
 mod speakers;
 mod tokens;
 mod understanding;
@@ -92,6 +93,7 @@ pub(crate) enum Happening {
 }
 
 use named::Naming;
+use shares::Gathering;
 
 /// What happened how often.
 #[derive(Clone, Copy, Debug, Default)]
@@ -110,6 +112,8 @@ pub struct Tally {
     pub states: u64,
     /// Layouts in which replicas moved.
     pub moves: u64,
+    /// Reads that clients gathered by themselves.
+    pub gathered: u64,
 }
 
 /// The world.
@@ -157,6 +161,10 @@ pub struct World {
     pub(crate) probed: Vec<(u64, Answer)>,
     /// Requests that have a name.
     pub(crate) named: BTreeMap<u64, Naming>,
+    /// Requests whose clients read by themselves.
+    pub(crate) gathering: BTreeMap<u64, Gathering>,
+    /// The layout that all began with.
+    pub(crate) oldest: Arc<Layout>,
 }
 
 impl World {
@@ -192,7 +200,8 @@ impl World {
             queue: Queue::default(),
             nodes,
             network,
-            newest: layout,
+            newest: layout.clone(),
+            oldest: layout,
             clients,
             speakers,
             lines: BTreeMap::new(),
@@ -216,6 +225,7 @@ impl World {
             of_speakers: chance.fork(),
             probed: Vec::new(),
             named: BTreeMap::new(),
+            gathering: BTreeMap::new(),
             profile,
         };
         world.plan_the_beginning();

@@ -33,6 +33,8 @@ pub(super) enum Wants {
     Done,
     /// Every concurrent value.
     Value,
+    /// What this replica holds.
+    Share,
     /// A counter's value.
     Number,
     /// The rows of this partition key, or how many there were.
@@ -77,6 +79,9 @@ impl NativeAsker {
                 ClientReply::Deleted { count, next: self.sort_key(&next), context: seen }
             }
             Answer::Failed(error) => ClientReply::Error(explain(shared, error)),
+            Answer::Share { digest, outcome } => {
+                ClientReply::Share { digest: (digest.0, digest.1), held: outcome.and_then(held) }
+            }
             Answer::Keys { .. } | Answer::Count(_) | Answer::Acks(_) => {
                 invalid("the request has no such answer")
             }
@@ -152,7 +157,8 @@ impl NativeAsker {
             | Answer::Count(_)
             | Answer::Page { .. }
             | Answer::Deleted { .. }
-            | Answer::Acks(_) => {}
+            | Answer::Acks(_)
+            | Answer::Share { .. } => {}
         }
         many.hlc = many.hlc.max(hlc);
         many.parts_left -= 1;
@@ -179,6 +185,13 @@ impl NativeAsker {
             debug!(why, "a native client cannot be answered");
         }
     }
+}
+
+/// What a replica holds of a key.
+fn held(outcome: Outcome) -> Option<Held> {
+    let Outcome::Siblings { values, context } = outcome else { return None };
+    let values = values.into_iter().map(|s| s.value).collect();
+    Some(Held::Value { values, context })
 }
 
 /// A key for which no answer came, though its part was answered.

@@ -84,6 +84,7 @@ pub fn on_frame(core: &mut Core, client: &ClientConn, frame: &Frame<'_>) {
             return core.cancel_native(client.id(), Some(*request_id));
         }
         ClientRequest::Get { .. } | ClientRequest::GetMany { .. } => Wants::Value,
+        ClientRequest::Share { .. } => Wants::Share,
         ClientRequest::Range { partition, .. } | ClientRequest::DeleteRange { partition, .. } => {
             Wants::Page { partition: Bytes::copy_from_slice(partition) }
         }
@@ -125,6 +126,7 @@ pub fn on_frame(core: &mut Core, client: &ClientConn, frame: &Frame<'_>) {
         ClientRequest::Range { .. } | ClientRequest::DeleteRange { .. } => {
             task::of_range(&request, keyspace)
         }
+        ClientRequest::Share { .. } => task::of_share(&request, keyspace),
         _ => task::of_one_key(&request, keyspace, core.now().wall).map(Request::Task),
     };
     match asked {

@@ -9,7 +9,7 @@ use replication::limits::{RETRY_FOR, SPAN_BYTES_MAX};
 use replication::message::RequestKey;
 use replication::op::{ExpireCondition, Request, SetCondition, SetExpiry, Span};
 use replication::row::{self, Keyspace};
-use replication::{DotSet, Named, Op, Task};
+use replication::{DotSet, Named, Op, Share, Task};
 use ring::keyspace::{Durability, Level, LevelError};
 use ring::{Incarnation, NodeId, Slot, WallMillis};
 use wire::ClientRequest;
@@ -89,6 +89,7 @@ pub(super) fn of_one_key(
             written(base(key, Op::Increment(by)), write, d, after)
         }
         ClientRequest::GetMany { .. }
+        | ClientRequest::Share { .. }
         | ClientRequest::Range { .. }
         | ClientRequest::DeleteRange { .. }
         | ClientRequest::In { .. }
@@ -145,6 +146,27 @@ pub(super) fn name_of(request: &ClientRequest<'_>, boot: u64) -> Option<Named> {
     let request = RequestKey { front, incarnation, core: u8::MAX, n, first_sent: 0 };
     let is_young = age_ms <= RETRY_FOR.as_millis() as u64;
     Some(Named { request, may_mint: is_young && first_asked == boot })
+}
+
+/// What a request for this replica's share of a read asks for.
+///
+/// # Errors
+/// Why it makes no sense, for a person.
+pub(super) fn of_share(request: &ClientRequest<'_>, keyspace: Keyspace) -> Result<Request, String> {
+    let ClientRequest::Share { key, level: read, of, epoch, whole, ref after } = *request else {
+        return Err("it is no request for a share".to_owned());
+    };
+    Ok(Request::Share(Box::new(Share {
+        slot: Slot::of_key(key),
+        keyspace,
+        row: row::of_key(keyspace, key),
+        op: Op::Siblings,
+        level: level(read)?,
+        of,
+        epoch,
+        whole,
+        after: known(after)?,
+    })))
 }
 
 /// What a request for a page of sort keys asks for.

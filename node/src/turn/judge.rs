@@ -162,7 +162,7 @@ impl Core {
         }
         self.report.late += 1;
         Answer::Failed(match asked.class {
-            Class::Read | Class::Whole => {
+            Class::Read | Class::Share | Class::Whole => {
                 TaskError::Overloaded { retry_after_ms: admission::RETRY_AFTER_MS }
             }
             Class::Write => {

@@ -9,6 +9,7 @@ use client::{Client, ClientError, Level, Settings, Tls};
 use crate::support::demo::Demo;
 
 mod databases;
+mod direct;
 mod examples;
 mod names;
 mod ranges;

@@ -7,6 +7,7 @@
 pub(crate) mod forward;
 pub(crate) mod gather;
 pub(crate) mod local;
+pub(crate) mod share;
 pub(crate) mod write;
 
 use ring::keyspace::{Conflict, Durability, Level, Needs, ReplicaSet};
@@ -29,6 +30,7 @@ use crate::sweep::{CountJob, FlushJob, ScanJob};
 use forward::ForwardJob;
 use gather::Gather;
 use local::LocalRead;
+use share::ShareJob;
 use write::Writing;
 
 /// The replicas of a slot that count for a keyspace, in order of preference.
@@ -74,6 +76,7 @@ pub(crate) struct Job {
 pub(crate) enum Body {
     Task(Box<TaskJob>),
     Read(LocalRead),
+    Share(Box<ShareJob>),
     Forward(Box<ForwardJob>),
     Scan(Box<ScanJob>),
     Count(Box<CountJob>),
@@ -225,7 +228,7 @@ impl Peer {
             Body::Flush(_) => true,
             // Whoever carries it out is busy, or has not begun and will refuse.
             Body::Forward(_) => false,
-            Body::Read(_) | Body::Scan(_) | Body::Count(_) => false,
+            Body::Read(_) | Body::Share(_) | Body::Scan(_) | Body::Count(_) => false,
         };
         self.jobs.values().any(writes)
     }
@@ -266,6 +269,7 @@ impl Peer {
         }
         match request {
             Request::Task(task) => self.start_task(now, origin, task, deadline, out),
+            Request::Share(share) => self.start_share(now, origin, share, deadline, out),
             Request::Scan { keyspace, from, from_hash, count, level } => {
                 self.start_scan(
                     now,
@@ -562,6 +566,7 @@ impl Peer {
             self.with_job(now, key, out, |peer, job, out| match &mut job.body {
                 Body::Task(_) => peer.look_over_task(now, key, job, out),
                 Body::Read(_) => peer.look_over_read(now, key, job, out),
+                Body::Share(_) => peer.look_over_share(now, job, out),
                 Body::Forward(_) => peer.look_over_forward(now, key, job, out),
                 Body::Scan(_) => peer.look_over_scan(now, key, job, out),
                 Body::Count(_) => peer.look_over_count(now, job, out),
@@ -603,7 +608,9 @@ impl Peer {
             Body::Forward(_) => peer.forward_refused(now, key, job, from, why, out),
             Body::Task(_) => peer.gather_refused(now, key, job, from, out),
             Body::Range(_) => peer.range_refused(now, key, job, out),
-            Body::Read(_) | Body::Scan(_) | Body::Count(_) | Body::Flush(_) => Flow::Waits,
+            Body::Read(_) | Body::Share(_) | Body::Scan(_) | Body::Count(_) | Body::Flush(_) => {
+                Flow::Waits
+            }
         });
     }
 }

@@ -517,6 +517,7 @@ impl Job {
                 Stage::Queued | Stage::Gathering(_) => None,
             },
             Body::Read(_)
+            | Body::Share(_)
             | Body::Forward(_)
             | Body::Scan(_)
             | Body::Count(_)

@@ -3,7 +3,7 @@
 use replication::{Answer, Event, Outcome, TaskError, row};
 use ring::Slot;
 
-use super::{Happening, World};
+use super::{Happening, World, shares};
 use crate::check::truth::op_of;
 use crate::check::{durability, expiry, ranges, reads, session};
 use crate::history::{Ask, Asked, End, Step};
@@ -48,6 +48,7 @@ impl World {
         self.counters.begins(&asked, op);
         let op = self.history.begin(asked);
         self.clients[client].busy = Some(op);
+        let reads_itself = self.gathers(op, &request);
         let request = Box::new(request);
         let at = self.now + self.of_network.between(20_000, 400_000);
         let patience = self.profile.patience_ns;
@@ -55,17 +56,23 @@ impl World {
         if self.names(op, node, &request) {
             gives_up += 2 * patience;
         }
-        self.queue.plan(at, Happening::Ask { op, node, request });
+        if !reads_itself {
+            self.queue.plan(at, Happening::Ask { op, node, request });
+        }
         self.queue.plan(gives_up, Happening::GiveUp { op });
     }
 
     pub(crate) fn ask_arrives(&mut self, op: u64, node: usize, request: replication::Request) {
-        let asked = self.history.get(op);
+        let of_share = shares::request_of_share(op);
+        let asked = self.history.get(of_share.unwrap_or(op));
         let ask = asked.ask.clone();
         let Some(number) = self.nodes[node].life.as_ref().map(|life| life.number) else {
-            return self.nobody_there(op);
+            return match of_share {
+                Some(op) => self.share_failed(op),
+                None => self.nobody_there(op),
+            };
         };
-        if ask != Ask::Probe && asked.end == End::Open {
+        if ask != Ask::Probe && of_share.is_none() && asked.end == End::Open {
             let client = asked.client;
             self.clients[client].life = number;
         }
@@ -83,6 +90,9 @@ impl World {
 
     /// The process `from` answers.
     pub(crate) fn heard(&mut self, op: u64, from: (usize, u64), answer: Answer) {
+        if let Some(op) = shares::request_of_share(op) {
+            return self.share_heard(op, &answer);
+        }
         if self.history.get(op).end != End::Open {
             return;
         }
@@ -137,6 +147,7 @@ impl World {
         if !self.history.end(op, self.now, end) {
             return;
         }
+        self.gathering.remove(&op);
         let asked = self.history.get(op).clone();
         self.trace
             .tell(self.now, format_args!("op {op} {end:?}: {:?} {:?}", asked.ask, asked.rows));
@@ -195,7 +206,7 @@ impl World {
                     ranges::deleted(&mut self.truth, asked, (span, &next), self.now);
                 }
             }
-            Answer::Acks(_) | Answer::Failed(_) => {}
+            Answer::Share { .. } | Answer::Acks(_) | Answer::Failed(_) => {}
         }
     }
 
@@ -325,6 +336,7 @@ const fn answer_kind(answer: &Answer) -> u8 {
         Answer::Failed(_) => 5,
         Answer::Page { .. } => 6,
         Answer::Deleted { .. } => 7,
+        Answer::Share { .. } => 8,
     }
 }
 
