@@ -5,7 +5,7 @@
 #
 # Starts five nodes of its own on ports 18201 and up (N = 3, QUORUM) and stops them. The peak is that of the
 # fastest client in a closed loop; then everybody gets half of it in an open loop, where a latency counts
-# from when an operation was due. redis-py cannot hold that rate in one process: it is measured at half of
+# from when an operation was due, and half of redis-rs's own peak where that is much less. redis-py cannot hold that rate in one process: it is measured at half of
 # its own peak, and so are the others at that rate, once more. All but the native client ask one coordinator, n1, which
 # keeps three fifths of the keys. Rounds pass through all clients in turn; the least p99 of the rounds is shown with
 # its row. Where taskset is, the nodes share core 0 with nobody of ours, and clients have core 1.
@@ -125,6 +125,10 @@ table() {
             echo "peak of $mode, $state: native $peak_native, redis-rs $peak_rs" >&2
         fi
         compare "$mode" "$(half "$peak")" "$state" native redis-rs own
+        # Where the native client can do much more, half of its peak is all of another's: once more at half of that.
+        if [ -z "$peaks" ] && awk -v a="$peak" -v b="$peak_rs" 'BEGIN { exit !(a > 1.25 * b) }'; then
+            compare "$mode" "$(half "$peak_rs")" "$state" native redis-rs
+        fi
         if [ -n "$python" ]; then
             peak_py="$(measure redis-py "$mode" "" | cut -d' ' -f1)"
             echo "peak of $mode, $state: redis-py $peak_py" >&2
