@@ -5,7 +5,8 @@
 #
 # Starts five nodes of its own on ports 18201 and up (N = 3, QUORUM) and stops them. The peak is that of the
 # fastest client in a closed loop; then everybody gets half of it in an open loop, where a latency counts
-# from when an operation was due, and half of redis-rs's own peak where that is much less. redis-py cannot hold that rate in one process: it is measured at half of
+# from when an operation was due, and half of redis-rs's own peak where that is much less. redis-py cannot hold
+# that rate in one process: it is measured at half of
 # its own peak, and so are the others at that rate, once more. All but the native client ask one coordinator, n1, which
 # keeps three fifths of the keys. Rounds pass through all clients in turn; the least p99 of the rounds is shown with
 # its row. Where taskset is, the nodes share core 0 with nobody of ours, and clients have core 1.
