@@ -30,8 +30,12 @@ pub enum Row {
     GetMany,
     Seek,
     SeekSmall,
+    SeekBack,
+    SeekBackSmall,
     Scan,
     ScanSmall,
+    ScanBack,
+    ScanBackSmall,
     Overwrite,
     DeleteRange,
     ScanDeleted,
@@ -77,6 +81,10 @@ impl Row {
             Self::GetMany => "get_many of 64, cached (each)",
             Self::Seek => "seek + 10 rows, cached",
             Self::SeekSmall => "seek + 10 rows, 5×",
+            Self::SeekBack => "seek + 10 rows backward, cached",
+            Self::SeekBackSmall => "seek + 10 rows backward, 5×",
+            Self::ScanBack => "scan of all backward, cached (each row)",
+            Self::ScanBackSmall => "scan of all backward, 5× (each row)",
             Self::Scan => "scan of all, cached (each row)",
             Self::ScanSmall => "scan of all, 5× (each row)",
             Self::Overwrite => "overwrite, 3 times all",
@@ -103,6 +111,7 @@ impl Row {
             Self::Get | Self::GetMany => 2.4,
             Self::GetSmall | Self::Missing | Self::MissingSmall => 2.0,
             Self::Seek | Self::SeekSmall | Self::Scan | Self::ScanSmall => 3.5,
+            Self::SeekBack | Self::SeekBackSmall | Self::ScanBack | Self::ScanBackSmall => 3.5,
             Self::DeleteRange => 1.0,
             Self::ScanDeleted | Self::ScanAgain => 3.5,
         }
@@ -136,7 +145,15 @@ impl Row {
 /// Runs `row` on the store in `directory` and says what it and the rows of its process showed.
 pub fn run<S: Store>(row: Row, directory: &Path, scale: Scale) -> Vec<(Row, Figures)> {
     let raw = usize::try_from(scale.keys).expect("keys fit in memory") * (KEY_BYTES + VALUE_BYTES);
-    let small = matches!(row, Row::GetSmall | Row::MissingSmall | Row::SeekSmall | Row::ScanSmall);
+    let small = matches!(
+        row,
+        Row::GetSmall
+            | Row::MissingSmall
+            | Row::SeekSmall
+            | Row::SeekBackSmall
+            | Row::ScanSmall
+            | Row::ScanBackSmall
+    );
     let cache_bytes = if small { raw / 5 } else { (4 * raw).max(64 << 20) };
     let setup = Setup {
         directory,
@@ -251,8 +268,8 @@ fn read<S: Store>(store: &S, row: Row, keys: u64) -> Figures {
     }
     let missing = matches!(row, Row::Missing | Row::MissingSmall);
     let ops = match row {
-        Row::Seek | Row::SeekSmall => keys / 10,
-        Row::Scan | Row::ScanSmall => 3 * keys,
+        Row::Seek | Row::SeekSmall | Row::SeekBack | Row::SeekBackSmall => keys / 10,
+        Row::Scan | Row::ScanSmall | Row::ScanBack | Row::ScanBackSmall => 3 * keys,
         _ => keys / 2,
     };
     let mut waits = Waits::start();
@@ -271,6 +288,20 @@ fn read<S: Store>(store: &S, row: Row, keys: u64) -> Figures {
             for _ in 0..ops {
                 let start = key(keys + chance.below(keys));
                 store.scan(&start, SEEK_ROWS);
+                waits.lap();
+            }
+        }
+        Row::SeekBack | Row::SeekBackSmall => {
+            for _ in 0..ops {
+                let from = key(keys + chance.below(keys));
+                store.scan_back(&from, SEEK_ROWS);
+                waits.lap();
+            }
+        }
+        Row::ScanBack | Row::ScanBackSmall => {
+            let from = [0xff; KEY_BYTES + 1];
+            for _ in 0..3 {
+                assert_eq!(store.scan_back(&from, usize::MAX).0 as u64, keys, "all rows");
                 waits.lap();
             }
         }

@@ -106,11 +106,12 @@ fn cpu_us() -> u64 {
     s.unwrap_or(0) * 1_000_000 + ns.unwrap_or(0) / 1_000
 }
 
-/// What the system holds in memory for the process.
+/// What the system holds in memory for the process alone: without pages of files, which are its cache.
 fn memory_bytes() -> u64 {
     let statm = std::fs::read_to_string("/proc/self/statm").unwrap_or_default();
-    let pages = statm.split_whitespace().nth(1).and_then(|pages| pages.parse::<u64>().ok());
-    pages.unwrap_or(0) * rustix::param::page_size() as u64
+    let mut pages = statm.split_whitespace().map(|field| field.parse::<u64>().unwrap_or(0)).skip(1);
+    let (resident, of_files) = (pages.next().unwrap_or(0), pages.next().unwrap_or(0));
+    resident.saturating_sub(of_files) * rustix::param::page_size() as u64
 }
 
 /// Room and size of the disk under `dir`.

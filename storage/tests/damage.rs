@@ -2,8 +2,10 @@
 
 use crate::fixture::{Chance, Rows, Store, options, put};
 use ringdb_storage::{
-    Batch, Crash, Direction, Disk, Durability, Error, MemoryDisk, OpenError, Options, PlantedBug,
+    Batch, Crash, Direction, Disk, Durability, Error, FileDisk, MemoryDisk, OpenError, Options,
+    PlantedBug,
 };
+use std::sync::Arc;
 
 /// A small store with tables, range deletions, merges, and acknowledged rows in the log alone.
 pub(crate) fn build(seed: u64, large_value_bytes: usize) -> (MemoryDisk, Rows) {
@@ -212,4 +214,39 @@ fn rot_at_the_end_of_an_earlier_run_s_log_is_damage_and_no_torn_tail() {
     assert!(disk.rot(&log, len - 12, 1));
     let opened = Store::open(&disk, options(1));
     assert!(matches!(opened, Err(OpenError::Damaged { .. })));
+}
+
+#[test]
+fn a_table_that_is_cut_short_while_it_is_read_is_damage_and_ends_no_process() {
+    let directory = tempfile::tempdir().unwrap();
+    let disk = Arc::new(FileDisk::new(directory.path()).unwrap());
+    let options = Options { block_cache_bytes: 0, memtable_bytes: 1 << 20, ..options(1) };
+    let mut store = Store::open_on(disk.clone(), options.clone()).unwrap();
+    let key = |i: u32| format!("k{i:03}").into_bytes();
+    for i in 0..200 {
+        store.shards[0].apply(&put(&key(i), &[i as u8; 300]), Durability::Os).unwrap();
+    }
+    store.shards[0].rotate();
+    while let Some(job) = store.engine.next_job() {
+        job.run().unwrap();
+    }
+    drop(store);
+    let mut store = Store::open_on(disk.clone(), options).unwrap();
+    for i in 0..200 {
+        assert_eq!(store.get(&key(i)).unwrap().as_deref(), Some(&[i as u8; 300][..]), "row {i}");
+    }
+    for name in disk.list().unwrap().iter().filter(|name| name.ends_with(".sst")) {
+        disk.open(name).unwrap().truncate(0).unwrap();
+    }
+    for i in 0..200 {
+        let read = store.get(&key(i));
+        assert!(matches!(read, Err(Error::Damaged(_))), "row {i}: {read:?}");
+    }
+    for direction in [Direction::Forward, Direction::Backward] {
+        let mut rows = store.shards[0].scan(b"k050", None, direction, None).unwrap_or_else(|e| {
+            assert!(matches!(e, Error::Damaged(_)), "{e}");
+            store.shards[0].scan(b"z", None, direction, None).unwrap()
+        });
+        assert!(!matches!(rows.next(), Some(Ok(_))));
+    }
 }

@@ -57,6 +57,15 @@ impl Store for Fjall {
         sum
     }
 
+    fn scan_back(&self, from: &[u8], rows_max: usize) -> (usize, usize) {
+        let mut sum = (0, 0);
+        for row in self.rows.range(..=from).rev().take(rows_max) {
+            let (key, value) = row.into_inner().expect("fjall scans");
+            sum = (sum.0 + 1, sum.1 + key.len() + value.len());
+        }
+        sum
+    }
+
     /// There is no range deletion: rows are listed and removed.
     fn delete_range(&self, start: &[u8], end: &[u8]) {
         let mut batch = self.database.batch();

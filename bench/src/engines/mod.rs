@@ -39,6 +39,8 @@ pub trait Store: Send + Sync + Sized {
     }
     /// Rows and bytes of at most `rows_max` rows from `start` on.
     fn scan(&self, start: &[u8], rows_max: usize) -> (usize, usize);
+    /// As [`Store::scan`], backward: rows with keys of at most `from`.
+    fn scan_back(&self, from: &[u8], rows_max: usize) -> (usize, usize);
     /// Deletes the rows from `start` (inclusive) to `end` (exclusive).
     fn delete_range(&self, start: &[u8], end: &[u8]);
     /// Flushes and lets the background finish what it wants to do.

@@ -23,6 +23,22 @@ pub struct Ours {
 }
 
 impl Ours {
+    fn walk(
+        &self,
+        start: &[u8],
+        end: Option<&[u8]>,
+        direction: Direction,
+        rows_max: usize,
+    ) -> (usize, usize) {
+        let mut sum = (0, 0);
+        let count = |key: &[u8], value: &[u8]| {
+            sum = (sum.0 + 1, sum.1 + key.len() + value.len());
+            if sum.0 < rows_max { ControlFlow::Continue(()) } else { ControlFlow::Break(()) }
+        };
+        self.store.scan(start, end, direction, count).expect("the disk works");
+        sum
+    }
+
     /// True when no background thread runs or waits for the disk.
     fn workers_sleep(&self) -> bool {
         let ids = self.ids.lock().expect("no worker panics");
@@ -76,13 +92,12 @@ impl Store for Ours {
     }
 
     fn scan(&self, start: &[u8], rows_max: usize) -> (usize, usize) {
-        let mut sum = (0, 0);
-        let count = |key: &[u8], value: &[u8]| {
-            sum = (sum.0 + 1, sum.1 + key.len() + value.len());
-            if sum.0 < rows_max { ControlFlow::Continue(()) } else { ControlFlow::Break(()) }
-        };
-        self.store.scan(start, None, Direction::Forward, count).expect("the disk works");
-        sum
+        self.walk(start, None, Direction::Forward, rows_max)
+    }
+
+    fn scan_back(&self, from: &[u8], rows_max: usize) -> (usize, usize) {
+        let end = [from, &[0]].concat();
+        self.walk(&[], Some(&end), Direction::Backward, rows_max)
     }
 
     fn delete_range(&self, start: &[u8], end: &[u8]) {

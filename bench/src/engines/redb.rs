@@ -60,6 +60,17 @@ impl Store for Redb {
         sum
     }
 
+    fn scan_back(&self, from: &[u8], rows_max: usize) -> (usize, usize) {
+        let transaction = self.database.begin_read().expect("redb reads");
+        let rows = transaction.open_table(ROWS).expect("redb opens its table");
+        let mut sum = (0, 0);
+        for row in rows.range(..=from).expect("redb scans").rev().take(rows_max) {
+            let (key, value) = row.expect("redb scans");
+            sum = (sum.0 + 1, sum.1 + key.value().len() + value.value().len());
+        }
+        sum
+    }
+
     fn delete_range(&self, start: &[u8], end: &[u8]) {
         self.write(false, |rows| rows.retain_in(start..end, |_, _| false).expect("redb deletes"));
     }

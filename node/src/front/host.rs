@@ -252,7 +252,7 @@ fn facts(shared: &Shared) -> NodeFacts {
         config_file: config.file.as_ref().map(|f| f.display().to_string()).unwrap_or_default(),
         connected_clients: shared.clients.len() as u64,
         clients_max: u64::from(shared.maxclients.load(Ordering::Relaxed)),
-        used_memory_bytes: process.rss_bytes,
+        used_memory_bytes: process.own_bytes,
         rss_bytes: process.rss_bytes,
         peak_bytes: process.peak_bytes,
         system_memory_bytes: system_memory_bytes(),
@@ -284,6 +284,8 @@ fn facts(shared: &Shared) -> NodeFacts {
 #[derive(Clone, Copy, Debug, Default)]
 struct Process {
     rss_bytes: u64,
+    /// Of these those that no file stands behind.
+    own_bytes: u64,
     peak_bytes: u64,
     user_s: f64,
     system_s: f64,
@@ -301,6 +303,7 @@ impl Process {
         };
         Self {
             rss_bytes: kib(&status, "VmRSS:") << 10,
+            own_bytes: kib(&status, "RssAnon:") << 10,
             peak_bytes: kib(&status, "VmHWM:") << 10,
             user_s: ticks(11),
             system_s: ticks(12),

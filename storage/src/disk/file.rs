@@ -1,11 +1,15 @@
 //! FileDisk: a directory of the operating system.
 
+#[cfg(target_os = "linux")]
+use super::mapped::Mapped;
 use super::{Disk, DiskFile};
 use std::fs::{self, File, OpenOptions, TryLockError};
 use std::io;
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+#[cfg(target_os = "linux")]
+use std::sync::OnceLock;
 
 /// A real directory. Positional IO; `sync` is fdatasync.
 #[derive(Debug)]
@@ -28,7 +32,7 @@ impl Disk for FileDisk {
     fn create(&self, name: &str) -> io::Result<Arc<dyn DiskFile>> {
         let mut options = OpenOptions::new();
         let file = options.read(true).write(true).create(true).truncate(true);
-        Ok(Arc::new(OpenFile(file.open(self.directory.join(name))?)))
+        Ok(OpenFile::shared(file.open(self.directory.join(name))?))
     }
 
     fn open(&self, name: &str) -> io::Result<Arc<dyn DiskFile>> {
@@ -42,10 +46,10 @@ impl Disk for FileDisk {
             let flags = i32::try_from(rustix::fs::OFlags::NOATIME.bits()).unwrap_or(0);
             match options.clone().custom_flags(flags).open(&path) {
                 Err(e) if e.kind() == io::ErrorKind::PermissionDenied => {}
-                file => return Ok(Arc::new(OpenFile(file?))),
+                file => return Ok(OpenFile::shared(file?)),
             }
         }
-        Ok(Arc::new(OpenFile(options.open(&path)?)))
+        Ok(OpenFile::shared(options.open(&path)?))
     }
 
     fn list(&self) -> io::Result<Vec<String>> {
@@ -106,32 +110,55 @@ impl Disk for FileDisk {
     }
 }
 
-struct OpenFile(File);
+struct OpenFile {
+    file: File,
+    /// Made by the first read that may go through memory.
+    #[cfg(target_os = "linux")]
+    mapped: OnceLock<Option<Mapped>>,
+}
+
+impl OpenFile {
+    fn shared(file: File) -> Arc<dyn DiskFile> {
+        Arc::new(Self {
+            file,
+            #[cfg(target_os = "linux")]
+            mapped: OnceLock::new(),
+        })
+    }
+}
 
 impl DiskFile for OpenFile {
     fn read_at(&self, buffer: &mut [u8], offset: u64) -> io::Result<()> {
-        self.0.read_exact_at(buffer, offset)
+        self.file.read_exact_at(buffer, offset)
+    }
+
+    #[cfg(target_os = "linux")]
+    fn read_settled(&self, buffer: &mut [u8], offset: u64) -> io::Result<()> {
+        match self.mapped.get_or_init(|| Mapped::of(&self.file)) {
+            Some(mapped) if mapped.read_at(&self.file, buffer, offset) => Ok(()),
+            _ => self.read_at(buffer, offset),
+        }
     }
 
     fn write_at(&self, bytes: &[u8], offset: u64) -> io::Result<()> {
-        self.0.write_all_at(bytes, offset)
+        self.file.write_all_at(bytes, offset)
     }
 
     fn sync(&self) -> io::Result<()> {
-        self.0.sync_data()
+        self.file.sync_data()
     }
 
     fn len(&self) -> io::Result<u64> {
-        Ok(self.0.metadata()?.len())
+        Ok(self.file.metadata()?.len())
     }
 
     fn truncate(&self, len: u64) -> io::Result<()> {
-        self.0.set_len(len)
+        self.file.set_len(len)
     }
 
     #[cfg(target_os = "linux")]
     fn window(&self, bytes_max: u64) -> io::Result<Option<Box<dyn super::Window>>> {
-        let mapping = super::window::Mapping::of(&self.0, bytes_max)?;
+        let mapping = super::window::Mapping::of(&self.file, bytes_max)?;
         Ok(mapping.map(|mapping| Box::new(mapping) as Box<dyn super::Window>))
     }
 }

@@ -4,6 +4,8 @@
 //! fill up and rot, all from one seed; [`Overlay`] shows another one and changes nothing of it.
 
 mod file;
+#[cfg(target_os = "linux")]
+mod mapped;
 mod memory;
 mod overlay;
 #[cfg(target_os = "linux")]
@@ -55,6 +57,11 @@ pub trait Disk: Send + Sync {
 pub trait DiskFile: Send + Sync {
     /// Fills `buffer` from `offset`; `UnexpectedEof` when the file ends before.
     fn read_at(&self, buffer: &mut [u8], offset: u64) -> io::Result<()>;
+    /// As [`DiskFile::read_at`], for a file that nobody changes any more: small reads may then go
+    /// through memory that is the file's.
+    fn read_settled(&self, buffer: &mut [u8], offset: u64) -> io::Result<()> {
+        self.read_at(buffer, offset)
+    }
     /// Writes all of `bytes` at `offset`, growing the file with zeros where needed. After an error
     /// any part of them may have been written.
     fn write_at(&self, bytes: &[u8], offset: u64) -> io::Result<()>;

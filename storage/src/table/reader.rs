@@ -298,12 +298,32 @@ impl Table {
             && self.forgiven.lock().unwrap_or_else(PoisonError::into_inner).contains(&offset)
     }
 
-    /// The bytes of a block with its trailer.
+    /// The bytes of a block with its trailer, from the disk as the system knows it.
     fn read<'b>(
         &self,
         file: &dyn DiskFile,
         handle: Handle,
         sealed: &'b mut Vec<u8>,
+    ) -> Result<&'b [u8], Error> {
+        self.read_by(handle, sealed, |into, offset| file.read_at(into, offset))
+    }
+
+    /// As [`Table::read`], for one of few blocks that somebody wants: without a call if that can be.
+    fn pick<'b>(
+        &self,
+        file: &dyn DiskFile,
+        handle: Handle,
+        sealed: &'b mut Vec<u8>,
+    ) -> Result<&'b [u8], Error> {
+        self.read_by(handle, sealed, |into, offset| file.read_settled(into, offset))
+    }
+
+    #[inline]
+    fn read_by<'b>(
+        &self,
+        handle: Handle,
+        sealed: &'b mut Vec<u8>,
+        read: impl FnOnce(&mut [u8], u64) -> std::io::Result<()>,
     ) -> Result<&'b [u8], Error> {
         if !self.holds(handle) {
             return Err(self.damage(Some(handle.offset)));
@@ -312,7 +332,8 @@ impl Table {
         if sealed.len() < len {
             sealed.resize(len, 0);
         }
-        self.read_at(file, &mut sealed[..len], handle.offset)?;
+        let offset = handle.offset;
+        read(&mut sealed[..len], offset).map_err(|e| self.failed_read(offset, &e))?;
         Ok(&sealed[..len])
     }
 
@@ -324,10 +345,14 @@ impl Table {
     }
 
     fn read_at(&self, file: &dyn DiskFile, into: &mut [u8], offset: u64) -> Result<(), Error> {
-        file.read_at(into, offset).map_err(|e| match e.kind() {
+        file.read_at(into, offset).map_err(|e| self.failed_read(offset, &e))
+    }
+
+    fn failed_read(&self, offset: u64, e: &std::io::Error) -> Error {
+        match e.kind() {
             ErrorKind::UnexpectedEof => self.damage(Some(offset)),
-            _ => Error::io(&format!("reading table {}", self.number), &e),
-        })
+            _ => Error::io(&format!("reading table {}", self.number), e),
+        }
     }
 
     fn read_body(&self, file: Arc<dyn DiskFile>) -> Result<(Body, TableCounts), Error> {

@@ -67,6 +67,8 @@ functions! {
     iterator_valid = b"rocksdb_iter_valid\0": fn(Handle) -> c_uchar;
     iterator_seek = b"rocksdb_iter_seek\0": fn(Handle, *const c_char, usize);
     iterator_next = b"rocksdb_iter_next\0": fn(Handle);
+    iterator_seek_back = b"rocksdb_iter_seek_for_prev\0": fn(Handle, *const c_char, usize);
+    iterator_back = b"rocksdb_iter_prev\0": fn(Handle);
     iterator_key = b"rocksdb_iter_key_slice\0": fn(Handle) -> Slice;
     iterator_value = b"rocksdb_iter_value_slice\0": fn(Handle) -> Slice;
     read_options = b"rocksdb_readoptions_create\0": fn() -> Handle;
@@ -80,6 +82,7 @@ functions! {
     pipelined = b"rocksdb_options_set_enable_pipelined_write\0": fn(Handle, c_uchar);
     dynamic_levels = b"rocksdb_options_set_level_compaction_dynamic_level_bytes\0":
         fn(Handle, c_uchar);
+    mmap_reads = b"rocksdb_options_set_allow_mmap_reads\0": fn(Handle, c_uchar);
     compression = b"rocksdb_options_set_compression\0": fn(Handle, c_int);
     table_factory = b"rocksdb_options_set_block_based_table_factory\0": fn(Handle, Handle);
     table_options = b"rocksdb_block_based_options_create\0": fn() -> Handle;

@@ -11,6 +11,9 @@ use ffi::{Functions, Handle, checked};
 use std::ffi::{CString, c_char};
 use std::ptr;
 
+/// When it is set RocksDB reads tables through memory, which ends the process where the disk refuses
+/// a page. Not RocksDB's default.
+const MMAP: &str = "RINGDB_ROCKSDB_MMAP";
 /// RocksDB's number for LZ4.
 const LZ4: i32 = 4;
 
@@ -56,6 +59,7 @@ impl Store for Rocks {
             (f.recycle_logs)(options, 4);
             (f.pipelined)(options, 1);
             (f.dynamic_levels)(options, 1);
+            (f.mmap_reads)(options, u8::from(std::env::var_os(MMAP).is_some()));
             (f.compression)(options, LZ4);
             (f.table_factory)(options, table);
             let db = checked("opens", |e| (f.open)(options, path.as_ptr(), e));
@@ -136,6 +140,22 @@ impl Store for Rocks {
                 let (key, value) = ((self.f.iterator_key)(rows), (self.f.iterator_value)(rows));
                 sum = (sum.0 + 1, sum.1 + key.bytes + value.bytes);
                 (self.f.iterator_next)(rows);
+            }
+            (self.f.iterator_destroy)(rows);
+        }
+        sum
+    }
+
+    fn scan_back(&self, from: &[u8], rows_max: usize) -> (usize, usize) {
+        let mut sum = (0, 0);
+        // SAFETY: as above.
+        unsafe {
+            let rows = (self.f.iterator)(self.db, self.read);
+            (self.f.iterator_seek_back)(rows, chars(from), from.len());
+            while sum.0 < rows_max && (self.f.iterator_valid)(rows) != 0 {
+                let (key, value) = ((self.f.iterator_key)(rows), (self.f.iterator_value)(rows));
+                sum = (sum.0 + 1, sum.1 + key.bytes + value.bytes);
+                (self.f.iterator_back)(rows);
             }
             (self.f.iterator_destroy)(rows);
         }

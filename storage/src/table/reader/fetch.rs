@@ -78,7 +78,7 @@ impl Table {
         let broken = || self.damage(Some(handle.offset));
         let kept = self.with_scratch(|scratch| {
             let ReadScratch { sealed, raw, decode, walk } = scratch;
-            let sealed = self.read(body.file.as_ref(), handle, sealed)?;
+            let sealed = self.pick(body.file.as_ref(), handle, sealed)?;
             let content = unseal(sealed, body.checksum, raw).ok_or_else(broken)?;
             if self.shelf.cache.wants(&body.slots, at, content.len()) {
                 let block = Block::decode(content, decode).ok_or_else(broken)?;
@@ -155,7 +155,7 @@ impl Table {
         }
         self.with_scratch(|scratch| {
             let ReadScratch { sealed, raw, decode, .. } = scratch;
-            let sealed = self.read(body.file.as_ref(), handle, sealed)?;
+            let sealed = self.pick(body.file.as_ref(), handle, sealed)?;
             let content = unseal(sealed, body.checksum, raw);
             self.take_in(i, content, form, true, decode)
         })
