@@ -181,20 +181,22 @@ impl Target for Taken {
 fn who_does_not_wait_for_the_disk_does_not_wait_for_a_turn_on_it() {
     let (waits, waiting): (Sender<()>, Receiver<()>) = channel();
     let lane = (Groups::default(), Taken { turn: Mutex::new(()), waits: Mutex::new(waits) });
-    let (lane, mut batch) = (Arc::new(lane), Batch::new());
+    let mut batch = Batch::new();
     batch.put(b"k", b"v");
-    let write = |durability: Durability| {
-        let (lane, batch, (done, is_done)) = (lane.clone(), batch.clone(), channel());
-        std::thread::spawn(move || done.send(lane.0.write(&lane.1, &batch, durability)));
-        is_done
-    };
-    let turn = lock(&lane.1.turn);
-    let synced = write(Durability::Sync);
-    waiting.recv().expect("it leads and asks for its turn");
-    let buffered = write(Durability::Os);
-    let in_time = buffered.recv_timeout(std::time::Duration::from_secs(20));
-    assert!(matches!(in_time, Ok(Ok(()))), "held up by a turn");
-    assert!(synced.try_recv().is_err(), "synced without its turn");
-    drop(turn);
-    assert!(matches!(synced.recv(), Ok(Ok(()))));
+    std::thread::scope(|scope| {
+        let write = |durability: Durability| {
+            let (lane, batch, (done, is_done)) = (&lane, &batch, channel());
+            scope.spawn(move || done.send(lane.0.write(&lane.1, batch, durability)));
+            is_done
+        };
+        let turn = lock(&lane.1.turn);
+        let synced = write(Durability::Sync);
+        waiting.recv().expect("it leads and asks for its turn");
+        let unsynced = write(Durability::Os);
+        let in_time = unsynced.recv_timeout(std::time::Duration::from_secs(20));
+        assert!(matches!(in_time, Ok(Ok(()))), "held up by a turn");
+        assert!(synced.try_recv().is_err(), "synced without its turn");
+        drop(turn);
+        assert!(matches!(synced.recv(), Ok(Ok(()))));
+    });
 }
