@@ -8,7 +8,8 @@ pub struct Options {
     /// The n − 1 keys that split the key space into n shards; strictly ascending. Shard i holds
     /// the keys from split i − 1 (inclusive) to split i (exclusive). May differ from run to run.
     pub splits: Vec<Vec<u8>>,
-    /// A shard asks for rotation when its memtable holds this many bytes.
+    /// A shard asks for rotation when its memtable holds about this many bytes; the first time in a run
+    /// it may be less, so that shards that fill alike are not full at once.
     pub memtable_bytes: usize,
     /// A log segment is closed at this size.
     pub log_segment_bytes: u64,

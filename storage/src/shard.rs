@@ -8,8 +8,9 @@ use crate::error::Error;
 use crate::fold::Merge;
 use crate::key::KeyRange;
 use crate::log::{LogPosition, LogWriter, SyncHandle};
-use crate::memtable::{Active, Retired};
+use crate::memtable::{Active, HUGE_FROM, Retired};
 use crate::merge::Direction;
+use crate::options::Options;
 use crate::reader::{Published, Reader};
 use crate::scan::Scan;
 use crate::snapshot::{Snapshot, Snapshots};
@@ -43,6 +44,8 @@ pub struct Shard {
     log: LogWriter,
     active: Active,
     next_memtable: u64,
+    /// Size at which the memtable is full.
+    full_bytes: usize,
     /// Log bytes since the last rotation.
     log_bytes: u64,
     /// What reads go through now.
@@ -80,6 +83,7 @@ impl Shard {
             log,
             active,
             next_memtable: 1,
+            full_bytes: first_bytes(full_bytes(&shared.options), number, shared.options.shards()),
             log_bytes: 0,
             sources: Arc::new(sources),
             view_number: 0,
@@ -250,8 +254,7 @@ impl Shard {
     /// True when the memtable is large, or the log that only it keeps alive is.
     #[must_use]
     pub fn wants_rotation(&self) -> bool {
-        let bytes_max = self.shared.options.memtable_bytes;
-        self.active.bytes() >= bytes_max || self.log_bytes >= 4 * bytes_max as u64
+        self.active.bytes() >= self.full_bytes || self.log_bytes >= 4 * self.full_bytes as u64
     }
 
     /// Makes the memtable immutable, to be flushed by a job, and starts a new log segment with the
@@ -263,6 +266,7 @@ impl Shard {
             return;
         }
         let (memtable, bytes) = (self.active.memtable().clone(), self.active.bytes());
+        self.full_bytes = full_bytes(&self.shared.options);
         self.active = Active::new(self.shared.options.memtable_bytes);
         // Nothing of the old memtable is used again: it goes as a whole, with its last reader.
         self.replaced.clear();
@@ -414,5 +418,36 @@ impl Shard {
             assert_eq!(snapshot.shard(), self.number, "a snapshot of another shard");
             snapshot.sequence
         })
+    }
+}
+
+/// Size at which a memtable is full: a little below what was asked for where that is made of huge pages,
+/// so that the last write does not begin one more.
+fn full_bytes(options: &Options) -> usize {
+    let huge = options.memtable_bytes >= HUGE_FROM;
+    options.memtable_bytes - if huge { LEFT_FREE_BYTES } else { 0 }
+}
+
+/// What is left free of a memtable that is made of huge pages: what most groups of writes fit in.
+const LEFT_FREE_BYTES: usize = 64 << 10;
+
+/// Size at which the first memtable of a run is full: a little more from shard to shard. Shards that
+/// fill alike would else all be full at once, and all of it be in memory until it is flushed; so they
+/// take turns. A fifth between two is about what is written while one is flushed; more would only make
+/// the first tables smaller.
+fn first_bytes(memtable_bytes: usize, shard: usize, shards: usize) -> usize {
+    memtable_bytes - memtable_bytes / shards.max(5) * (shards - 1 - shard)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::first_bytes;
+
+    #[test]
+    fn shards_that_fill_alike_are_full_one_after_the_other() {
+        let sizes = |shards| (0..shards).map(move |shard| first_bytes(1200, shard, shards));
+        assert_eq!(sizes(1).collect::<Vec<_>>(), [1200]);
+        assert_eq!(sizes(3).collect::<Vec<_>>(), [720, 960, 1200]);
+        assert_eq!(sizes(6).collect::<Vec<_>>(), [200, 400, 600, 800, 1000, 1200]);
     }
 }

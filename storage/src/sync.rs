@@ -7,6 +7,9 @@ pub(crate) use std::{
     thread::yield_now,
 };
 
+#[cfg(all(target_os = "linux", not(loom), not(shuttle)))]
+use rustix::thread::futex;
+
 #[cfg(loom)]
 pub(crate) use {
     loom::sync::{Condvar, Mutex, MutexGuard, atomic},
@@ -31,49 +34,73 @@ pub(crate) fn wait<'a, T>(condvar: &Condvar, guard: MutexGuard<'a, T>) -> MutexG
     condvar.wait(guard).unwrap_or_else(PoisonError::into_inner)
 }
 
-/// The thread that made it, for those who are to wake it. A call to wake while it does not sleep is
-/// kept for the next time; so it may wake without a reason, and looks again.
-#[cfg(all(not(loom), not(shuttle)))]
-#[derive(Clone)]
-pub(crate) struct Sleeper(std::thread::Thread);
+/// What many sleep on, and who ends what they wait for wakes all of them with one call. To sleep one
+/// says how often it had rung when there was still something to wait for; so a ring in between is
+/// not missed. It may wake without a reason: whoever wakes looks again.
+#[cfg(all(target_os = "linux", not(loom), not(shuttle)))]
+#[derive(Default)]
+pub(crate) struct Bell(atomic::AtomicU32);
 
-#[cfg(all(not(loom), not(shuttle)))]
-impl Sleeper {
-    pub(crate) fn new() -> Self {
-        Self(std::thread::current())
+#[cfg(all(target_os = "linux", not(loom), not(shuttle)))]
+impl Bell {
+    /// How often it has rung.
+    pub(crate) fn rings(&self) -> u32 {
+        self.0.load(atomic::Ordering::Acquire)
     }
 
-    /// Only for the thread that made it.
-    #[allow(clippy::unused_self, reason = "the models' one needs it")]
-    pub(crate) fn rest(&self) {
-        std::thread::park();
+    /// Sleeps until it has rung more than `heard` times.
+    pub(crate) fn rest(&self, heard: u32) {
+        // It has rung, or a signal came: either is a reason to look again.
+        let _ = futex::wait(&self.0, futex::Flags::PRIVATE, heard, None);
     }
 
-    pub(crate) fn wake(&self) {
-        self.0.unpark();
+    /// Wakes one of those who rest.
+    pub(crate) fn ring_for_one(&self) {
+        self.ring(1);
+    }
+
+    /// Wakes all who rest.
+    pub(crate) fn ring_for_all(&self) {
+        self.ring(i32::MAX.unsigned_abs());
+    }
+
+    fn ring(&self, sleepers: u32) {
+        self.0.fetch_add(1, atomic::Ordering::Release);
+        // Cannot fail: the word is there, and so is the flag.
+        let _ = futex::wake(&self.0, futex::Flags::PRIVATE, sleepers);
     }
 }
 
-/// The same out of what model checkers know well.
-#[cfg(any(loom, shuttle))]
-#[derive(Clone)]
-pub(crate) struct Sleeper(std::sync::Arc<(Mutex<bool>, Condvar)>);
+/// The same out of what model checkers know well, and every system has.
+#[cfg(any(not(target_os = "linux"), loom, shuttle))]
+#[derive(Default)]
+pub(crate) struct Bell(Mutex<u32>, Condvar);
 
-#[cfg(any(loom, shuttle))]
-impl Sleeper {
-    pub(crate) fn new() -> Self {
-        Self(std::sync::Arc::new((Mutex::new(false), Condvar::new())))
+#[cfg(any(not(target_os = "linux"), loom, shuttle))]
+impl Bell {
+    pub(crate) fn rings(&self) -> u32 {
+        *lock(&self.0)
     }
 
-    pub(crate) fn rest(&self) {
-        let mut called = lock(&self.0.0);
-        while !std::mem::take(&mut *called) {
-            called = wait(&self.0.1, called);
+    pub(crate) fn rest(&self, heard: u32) {
+        let mut rings = lock(&self.0);
+        while *rings == heard {
+            rings = wait(&self.1, rings);
         }
     }
 
-    pub(crate) fn wake(&self) {
-        *lock(&self.0.0) = true;
-        self.0.1.notify_one();
+    pub(crate) fn ring_for_one(&self) {
+        self.count();
+        self.1.notify_one();
+    }
+
+    pub(crate) fn ring_for_all(&self) {
+        self.count();
+        self.1.notify_all();
+    }
+
+    fn count(&self) {
+        let mut rings = lock(&self.0);
+        *rings = rings.wrapping_add(1);
     }
 }

@@ -3,13 +3,14 @@
 //! The first to come leads: it writes its own batch and all that had gathered, makes them durable
 //! with one sync when any of them asked for it, and wakes those who waited for this group, once.
 //! What comes meanwhile gathers for the next group, so that its size follows the speed of the disk;
-//! there is no timer. A writer that does not wait for the disk is not held up by a sync.
+//! there is no timer. A writer that does not wait for the disk is not held up by a sync, nor by the wait
+//! for a turn: groups of two lanes are not synced at the same time (see [`Target::turn`]).
 
 use crate::batch::Batch;
 use crate::error::Error;
 use crate::shard::Durability;
 use crate::sync::atomic::{AtomicU64, Ordering};
-use crate::sync::{Mutex, MutexGuard, Sleeper, lock, yield_now};
+use crate::sync::{Bell, Mutex, MutexGuard, lock, yield_now};
 use std::collections::BTreeMap;
 
 /// What a group is written to. Its calls exclude each other where they need to.
@@ -22,6 +23,9 @@ pub(crate) trait Target {
     ) -> Result<(), Error>;
     /// Makes durable what was written before the call.
     fn sync(&self) -> Result<(), Error>;
+    /// Waits until nothing else is being synced that this should not meet on the disk, and keeps it away
+    /// while it is held: from before a group is taken until it is synced.
+    fn turn(&self) -> Option<MutexGuard<'_, ()>>;
 }
 
 /// The queue before a [`Target`].
@@ -32,6 +36,9 @@ pub(crate) struct Groups {
     last_over: AtomicU64,
     /// How many groups stand in `State::failed`.
     failed: AtomicU64,
+    /// What those sleep on whose group has an even number, and an odd one: at most two groups have
+    /// sleepers at a time.
+    bells: [Bell; 2],
 }
 
 #[derive(Default)]
@@ -42,8 +49,8 @@ struct State {
     number: u64,
     /// An emptied group, whose memory the next one takes.
     spare: Gathered,
-    /// Those who went to sleep after their group was taken.
-    led_sleepers: Vec<Sleeper>,
+    /// How many went to sleep after their group was taken.
+    led_sleepers: usize,
     /// Members of the last group that was synced.
     synced_last: usize,
     /// Groups that failed, and how many of their members do not know it yet.
@@ -63,9 +70,9 @@ enum Phase {
 struct Gathered {
     batches: Vec<Batch>,
     len: usize,
-    /// Those who sleep until it is over, or until one of them is to lead it. Whoever looked first and
-    /// need not sleep any more may stand here too.
-    sleepers: Vec<Sleeper>,
+    /// How many sleep until it is over, or until one of them is to lead it. Whoever looked first and
+    /// need not sleep any more may be counted too.
+    sleepers: usize,
     sync: bool,
     os: bool,
 }
@@ -91,7 +98,7 @@ impl Gathered {
 
     fn clear(&mut self) {
         self.batches[..self.len].iter_mut().for_each(Batch::clear);
-        (self.len, self.sync, self.os) = (0, false, false);
+        (self.len, self.sleepers, self.sync, self.os) = (0, 0, false, false);
     }
 }
 
@@ -137,22 +144,31 @@ impl Groups {
                 return self.lead(state, target, None, durability, mine);
             }
         }
-        let sleeper = Sleeper::new();
         // Not over, and somebody leads: this group, or one before it.
         let led = state.number >= mine;
-        let sleepers = if led { &mut state.led_sleepers } else { &mut state.open.sleepers };
-        sleepers.push(sleeper.clone());
+        *(if led { &mut state.led_sleepers } else { &mut state.open.sleepers }) += 1;
+        let bell = self.bell(mine);
         loop {
+            // Groups end under the lock, and ring afterwards: this one's ring is still to come.
+            let heard = bell.rings();
             drop(state);
-            sleeper.rest();
+            bell.rest(heard);
             if self.is_over(mine) {
                 return self.outcome(mine);
             }
             state = lock(&self.state);
+            if self.is_over(mine) {
+                drop(state);
+                return self.outcome(mine);
+            }
             if state.phase == Phase::Idle && state.number < mine {
                 return self.lead(state, target, None, durability, mine);
             }
         }
+    }
+
+    fn bell(&self, group: u64) -> &Bell {
+        &self.bells[usize::from(group % 2 == 1)]
     }
 
     /// A group is over when its number is; groups are over in order.
@@ -220,7 +236,14 @@ impl Groups {
         mine: u64,
     ) -> Result<(), Error> {
         state.phase = Phase::Writing;
+        let mut turn = None;
         if state.open.sync || durability == Durability::Sync {
+            // Nothing is written meanwhile: who does not wait for the disk need not wait for this.
+            state.phase = Phase::Syncing;
+            drop(state);
+            turn = target.turn();
+            state = lock(&self.state);
+            state.phase = Phase::Writing;
             state = self.gather(state, usize::from(own.is_some()));
         }
         state.number += 1;
@@ -236,8 +259,9 @@ impl Groups {
             lock(&self.state).phase = Phase::Syncing;
             done = target.sync();
         }
+        drop(turn);
         let others = group.len - usize::from(own.is_none());
-        let mut sleepers = std::mem::take(&mut group.sleepers);
+        let sleepers = group.sleepers;
         group.clear();
         let mut state = lock(&self.state);
         state.spare = group;
@@ -249,13 +273,15 @@ impl Groups {
             self.failed.fetch_add(1, Ordering::Release);
         }
         self.last_over.store(number, Ordering::Release);
-        sleepers.append(&mut state.led_sleepers);
-        let next = state.open.sleepers.first().cloned();
+        let sleepers = sleepers + std::mem::take(&mut state.led_sleepers);
+        let next_sleeps = state.open.sleepers > 0;
         drop(state);
-        sleepers.iter().for_each(Sleeper::wake);
+        if sleepers > 0 {
+            self.bell(number).ring_for_all();
+        }
         // Woken last, so that those of this group may have come back when it takes the next.
-        if let Some(next) = next {
-            next.wake();
+        if next_sleeps {
+            self.bell(number + 1).ring_for_one();
         }
         done
     }

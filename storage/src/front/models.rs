@@ -4,7 +4,7 @@ use super::group::{Groups, Target};
 use crate::batch::{Batch, Op};
 use crate::error::Error;
 use crate::shard::Durability;
-use crate::sync::{Mutex, lock};
+use crate::sync::{Mutex, MutexGuard, lock};
 use std::sync::Arc;
 
 #[cfg(loom)]
@@ -28,6 +28,8 @@ fn model(f: impl Fn() + Send + Sync + 'static) {
 struct Ledger {
     state: Mutex<(Vec<Vec<u8>>, usize, usize)>,
     syncs_that_work: usize,
+    /// True while somebody has the turn; shared by the lanes of one store.
+    turn: Arc<Mutex<()>>,
 }
 
 impl Target for Ledger {
@@ -49,6 +51,10 @@ impl Target for Ledger {
         state.1 = state.0.len();
         state.2 += 1;
         Ok(())
+    }
+
+    fn turn(&self) -> Option<MutexGuard<'_, ()>> {
+        Some(lock(&self.turn))
     }
 }
 
@@ -104,4 +110,37 @@ fn a_failed_sync_is_told_to_all_of_its_group_and_nobody_waits_for_ever() {
 #[test]
 fn many_writers_are_woken() {
     writers(&[Durability::Sync; 7], 100);
+}
+
+/// Two lanes of a store take turns on the disk: all writers return, and none is acknowledged whose lane
+/// was not synced.
+#[test]
+fn two_lanes_that_take_turns_wake_all_of_theirs() {
+    model(|| {
+        let turn = Arc::new(Mutex::new(()));
+        let lane = || {
+            let turn = turn.clone();
+            Arc::new((
+                Groups::default(),
+                Ledger { turn, syncs_that_work: 100, ..Ledger::default() },
+            ))
+        };
+        let lanes = [lane(), lane()];
+        let write = |name: u8, durability: Durability, lane: &(Groups, Ledger)| {
+            let mut batch = Batch::new();
+            batch.put(&[name], b"");
+            assert!(lane.0.write(&lane.1, &batch, durability).is_ok());
+            let state = lock(&lane.1.state);
+            let at = state.0.iter().position(|key| *key == [name]);
+            let at = at.expect("whoever returns was written");
+            assert!(durability != Durability::Sync || at < state.1, "acknowledged and not synced");
+        };
+        let (a, b) = (lanes[0].clone(), lanes[1].clone());
+        let other = thread::spawn(move || write(1, Durability::Sync, &b));
+        let same = thread::spawn(move || write(2, Durability::Os, &a));
+        write(0, Durability::Sync, &lanes[0]);
+        assert!(other.join().is_ok() && same.join().is_ok());
+        assert_eq!(lock(&lanes[0].1.state).0.len(), 2, "each once");
+        assert_eq!(lock(&lanes[1].1.state).0.len(), 1, "each once");
+    });
 }

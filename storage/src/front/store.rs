@@ -22,7 +22,7 @@ use crate::merge::Direction;
 use crate::options::Options;
 use crate::reader::{Reader, View};
 use crate::shard::{Durability, Shard};
-use crate::sync::{Mutex, lock};
+use crate::sync::{Mutex, MutexGuard, lock};
 use std::cell::RefCell;
 use std::ops::ControlFlow;
 use std::sync::Arc;
@@ -53,6 +53,8 @@ pub(super) struct Lane {
     reader: Reader,
     sync: SyncHandle,
     pub(super) throttle: Throttle,
+    /// Held while a group of this lane is synced; shared with one other, if there is one.
+    turn: Option<Arc<Mutex<()>>>,
 }
 
 /// A lane as the writers of a group see it.
@@ -90,7 +92,11 @@ impl Store {
         time: Arc<dyn Time>,
     ) -> Result<Self, OpenError> {
         let (engine, shards) = Engine::open(disk, options.clone(), merge, &mut |_| {})?;
+        // Two lanes take turns: see `turn`.
+        let pairs = (0..shards.len() / 2).map(|_| Arc::new(Mutex::new(())));
+        let pairs: Vec<_> = pairs.collect();
         let lane = |mut shard: Shard| Lane {
+            turn: pairs.get(shard.number() / 2).cloned(),
             groups: Groups::default(),
             throttle: Throttle::default(),
             reader: shard.reader(),
@@ -409,12 +415,9 @@ impl Inner {
     }
 }
 
-impl Target for Writing<'_> {
-    fn write(
-        &self,
-        batches: &mut dyn Iterator<Item = &Batch>,
-        durability: Durability,
-    ) -> Result<(), Error> {
+impl<'a> Writing<'a> {
+    /// The shard, with room in its memtable.
+    fn make_room(&self) -> Result<MutexGuard<'a, Shard>, Error> {
         let (inner, lane) = (self.inner, self.lane);
         let mut shard = lock(&lane.shard);
         if shard.wants_rotation() {
@@ -427,6 +430,18 @@ impl Target for Writing<'_> {
             shard.rotate();
             inner.crew.call();
         }
+        Ok(shard)
+    }
+}
+
+impl Target for Writing<'_> {
+    fn write(
+        &self,
+        batches: &mut dyn Iterator<Item = &Batch>,
+        durability: Durability,
+    ) -> Result<(), Error> {
+        let lane = self.lane;
+        let mut shard = self.make_room()?;
         for batch in batches {
             shard.apply(batch, Durability::Buffered)?;
         }
@@ -435,7 +450,7 @@ impl Target for Writing<'_> {
             Durability::Buffered => Ok(()),
             Durability::Os | Durability::Sync => {
                 let done = shard.commit().map(|_| ());
-                inner.call_for_spares();
+                self.inner.call_for_spares();
                 done
             }
         }
@@ -445,5 +460,14 @@ impl Target for Writing<'_> {
         let done = self.lane.sync.sync().map(|_| ());
         self.inner.call_for_spares();
         done
+    }
+
+    /// While one lane of a pair is synced, the other one gathers: so each sync is for three writers where it
+    /// would be for two, and a disk that does one sync at a time anyway is not asked for two.
+    fn turn(&self) -> Option<MutexGuard<'_, ()>> {
+        let turn = self.lane.turn.as_ref()?;
+        // Nobody who has the turn should wait for a flush. If this fails, so will the write, and says why.
+        drop(self.make_room());
+        Some(lock(turn))
     }
 }

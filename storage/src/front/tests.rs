@@ -1,16 +1,21 @@
-//! What a writer feels that is faster than the work behind it, in a time that the test makes pass.
+//! What a writer feels: one that is faster than the work behind it, in a time that the test makes pass;
+//! and one that does not wait for the disk, while others do.
 
 use super::Store;
+use super::group::{Groups, Target};
 use super::throttle::Time;
+use crate::batch::Batch;
 use crate::compaction::pace::Brake;
 use crate::disk::MemoryDisk;
+use crate::error::Error;
 use crate::fold::NoMerge;
 use crate::job::{Job, JobKind};
 use crate::options::Options;
 use crate::shard::Durability;
 use crate::sync::lock;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex};
+use std::sync::mpsc::{Receiver, Sender, channel};
+use std::sync::{Arc, Mutex, MutexGuard};
 
 /// Passes while somebody waits, and when told to.
 #[derive(Default)]
@@ -149,4 +154,49 @@ fn a_memtable_does_not_wait_for_a_long_merging() {
     race.store.inner().run(merging).expect("memory");
     assert_eq!(lock(&race.store.inner().lanes[0].shard).unflushed(), 0, "flushed on the way");
     assert!(race.flush.is_none());
+}
+
+/// Says when somebody waits for a turn that is taken.
+struct Taken {
+    turn: Mutex<()>,
+    waits: Mutex<Sender<()>>,
+}
+
+impl Target for Taken {
+    fn write(&self, _: &mut dyn Iterator<Item = &Batch>, _: Durability) -> Result<(), Error> {
+        Ok(())
+    }
+
+    fn sync(&self) -> Result<(), Error> {
+        Ok(())
+    }
+
+    fn turn(&self) -> Option<MutexGuard<'_, ()>> {
+        lock(&self.waits).send(()).expect("the test listens");
+        Some(lock(&self.turn))
+    }
+}
+
+#[test]
+fn who_does_not_wait_for_the_disk_does_not_wait_for_a_turn_on_it() {
+    let (waits, waiting): (Sender<()>, Receiver<()>) = channel();
+    let lane = (Groups::default(), Taken { turn: Mutex::new(()), waits: Mutex::new(waits) });
+    let mut batch = Batch::new();
+    batch.put(b"k", b"v");
+    std::thread::scope(|scope| {
+        let write = |durability: Durability| {
+            let (lane, batch, (done, is_done)) = (&lane, &batch, channel());
+            scope.spawn(move || done.send(lane.0.write(&lane.1, batch, durability)));
+            is_done
+        };
+        let turn = lock(&lane.1.turn);
+        let synced = write(Durability::Sync);
+        waiting.recv().expect("it leads and asks for its turn");
+        let unsynced = write(Durability::Os);
+        let in_time = unsynced.recv_timeout(std::time::Duration::from_secs(20));
+        assert!(matches!(in_time, Ok(Ok(()))), "held up by a turn");
+        assert!(synced.try_recv().is_err(), "synced without its turn");
+        drop(turn);
+        assert!(matches!(synced.recv(), Ok(Ok(()))));
+    });
 }

@@ -21,7 +21,7 @@ pub(super) const WORD: usize = 8;
 const MORE: usize = 32;
 /// From this size on an arena asks for huge pages: its reads go all over it, and each page of 4 KiB
 /// would cost a miss of the table of pages.
-const HUGE_FROM: usize = 4 << 20;
+pub(crate) const HUGE_FROM: usize = 4 << 20;
 const HUGE_PAGE: usize = 2 << 20;
 const LINE: usize = 64;
 

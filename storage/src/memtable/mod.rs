@@ -29,6 +29,7 @@ mod tree;
 #[cfg(test)]
 mod tests;
 
+pub(crate) use arena::HUGE_FROM;
 pub(crate) use cursor::Cursor;
 
 use crate::batch::Op;
