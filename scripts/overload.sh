@@ -5,9 +5,9 @@
 #
 # Starts a cluster of its own on ports 18101 and up and stops it. First native clients, then Redis clients:
 # their peak, three times as much, half of it; see node/examples/overload. Where control groups can be made
-# (by root, mostly) the nodes together get --share per cent of one core: then whoever asks three times as
-# often has time to do so, and to hear the answers, and it shows what the nodes do and not what the clients
-# can. Prints the series and what holds; exit code 1 if something does not.
+# (by root, mostly) the nodes together get --share per cent of one core, and the clients go before all others on
+# the machine: then whoever asks three times as often has time to do so, and to hear the answers, and it shows
+# what the nodes do and not what the clients can. Prints the series and what holds; exit code 1 if something does not.
 #
 #   --plant admission-off  nothing is refused for having waited: this must fail
 #   OPTIONS                of the example, for instance --mode get, or --goodput 50 where a machine is noisy: what is
@@ -38,30 +38,38 @@ if [ ! -x "$ringd" ] || [ ! -x "$overload" ]; then
     cargo build --release -p ringdb-node --bin ringd --example overload
 fi
 dir="$(mktemp -d "${TMPDIR:-/tmp}/ringdb-overload.XXXXXX")"
-demo="" group=""
+demo="" group="" clients=""
 cleanup() {
     [ -z "$demo" ] || kill -INT "$demo" 2>/dev/null || true
     [ -z "$demo" ] || wait "$demo" 2>/dev/null || true
-    [ -z "$group" ] || rmdir "$group" 2>/dev/null || true
+    [ -z "$group" ] || rmdir "$group" "$clients" 2>/dev/null || true
     rm -rf "$dir"
 }
 trap cleanup EXIT
 
-# A control group with a share of a core; nothing if there can be none. Short periods, so that nobody
-# stands still for long.
-make_group() {
-    local made="/sys/fs/cgroup/cpu/ringdb-overload-$$"
-    if mkdir "$made" 2>/dev/null; then
-        echo 10000 >"$made/cpu.cfs_period_us" && echo $((share * 100)) >"$made/cpu.cfs_quota_us"
-        echo 8192 >"$made/cpu.shares"
-    else
-        made="/sys/fs/cgroup/ringdb-overload-$$"
-        mkdir "$made" 2>/dev/null || return 1
-        echo "$((share * 100)) 10000" >"$made/cpu.max" || { rmdir "$made"; return 1; }
+# Two control groups: a share of a core for the nodes, in short periods, so that nobody stands still for long,
+# and precedence for the clients; nothing if there can be none.
+make_groups() {
+    local root=/sys/fs/cgroup/cpu name="ringdb-overload-$$"
+    if mkdir "$root/$name" 2>/dev/null; then
+        group="$root/$name" clients="$root/$name-clients"
+        mkdir "$clients"
+        echo 10000 >"$group/cpu.cfs_period_us" && echo $((share * 100)) >"$group/cpu.cfs_quota_us"
+        echo 8192 >"$group/cpu.shares" && echo 16384 >"$clients/cpu.shares"
+        return
     fi
-    group="$made"
+    root=/sys/fs/cgroup
+    mkdir "$root/$name" 2>/dev/null || return 1
+    group="$root/$name" clients="$root/$name-clients"
+    if mkdir "$clients" && echo "$((share * 100)) 10000" >"$group/cpu.max" &&
+        echo 800 >"$group/cpu.weight" && echo 1600 >"$clients/cpu.weight"; then
+        return
+    fi
+    rmdir "$group" "$clients" 2>/dev/null
+    group="" clients=""
+    return 1
 }
-if make_group 2>/dev/null; then
+if make_groups 2>/dev/null; then
     echo "the nodes together have $share % of a core"
 else
     echo "SKIPPED: no control group can be made: the nodes share all cores with the clients"
@@ -88,6 +96,9 @@ for kind in $only; do
         to=(--addr "127.0.0.1:$((base + 1)),127.0.0.1:$((base + 2)),127.0.0.1:$((base + 3))")
     fi
     echo "=== $kind clients"
-    timeout 300 "$overload" "${to[@]}" --pids "$pids" --seconds "$seconds" --connections 48 "$@" || failed=1
+    (
+        [ -z "$clients" ] || echo "$BASHPID" >"$clients/cgroup.procs"
+        exec timeout 300 "$overload" "${to[@]}" --pids "$pids" --seconds "$seconds" --connections 48 "$@"
+    ) || failed=1
 done
 exit "$failed"

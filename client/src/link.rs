@@ -230,19 +230,23 @@ impl Link {
             Ok(Err(_)) => return Err(NoAnswer::NotSent),
             Err(_) => return Err(NoAnswer::Error(shed().into())),
         }
-        match timeout_at(until, answer).await {
-            Ok(Ok(Ok(ClientReply::Error(error)))) => Err(NoAnswer::Error(error.into())),
-            Ok(Ok(Ok(reply))) => Ok(reply),
-            Ok(Ok(Err(error))) => {
+        match by(until, answer).await {
+            Some(Ok(Ok(ClientReply::Error(error)))) => Err(NoAnswer::Error(error.into())),
+            Some(Ok(Ok(reply))) => Ok(reply),
+            Some(Ok(Err(error))) => {
                 let what = format!("the answer of {} is not understood", self.address);
                 let told = Told::new(what, error.to_string(), "compare the versions of both ends");
                 Err(NoAnswer::Error(ClientError::Internal { told }))
             }
-            Ok(Err(_)) => {
+            Some(Err(_)) => {
                 let ended = self.shared.waiting().ended.clone();
                 Err(NoAnswer::Lost { reason: ended.unwrap_or_else(|| "it broke".into()) })
             }
-            Err(_) => {
+            None => {
+                if !self.shared.waiting().askers.contains_key(&place.id) {
+                    // It came, and nobody looked in time.
+                    self.shared.unwanted.fetch_add(1, Ordering::Relaxed);
+                }
                 // The node knows by when it had to answer, and need not hear of it.
                 place.left = false;
                 Err(late())
@@ -285,6 +289,12 @@ impl Drop for Link {
     fn drop(&mut self) {
         self.hang_up();
     }
+}
+
+/// What comes until then; nothing if it is later when whoever waits for it can look, though it came.
+async fn by<T>(until: Instant, awaited: impl Future<Output = T>) -> Option<T> {
+    let came = timeout_at(until, awaited).await.ok()?;
+    (Instant::now() <= until).then_some(came)
 }
 
 fn encoded(body: &impl Serialize) -> Vec<u8> {

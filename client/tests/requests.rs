@@ -1,13 +1,15 @@
 //! What is asked arrives as it was meant, and what is answered comes back to whoever asked.
 
 use std::collections::BTreeMap;
+use std::future::{IntoFuture, poll_fn};
 use std::sync::{Arc, Mutex};
-use std::time::Duration;
+use std::task::Poll;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use certs::Role;
 use ring::Hlc;
-use ringdb_client::{Client, Context, Durability, Level, Owner, Slot, Tls};
+use ringdb_client::{Client, ClientError, Context, Durability, Level, Owner, Slot, Tls};
 use wire::{ClientReply, ClientRequest, ClusterStatus};
 
 use crate::fake::*;
@@ -186,4 +188,25 @@ async fn a_dropped_future_leaves_nothing_behind_and_its_late_answer_is_ignored()
     assert_eq!(ring.pending().await, 0);
     // The late answer and the pong come in one piece; only the pong finds somebody.
     ring.ping().await.unwrap();
+}
+
+#[tokio::test]
+async fn an_answer_that_is_looked_at_after_the_deadline_is_none() {
+    let ca = authority();
+    let n1 = FakeNode::start(&node(&ca, 1), 1, |_, request| match request {
+        ClientRequest::Get { .. } => {
+            Answer::Say(ClientReply::Value { values: vec![], context: Bytes::new() })
+        }
+        other => panic!("{other:?}"),
+    });
+    let ring = client_of(&ca, &[&n1]).await;
+    let (after, began) = (Duration::from_millis(200), Instant::now());
+    let mut asked = ring.get("k").timeout(after).into_future();
+    // Its task looks once, and then is kept from it until the answer is there and the time is over.
+    let once = poll_fn(|cx| Poll::Ready(asked.as_mut().poll(cx).is_pending()));
+    assert!(once.await, "the node cannot have answered yet");
+    while ring.pending().await > 0 || began.elapsed() <= 2 * after {
+        tokio::task::yield_now().await;
+    }
+    assert_eq!(asked.await.unwrap_err(), ClientError::TimedOut { after });
 }

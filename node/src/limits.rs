@@ -75,9 +75,12 @@ pub const DRAIN_MAX: Duration = Duration::from_secs(5);
 /// How long a request may take unless its client says otherwise.
 pub const REQUEST_TIMEOUT: Duration = Duration::from_secs(2);
 
-/// Native clients name a deadline up to 200 ms before their own, so that they still hear why there is no answer. What
+/// Native clients name a deadline 200 ms before their own, so that they still hear why there is no answer. What
 /// would leave so long after it would hardly come in time.
 pub const GIVEN_UP_AFTER: Duration = Duration::from_millis(100);
+
+/// Who has less than a second names one a fifth of it before: then half of that is this part of what was named.
+pub const GIVEN_UP_PART: u32 = 8;
 
 /// A turn that lasts longer is ended before more is read from clients, so that what it did leaves.
 pub const TURN_MAX: Duration = Duration::from_millis(10);

@@ -190,6 +190,8 @@ pub struct Core {
     submits: Vec<(Key, commands::Submit)>,
     submitting: Vec<(Key, commands::Submit)>,
     asked: Slab<Asked>,
+    /// Answers for native clients, which leave when the turn ends.
+    answers: Vec<(Asked, Answer, Hlc)>,
     /// Something was applied and not committed.
     uncommitted: bool,
     /// Effects to be told of by the commit, and by the sync after it.
@@ -255,6 +257,7 @@ impl Core {
             submits: Vec::new(),
             submitting: Vec::new(),
             asked: Slab::default(),
+            answers: Vec::new(),
             uncommitted: false,
             on_commit: Vec::new(),
             on_sync: Vec::new(),
@@ -611,9 +614,25 @@ impl Core {
     }
 
     fn answer(&mut self, id: u64, answer: Answer, hlc: Hlc) {
-        let now = self.now();
         let key = Key::from_bits(id & ((1 << CORE_SHIFT) - 1));
         let Some(asked) = self.asked.remove(key) else { return };
+        match asked.asker {
+            Asker::Native(_) => self.answers.push((asked, answer, hlc)),
+            Asker::Conn { .. } => self.give(asked, answer, hlc),
+        }
+    }
+
+    /// Native clients hear when the turn ends: only then is it known whether they are still there.
+    fn answer_natives(&mut self) {
+        let mut answers = std::mem::take(&mut self.answers);
+        for (asked, answer, hlc) in answers.drain(..) {
+            self.give(asked, answer, hlc);
+        }
+        self.answers = answers;
+    }
+
+    fn give(&mut self, asked: Asked, answer: Answer, hlc: Hlc) {
+        let now = self.now();
         let took = now.mono.since(asked.since);
         self.report.histogram(asked.class).record(took);
         if self.is_given_up(&asked) {
@@ -673,6 +692,7 @@ impl Core {
             self.now = None;
             return;
         }
+        self.answer_natives();
         self.send_frames();
         self.write_replies();
         self.post_mail();

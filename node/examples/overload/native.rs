@@ -1,7 +1,8 @@
 //! Native clients: each request is a task that asks, with its deadline, and gives up by it.
 //!
 //! What is due begins only when all that was begun before has run: if this program itself has more to
-//! do than it can, requests wait where they can be given up, as in any program that bounds its tasks.
+//! do than it can, requests wait where they can be given up, as in any program that bounds its tasks. They
+//! are, when a quarter of their time is over: what begins shall have time to be answered.
 
 use std::cell::{Cell, RefCell};
 use std::collections::VecDeque;
@@ -18,6 +19,12 @@ use super::{Chance, Loop, Mode, Options, Outcome, Phase, TICK};
 
 /// So many tasks begin together.
 const BATCH: usize = 256;
+
+/// A request that waits for longer than this part of its time does not begin.
+const WAIT: u32 = 4;
+
+/// A client that finds its time over for so long was not run in time.
+const OVERSLEPT: Duration = Duration::from_millis(10);
 
 /// So many requests at a time share a connection in the closed loop.
 const CONNECTIONS_A_CLIENT: usize = 16;
@@ -57,7 +64,7 @@ impl Clients {
         }
         let state = State {
             clients,
-            phase: RefCell::default(),
+            phase: RefCell::new(Phase::new(&[], 0.0)),
             chance: RefCell::new(Chance::new(1)),
             deadline: options.deadline,
             mode: options.mode,
@@ -70,21 +77,21 @@ impl Clients {
     /// One phase. What it leaves unanswered belongs to the next.
     pub(super) fn run(&mut self, options: &Options, how: Loop, seconds: f64) -> Outcome<Phase> {
         let state = self.state.clone();
-        let unwanted = state.unwanted();
+        let mut seen = state.unwanted();
         let end = Instant::now() + Duration::from_secs_f64(seconds);
         self.local.block_on(&self.runtime, async {
             let began = Instant::now();
-            state.phase.borrow_mut().moment(options, Duration::ZERO);
+            *state.phase.borrow_mut() = Phase::new(&options.pids, seconds);
             if let Loop::Closed(window) = how {
                 for _ in 0..window * options.connections {
                     spawn_local(ask_again_and_again(state.clone(), end));
                 }
             }
-            let (mut offered, mut seen) = (0_u64, unwanted);
+            let mut offered = 0_u64;
             let mut waiting = VecDeque::new();
             while Instant::now() < end {
                 let since = began.elapsed();
-                let moment = state.phase.borrow_mut().moment(options, since);
+                let moment = state.phase.borrow_mut().moment(since);
                 let late = state.unwanted();
                 state.phase.borrow_mut().moments[moment].late += late - seen;
                 seen = late;
@@ -94,7 +101,7 @@ impl Clients {
                     let at = |n: u64| began + Duration::from_secs_f64(n as f64 / rate);
                     waiting.extend((offered..due).map(at));
                     offered = due;
-                    while waiting.front().is_some_and(|at| at.elapsed() >= state.deadline) {
+                    while waiting.front().is_some_and(|at| at.elapsed() >= state.deadline / WAIT) {
                         waiting.pop_front();
                         state.phase.borrow_mut().moments[moment].lost += 1;
                     }
@@ -111,8 +118,12 @@ impl Clients {
                 tokio::time::sleep(TICK).await;
             }
         });
-        let mut phase = state.phase.take();
-        phase.beyond = state.unwanted() - unwanted;
+        let mut phase = state.phase.replace(Phase::new(&[], 0.0));
+        phase.end();
+        if let Some(moment) = phase.moments.last_mut() {
+            moment.late += state.unwanted() - seen;
+        }
+        phase.beyond += phase.unwanted();
         Ok(phase)
     }
 }
@@ -142,7 +153,8 @@ async fn begin(state: Rc<State>, which: usize, due: Instant) {
 
 /// One request, which was due at `due`.
 async fn ask(state: Rc<State>, which: usize, due: Instant) {
-    let left = (due + state.deadline).saturating_duration_since(Instant::now());
+    let asked = Instant::now();
+    let left = (due + state.deadline).saturating_duration_since(asked);
     let answer = if left.is_zero() {
         Err(None)
     } else {
@@ -157,15 +169,19 @@ async fn ask(state: Rc<State>, which: usize, due: Instant) {
         };
         done.map_err(Some)
     };
-    let took = due.elapsed();
+    let (took, over) = (due.elapsed(), asked.elapsed().saturating_sub(left));
     let phase = &mut *state.phase.borrow_mut();
     let Some(moment) = phase.moments.last_mut() else { return };
     match answer {
+        Ok(()) if over > TICK => phase.beyond += 1,
         Ok(()) => {
             moment.good += 1;
             moment.took_us.push(took.as_micros() as u32);
         }
-        Err(None | Some(ClientError::TimedOut { .. })) => moment.lost += 1,
+        Err(None | Some(ClientError::TimedOut { .. })) => {
+            moment.lost += 1;
+            moment.overslept += u64::from(over > OVERSLEPT);
+        }
         Err(Some(ClientError::Overloaded { .. })) => moment.refused += 1,
         Err(Some(error)) => {
             moment.errors += 1;

@@ -15,10 +15,14 @@ pub(super) struct Connection {
     stream: TcpStream,
     /// When they were due, of those that wait to be sent.
     unsent: VecDeque<Instant>,
+    /// When they were due, and where they end in what is written, of those that the system has not taken yet.
+    leaving: VecDeque<(Instant, usize)>,
     /// When they were due and sent, of those that wait for an answer.
     sent: VecDeque<(Instant, Instant)>,
     out: Vec<u8>,
     written: usize,
+    /// When it last took all answers that were there.
+    looked: Instant,
     inbox: Vec<u8>,
     chance: Chance,
 }
@@ -32,10 +36,12 @@ impl Connection {
         Ok(Self {
             stream,
             unsent: VecDeque::new(),
+            leaving: VecDeque::new(),
             sent: VecDeque::new(),
             out: Vec::new(),
             written: 0,
             inbox: Vec::new(),
+            looked: Instant::now(),
             chance: Chance::new(seed),
         })
     }
@@ -65,7 +71,7 @@ impl Connection {
                         self.out.extend_from_slice(b"\r\n");
                     }
                 }
-                self.sent.push_back((due, now));
+                self.leaving.push_back((due, self.out.len()));
             }
             if self.written == self.out.len() {
                 self.out.clear();
@@ -77,7 +83,13 @@ impl Connection {
                 Err(e) if e.kind() == ErrorKind::WouldBlock => return Ok(()),
                 Err(e) => return Err(e.into()),
             }
+            let left = self.leaving.iter().take_while(|(_, end)| *end <= self.written).count();
+            self.sent.extend(self.leaving.drain(..left).map(|(due, _)| (due, now)));
         }
+    }
+
+    fn in_flight(&self) -> usize {
+        self.unsent.len() + self.leaving.len() + self.sent.len()
     }
 
     /// Takes the answers that are there.
@@ -92,6 +104,8 @@ impl Connection {
             }
         }
         let now = Instant::now();
+        // What comes now was not there then: it came in between.
+        let looked = std::mem::replace(&mut self.looked, now);
         let mut at = 0;
         while let Some(end) = self.inbox[at..].windows(2).position(|w| w == b"\r\n") {
             let line = &self.inbox[at..at + end];
@@ -113,7 +127,7 @@ impl Connection {
                 phase.first_error.get_or_insert_with(text);
             } else if took > options.deadline {
                 of.late += 1;
-                phase.beyond += u64::from(now.duration_since(sent) > NODE_DEADLINE + TICK * 10);
+                phase.beyond += u64::from(looked.saturating_duration_since(sent) > NODE_DEADLINE);
             } else {
                 of.good += 1;
                 of.took_us.push(took.as_micros() as u32);
@@ -140,19 +154,20 @@ pub(super) fn run(
     seconds: f64,
 ) -> Outcome<Phase> {
     let began = Instant::now();
-    let mut phase = Phase::default();
+    let mut phase = Phase::new(&options.pids, seconds);
     let (mut offered, mut next) = (0_u64, 0_usize);
     loop {
         let now = Instant::now();
         let since = now.duration_since(began);
         if since.as_secs_f64() >= seconds {
+            phase.end();
             return Ok(phase);
         }
-        let moment = phase.moment(options, since);
+        let moment = phase.moment(since);
         match how {
             Loop::Closed(window) => {
                 for connection in connections.iter_mut() {
-                    while connection.sent.len() + connection.unsent.len() < window {
+                    while connection.in_flight() < window {
                         connection.unsent.push_back(now);
                         phase.moments[moment].offered += 1;
                     }

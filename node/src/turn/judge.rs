@@ -14,7 +14,9 @@ use super::{Asked, Asker, Core};
 use crate::admission::{self, Refused};
 use crate::clock;
 use crate::front::host::Fed;
-use crate::limits::{AHEAD_BYTES_MAX, AHEAD_EVERY, GIVEN_UP_AFTER, REQUEST_TIMEOUT, TURN_MAX};
+use crate::limits::{
+    AHEAD_BYTES_MAX, AHEAD_EVERY, GIVEN_UP_AFTER, GIVEN_UP_PART, REQUEST_TIMEOUT, TURN_MAX,
+};
 use crate::metrics::Class;
 
 /// Clients that wait for less to be in flight.
@@ -36,6 +38,12 @@ pub enum Refusal {
         /// When to come back.
         retry_after_ms: u32,
     },
+}
+
+/// For how long after its deadline, which it was `given` so long before, a native client may still be told why
+/// there is no answer.
+fn given_up_after(given: Duration) -> Duration {
+    GIVEN_UP_AFTER.min(given / GIVEN_UP_PART)
 }
 
 impl Core {
@@ -130,24 +138,23 @@ impl Core {
         self.admission.waits_still(at, client, at.since(since))
     }
 
-    /// When the answer leaves that is ready now, if that is near this deadline: when the turn ends, and what
-    /// has lasted for so long may last as long again.
-    fn leaves_near(&self, deadline: ring::Instant) -> Option<ring::Instant> {
-        if self.begun && deadline > self.begun_at + TURN_MAX * 50 {
+    /// When the answer leaves that is ready now, if that is near its deadline. A Redis client's leaves when the
+    /// turn ends, and what has lasted for so long may last as long again; a native client's now.
+    fn leaves_near(&self, asked: &Asked) -> Option<ring::Instant> {
+        if self.begun && asked.deadline > self.begun_at + TURN_MAX * 50 {
             return None;
         }
         let at = clock::mono();
-        Some(if self.begun { at + at.since(self.begun_at) } else { at })
+        let waits = self.begun && matches!(asked.asker, Asker::Conn { .. });
+        Some(if waits { at + at.since(self.begun_at) } else { at })
     }
 
     /// Whether nobody waits any more for what a native client asked: it has said when it gives up, and by
     /// then it has. Not even why there is no answer is told.
     pub(super) fn is_given_up(&mut self, asked: &Asked) -> bool {
+        let rest = given_up_after(asked.deadline.since(asked.since));
         let native = matches!(asked.asker, Asker::Native(_));
-        let gone = native
-            && self
-                .leaves_near(asked.deadline)
-                .is_some_and(|at| at > asked.deadline + GIVEN_UP_AFTER);
+        let gone = native && self.leaves_near(asked).is_some_and(|at| at > asked.deadline + rest);
         self.report.late += u64::from(gone);
         gone
     }
@@ -155,7 +162,7 @@ impl Core {
     /// An answer that comes after its deadline is none: whoever asked has given up, and must not take
     /// it for that of a later request.
     pub(super) fn in_time(&mut self, asked: &Asked, answer: Answer) -> Answer {
-        let Some(leaves) = self.leaves_near(asked.deadline) else { return answer };
+        let Some(leaves) = self.leaves_near(asked) else { return answer };
         let late = leaves > asked.deadline && asked.class != Class::Whole;
         if !late || matches!(answer, Answer::Failed(_)) {
             return answer;
@@ -232,6 +239,26 @@ impl Core {
             Err(Refused::Queue | Refused::InFlight) => {
                 self.report.refused += 1;
                 Err(Refusal::Overloaded { retry_after_ms: admission::RETRY_AFTER_MS })
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn nobody_is_told_anything_after_he_has_given_up() {
+        for ms in 1..10_000 {
+            // As the native client names its deadline.
+            let gives_up = Duration::from_millis(ms);
+            let given = gives_up - Duration::from_millis(200).min(gives_up / 5);
+            let way_back = (gives_up - given) / 3;
+            for under_way in 0..10 {
+                let left = given - given * under_way / 10;
+                let leaves = given + given_up_after(left);
+                assert!(leaves + way_back < gives_up, "{gives_up:?}, {left:?} left");
             }
         }
     }
