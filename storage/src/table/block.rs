@@ -12,6 +12,7 @@
 //! each. It costs about as many bytes as the block in its file: the prefix pays for the words.
 
 use super::build::common;
+use super::footer::Payload;
 use super::raw::{COPIED, KeyBuffer, RawBlock, copy_short, same_user_key};
 use super::spare;
 use crate::blob::TAG_FIRST;
@@ -209,15 +210,19 @@ impl Block {
     /// A block as it stands in the file, for somebody who walks it once; none when it is malformed.
     /// Of all that a block can be asked only [`Block::raw`], [`Block::content`] and [`Block::bytes`]
     /// make sense then.
-    pub(crate) fn of_raw(content: &[u8]) -> Option<Self> {
-        let entries = RawBlock::new(content)?.entries.len();
-        let head = Head {
-            rows: u32::try_from(entries).ok()?,
-            values_at: u32::try_from(content.len()).ok()?,
-            raw: true,
-            ..Head::default()
-        };
-        Some(Self(spare::fill(head, content)))
+    pub(crate) fn of_payload(payload: Payload<'_>) -> Option<Self> {
+        let len = payload.len();
+        let block = spare::fill(len, |room| {
+            payload.unpack(room)?;
+            let entries = RawBlock::new(room)?.entries.len();
+            Some(Head {
+                rows: u32::try_from(entries).ok()?,
+                values_at: u32::try_from(len).ok()?,
+                raw: true,
+                ..Head::default()
+            })
+        });
+        block.map(Self)
     }
 
     /// What the file holds, if it is not decoded.

@@ -108,6 +108,51 @@ fn compress_to(out: &mut Vec<u8>, payload: &[u8]) -> bool {
     packed > 0
 }
 
+/// What stands in a block's place in the file, of which the checksum holds.
+#[derive(Clone, Copy)]
+pub(crate) struct Payload<'a> {
+    bytes: &'a [u8],
+    /// Compressed, and how long it is when it is not.
+    packed: Option<usize>,
+}
+
+impl<'a> Payload<'a> {
+    /// The payload of a block read with its trailer; none when that cannot be believed.
+    pub(crate) fn of(sealed: &'a [u8], checksum: Checksum) -> Option<Self> {
+        let (payload, trailer) = sealed.split_last_chunk::<TRAILER_BYTES>()?;
+        let kind = trailer[0];
+        if u32_at(trailer, 1)? != checksum.of(payload, kind) {
+            return None;
+        }
+        match kind {
+            UNCOMPRESSED => Some(Self { bytes: payload, packed: None }),
+            LZ4 | LZ4_HIGH => {
+                let mut rest = payload;
+                let size = usize::try_from(varint(&mut rest)?).ok()?;
+                // LZ4 packs at most 255 bytes into one: more is a lie that would cost memory.
+                let bounded = size <= BLOCK_BYTES_MAX && size / 256 <= rest.len();
+                bounded.then_some(Self { bytes: rest, packed: Some(size) })
+            }
+            _ => None,
+        }
+    }
+
+    /// Bytes of the content.
+    pub(crate) fn len(self) -> usize {
+        self.packed.unwrap_or(self.bytes.len())
+    }
+
+    /// Writes the content to `room`, which has its length; none when it is no such content.
+    pub(crate) fn unpack(self, room: &mut [u8]) -> Option<()> {
+        let Some(size) = self.packed else {
+            return (room.len() == self.bytes.len()).then(|| room.copy_from_slice(self.bytes));
+        };
+        let claimed = i32::try_from(size).ok()?;
+        let n = lz4::block::decompress_to_buffer(self.bytes, Some(claimed), room).ok()?;
+        (n == size && room.len() == size).then_some(())
+    }
+}
+
 /// The content of a block read with its trailer, if its checksum holds: a part of `sealed`, or
 /// decompressed into `buffer`.
 pub(crate) fn unseal<'a>(
@@ -115,27 +160,16 @@ pub(crate) fn unseal<'a>(
     checksum: Checksum,
     buffer: &'a mut Vec<u8>,
 ) -> Option<&'a [u8]> {
-    let (payload, trailer) = sealed.split_last_chunk::<TRAILER_BYTES>()?;
-    let kind = trailer[0];
-    if u32_at(trailer, 1)? != checksum.of(payload, kind) {
-        return None;
+    unpack(Payload::of(sealed, checksum)?, buffer)
+}
+
+/// The content of `payload`: a part of it, or decompressed into `buffer`.
+pub(crate) fn unpack<'a>(payload: Payload<'a>, buffer: &'a mut Vec<u8>) -> Option<&'a [u8]> {
+    let Some(size) = payload.packed else { return Some(payload.bytes) };
+    if buffer.len() < size {
+        buffer.resize(size, 0);
     }
-    match kind {
-        UNCOMPRESSED => Some(payload),
-        LZ4 | LZ4_HIGH => {
-            let mut rest = payload;
-            let size = usize::try_from(varint(&mut rest)?).ok()?;
-            // LZ4 packs at most 255 bytes into one: more is a lie that would cost memory.
-            let bounded = size <= BLOCK_BYTES_MAX && size / 256 <= rest.len();
-            bounded.then_some(())?;
-            if buffer.len() < size {
-                buffer.resize(size, 0);
-            }
-            let room = buffer.get_mut(..size)?;
-            let claimed = i32::try_from(size).ok()?;
-            let n = lz4::block::decompress_to_buffer(rest, Some(claimed), room).ok()?;
-            (n == size).then_some(room)
-        }
-        _ => None,
-    }
+    let room = buffer.get_mut(..size)?;
+    payload.unpack(room)?;
+    Some(room)
 }

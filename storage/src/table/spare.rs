@@ -16,31 +16,23 @@ thread_local! {
     static SPARE: RefCell<Vec<SharedBlock>> = const { RefCell::new(Vec::new()) };
 }
 
-/// A block with this content, and perhaps more bytes behind it.
-pub(crate) fn fill(head: Head, content: &[u8]) -> SharedBlock {
+/// A block of `len` bytes, and perhaps more behind them, as `write` makes it: that gets room of this
+/// length, and gives the head, or none when there is to be no block.
+pub(crate) fn fill(
+    len: usize,
+    write: impl FnOnce(&mut [u8]) -> Option<Head>,
+) -> Option<SharedBlock> {
     let spare = SPARE.try_with(|spare| spare.borrow_mut().pop()).ok().flatten();
-    if let Some(mut block) = spare.filter(|block| block.slice.len() >= content.len()) {
-        let mut head = Some(head);
-        block.with_arc_mut(|block| {
-            if let Some(block) = Arc::get_mut(block) {
-                block.slice_mut()[..content.len()].copy_from_slice(content);
-                if let Some(head) = head.take() {
-                    *block.header_mut() = head;
-                }
-            }
-        });
-        return match head {
-            None => block,
-            Some(head) => ThinArc::from_header_and_slice(head, content),
-        };
-    }
-    if content.len() > BYTES_MAX {
-        return ThinArc::from_header_and_slice(head, content);
-    }
-    let room = content.len().next_multiple_of(STEP) - content.len();
-    let bytes = content.iter().chain(std::iter::repeat_n(&0, room)).copied();
-    let bytes: Vec<u8> = bytes.collect();
-    ThinArc::from_header_and_slice(head, &bytes)
+    let mut block = spare.filter(|block| block.slice.len() >= len).unwrap_or_else(|| {
+        let room = if len > BYTES_MAX { len } else { len.next_multiple_of(STEP) };
+        ThinArc::from_header_and_slice(Head::default(), &vec![0; room])
+    });
+    block.with_arc_mut(|block| {
+        let block = Arc::get_mut(block)?;
+        *block.header_mut() = write(&mut block.slice_mut()[..len])?;
+        Some(())
+    })?;
+    Some(block)
 }
 
 /// The block is not needed any more; its memory is kept if nobody else has it.
@@ -62,6 +54,8 @@ pub(crate) fn keep(block: SharedBlock) {
 mod tests {
     use super::super::block::Block;
     use super::super::build::BlockBuilder;
+    use super::super::footer::{Payload, seal};
+    use crate::checksum::Checksum;
     use crate::key::Tag;
 
     fn content(value: u8) -> Vec<u8> {
@@ -70,17 +64,23 @@ mod tests {
         builder.finish().to_vec()
     }
 
+    fn block(value: u8, compress: bool) -> Block {
+        let mut sealed = Vec::new();
+        seal(&mut sealed, &content(value), compress);
+        Block::of_payload(Payload::of(&sealed, Checksum::Xxh3).unwrap()).unwrap()
+    }
+
     #[test]
     fn memory_is_used_again_unless_somebody_has_it() {
         let place = |block: &Block| block.bytes().as_ptr();
-        let first = Block::of_raw(&content(1)).unwrap();
+        let first = block(1, false);
         let (kept, at) = (first.clone(), place(&first));
         first.spare();
-        let second = Block::of_raw(&content(2)).unwrap();
+        let second = block(2, true);
         assert_ne!(place(&second), at, "somebody has the first");
         assert_eq!(kept.content().unwrap(), content(1));
         kept.spare();
-        let third = Block::of_raw(&content(3)[..]).unwrap();
+        let third = block(3, true);
         assert_eq!(place(&third), at, "nobody has it any more");
         assert_eq!(third.content().unwrap(), content(3));
         assert_eq!(second.content().unwrap(), content(2));

@@ -5,7 +5,7 @@ use super::{Slice, Table};
 use crate::error::Error;
 use crate::key::Tag;
 use crate::table::block::{Block, DecodeScratch};
-use crate::table::footer::unseal;
+use crate::table::footer::{Payload, unpack, unseal};
 use crate::table::raw::RawBlock;
 use crate::table::walk::Walk;
 use crate::value::Bytes;
@@ -156,8 +156,7 @@ impl Table {
         self.with_scratch(|scratch| {
             let ReadScratch { sealed, raw, decode, .. } = scratch;
             let sealed = self.pick(body.file.as_ref(), handle, sealed)?;
-            let content = unseal(sealed, body.checksum, raw);
-            self.take_in(i, content, form, true, decode)
+            self.take_in(i, sealed, form, true, (raw, decode))
         })
     }
 
@@ -174,27 +173,28 @@ impl Table {
             return Ok(Block::empty());
         }
         self.with_scratch(|scratch| {
-            let content = unseal(sealed, body.checksum, &mut scratch.raw);
-            self.take_in(i, content, form, keep, &mut scratch.decode)
+            let ReadScratch { raw, decode, .. } = scratch;
+            self.take_in(i, sealed, form, keep, (raw, decode))
         })
     }
 
-    /// Block `i` with this content, if it is sound. What is kept for others is decoded.
+    /// Block `i` out of its bytes in the file, if they are sound. What is kept for others is decoded.
     fn take_in(
         &self,
         i: usize,
-        content: Option<&[u8]>,
+        sealed: &[u8],
         form: Form,
         keep: bool,
-        scratch: &mut DecodeScratch,
+        (raw, scratch): (&mut Vec<u8>, &mut DecodeScratch),
     ) -> Result<Block, Error> {
         let body = self.body()?;
         let broken = || self.damage(Some(body.index.handle(i).offset));
-        let content = content.ok_or_else(broken)?;
-        let keep = keep && self.shelf.cache.wants(&body.slots, i, content.len());
+        let payload = Payload::of(sealed, body.checksum).ok_or_else(broken)?;
+        let keep = keep && self.shelf.cache.wants(&body.slots, i, payload.len());
         if form == Form::Any && !keep && !body.splits_keys {
-            return Block::of_raw(content).ok_or_else(broken);
+            return Block::of_payload(payload).ok_or_else(broken);
         }
+        let content = unpack(payload, raw).ok_or_else(broken)?;
         let block = Block::decode(content, scratch).ok_or_else(broken)?;
         if keep {
             self.shelf.cache.insert(&body.slots, i, &block);
