@@ -9,7 +9,7 @@ use std::sync::{Arc, Mutex};
 use certs::{CaPair, Role};
 use tempfile::TempDir;
 use wire::admin::NodeState;
-use wire::reply::Owner;
+use wire::reply::{Held, Owner};
 use wire::{ClientReply, ClientRequest, ClusterStatus, NodeStatus};
 
 use crate::fake::*;
@@ -145,6 +145,11 @@ fn speaker(ca: &CaPair, id: u32, status: Arc<Mutex<ClusterStatus>>) -> FakeNode 
             ClientRequest::Ping => ClientReply::Pong,
             ClientRequest::Get { .. } => {
                 ClientReply::Value { values: vec!["two apples".into()], context: "seen".into() }
+            }
+            ClientRequest::Share { whole, .. } => {
+                let held =
+                    Held::Value { values: vec!["two apples".into()], context: "seen".into() };
+                ClientReply::Share { digest: (1, 2), held: whole.then_some(held) }
             }
             ClientRequest::Put { .. } | ClientRequest::Delete { .. } => {
                 ClientReply::Done { context: "seen".into() }
