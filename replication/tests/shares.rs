@@ -103,6 +103,7 @@ fn no_share_is_given_for_what_shares_cannot_make_up() {
     };
     invalid(Share { of: 3, ..good.clone() });
     invalid(Share { of: 1, ..good.clone() });
+    invalid(Share { of: u8::MAX, ..good.clone() });
     // One of three need not meet a later quorum.
     invalid(Share { of: 1, level: Some(Level::One), ..good.clone() });
     invalid(Share { op: set("v"), ..good.clone() });

@@ -1,7 +1,7 @@
 //! Curve: how many good answers there are for how much is offered, and where there are the most.
 //!
-//! All its points are of open loops, as the overload is: clients that wait for answers send in step, which
-//! makes larger batches than those do that do not wait. What a closed loop does is shown beside it.
+//! All its points are of open loops, as the overload is: a peak is that of the same load. What a closed loop does is
+//! shown beside it.
 
 use std::fmt;
 

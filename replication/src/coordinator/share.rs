@@ -72,9 +72,9 @@ impl Peer {
         let replicas = self.replicas(share.slot, share.keyspace);
         let level = share.level.unwrap_or(self.policy(share.keyspace).read);
         let needs = self.wanted(level, &replicas)?.needs;
-        let copies = replicas.len() as u8;
-        let met = share.of + needs.total > copies;
-        if share.of != needs.total || !needs.per_region.is_empty() || !met {
+        // More than half: no other quorum can avoid all of them. `of` is what somebody says: not to be counted with.
+        let meets = usize::from(needs.total) * 2 > replicas.len();
+        if share.of != needs.total || !needs.per_region.is_empty() || !meets {
             return invalid(
                 "shares do not make up that level: so many of them are not what it needs",
             );
