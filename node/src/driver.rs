@@ -18,8 +18,10 @@ use store::Store;
 use tokio::net::TcpListener;
 use tokio::runtime::Builder;
 use tokio::sync::oneshot;
-use tokio::task::{LocalSet, spawn_local, yield_now};
-use tokio::time::{Instant as TokioInstant, MissedTickBehavior, interval, sleep_until, timeout};
+use tokio::task::{LocalSet, spawn_local};
+use tokio::time::{
+    Instant as TokioInstant, MissedTickBehavior, interval, sleep, sleep_until, timeout,
+};
 use tracing::{debug, error, warn};
 use wire::{FrameDecoder, Kind, codec};
 
@@ -33,10 +35,16 @@ use crate::mesh::{ClientConn, Ending, Frames, Lane, Mesh, MeshConfig, MeshHandle
 use crate::native;
 use crate::peers::{self, Heartbeat, KEYSPACES, LAYOUT, LAYOUT_WANTED, VACANCY, VACANCY_WANTED};
 use crate::shared::Shared;
-use crate::turn::{COUNTS_A_LOOK, Core, LOOK_AROUND};
+use crate::turn::{Core, LOOK_AROUND};
 
 /// How long peers have to hear that we close.
 const GOODBYE_MAX: Duration = Duration::from_millis(500);
+
+/// How often keys are counted in a second at most: about one per cent of a core while everything changes.
+const COUNTS_A_LOOK: usize = 32;
+
+/// Between two counts, so that all are done before the next look.
+const COUNT_PAUSE: Duration = Duration::from_millis(25);
 
 /// What a core begins with.
 pub struct Beginning {
@@ -224,14 +232,17 @@ async fn look_around(core: Rc<RefCell<Core>>) {
     loop {
         every.tick().await;
         core.borrow_mut().expire_keys();
-        for _ in 0..COUNTS_A_LOOK {
-            if !core.borrow_mut().count_keys() {
+        // Few keys are counted before they are told of.
+        let mut more = core.borrow_mut().count_keys();
+        core.borrow_mut().look_around();
+        // The rest bit by bit: all at once would be felt by whoever asks just then.
+        for _ in 1..COUNTS_A_LOOK {
+            if !more {
                 break;
             }
-            // Clients and peers first.
-            yield_now().await;
+            sleep(COUNT_PAUSE).await;
+            more = core.borrow_mut().count_keys();
         }
-        core.borrow_mut().look_around();
     }
 }
 

@@ -215,9 +215,6 @@ pub const LOOK_AROUND: Duration = Duration::from_secs(1);
 /// How much is read at a time to count keys: well below a millisecond, so that nobody notices.
 const COUNT_BYTES: u32 = 64 << 10;
 
-/// How often that is done in a second at most: about one per cent of a core while everything changes.
-pub const COUNTS_A_LOOK: usize = 32;
-
 /// The bits of a request's number that name its core.
 const CORE_SHIFT: u32 = 56;
 
