@@ -267,11 +267,14 @@ fn added<'a>(delta: &Delta<'a>, mut record: Record<'a>) -> Record<'a> {
 
 /// Folds operands, oldest first, into one operand that is equal to all; false if one is malformed.
 pub fn fold_partial<'a>(operands: impl IntoIterator<Item = &'a [u8]>, out: &mut Vec<u8>) -> bool {
-    let mut patch = Patch::default();
+    let mut patch: Option<Patch<'_>> = None;
     for operand in operands {
         let Some(newer) = Patch::decode(operand) else { return false };
-        patch = patch.then(&newer);
+        patch = Some(match patch {
+            Some(older) => older.then(&newer),
+            None => newer,
+        });
     }
-    patch.encode(out);
+    patch.unwrap_or_default().encode(out);
     true
 }

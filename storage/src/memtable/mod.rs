@@ -64,7 +64,12 @@ pub(crate) struct Active {
     retired: Retired,
     rows: usize,
     tombstone_bytes: usize,
+    /// What is folded is put together here: a value of its own each time costs more than the folding.
+    scratch: Vec<u8>,
 }
+
+/// A larger one is given back.
+const SCRATCH_BYTES_MAX: usize = 256 << 10;
 
 /// What was taken out of reach, but may still be in somebody's hands.
 #[derive(Default)]
@@ -136,6 +141,7 @@ impl Active {
             retired: Retired::default(),
             rows: 0,
             tombstone_bytes: 0,
+            scratch: Vec::new(),
         }
     }
 
@@ -325,12 +331,12 @@ impl Active {
         let memtable = self.memtable.clone();
         let tree = &memtable.tree;
         let tag = Tag::new(sequence, Kind::Merge);
-        let mut out = Vec::new();
+        let mut out = std::mem::take(&mut self.scratch);
         let entry = match tree.slot(&mut self.writer, key) {
             Slot::Entry(entry) => entry,
             Slot::Gap(gap) => {
                 self.rows += 1;
-                return if absent_below(key)
+                if absent_below(key)
                     && let Some(kind) = full(merge, key, None, operand, &mut out)
                 {
                     // The oldest version of its key: reads need not look for a base.
@@ -339,7 +345,8 @@ impl Active {
                 } else {
                     // What it has below decides later.
                     add(tree, &mut self.writer, &gap, key, tag, operand);
-                };
+                }
+                return self.keep_scratch(out);
             }
         };
         let arena = &tree.arena;
@@ -370,13 +377,21 @@ impl Active {
                 self.push(entry, tag, newest, value);
                 self.retired.superseded.push(entry);
             }
-            return;
+            return self.keep_scratch(out);
         }
+        self.keep_scratch(out);
         let version = self.push(entry, tag, newest, operand);
         if !self.is_alone() {
             self.retired.superseded.push(entry);
         } else if chain::versions(arena, version).nth(MERGE_CHAIN_MAX).is_some() {
             self.fold_chain(entry, 0, version, snapshot.max(cover), merge);
+        }
+    }
+
+    fn keep_scratch(&mut self, mut out: Vec<u8>) {
+        if out.capacity() <= SCRATCH_BYTES_MAX {
+            out.clear();
+            self.scratch = out;
         }
     }
 
