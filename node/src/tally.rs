@@ -58,9 +58,11 @@ struct Of {
     next_expiry: Option<WallMillis>,
 }
 
-/// A slot that is being counted.
+/// Slots in a row that are being counted.
 struct Walk {
-    slot: Slot,
+    /// The one that is.
+    at: usize,
+    last: usize,
     /// How old the count would be already.
     since: ring::Instant,
     from: Row,
@@ -82,6 +84,9 @@ pub struct Tally {
 
 /// What finding a slot costs, in bytes read: so empty slots are not free.
 const SLOT_COST: u32 = 256;
+
+/// So many slots that lie side by side are looked for at once: where they hold little, finding a slot is the work.
+const SLOTS_AT_ONCE: usize = 64;
 
 impl Tally {
     /// Knows nothing yet of `slots`, which are to be counted; the others hold nothing.
@@ -136,55 +141,81 @@ impl Tally {
         self.walk.is_some() || self.stale_count > 0
     }
 
-    /// Counts on, reading about `bytes`. `read` gives rows of a slot from a row on, about so many
-    /// bytes of them, and where to go on, empty if that was all.
+    /// Counts on, reading about `bytes`. `read` gives rows of all slots between two, from a row on, about so
+    /// many bytes of them, and where to go on, empty if that was all.
     ///
     /// # Errors
-    /// What `read` says; the slot stays uncounted.
+    /// What `read` says; what it was to read is to be counted as before.
     pub fn step<E>(
         &mut self,
         now: Now,
         bytes: u32,
-        mut read: impl FnMut(Slot, &[u8], u32) -> Result<(Vec<(Row, Bytes)>, Row), E>,
+        mut read: impl FnMut(Slot, Slot, &[u8], u32) -> Result<(Vec<(Row, Bytes)>, Row), E>,
     ) -> Result<(), E> {
         let mut left = i64::from(bytes);
         while left > 0 {
             let Some(mut walk) = self.walk.take().or_else(|| self.begin()) else { return Ok(()) };
-            let (rows, next) = match read(walk.slot, &walk.from, bytes) {
+            let (at, last) = (Slot(walk.at as u16), Slot(walk.last as u16));
+            let (rows, next) = match read(at, last, &walk.from, left as u32) {
                 Ok(found) => found,
                 Err(error) => {
-                    self.mark(usize::from(walk.slot.0), walk.since);
+                    (walk.at..=walk.last).for_each(|slot| self.mark(slot, walk.since));
                     return Err(error);
                 }
             };
-            left -= i64::from(SLOT_COST);
+            let begun_at = walk.at;
             for (row, record) in &rows {
                 left -= (row.len() + record.len()) as i64;
+                self.go_to(&mut walk, row);
                 walk.of.count(row, record, now.wall);
             }
             if next.is_empty() {
-                let slot = usize::from(walk.slot.0);
-                self.slots[slot] = walk.of;
-                self.unknown = self.unknown.saturating_sub(1);
+                while walk.at <= walk.last {
+                    self.finish(&mut walk);
+                }
+                left -= (walk.at - begun_at) as i64 * i64::from(SLOT_COST);
             } else {
+                self.go_to(&mut walk, &next);
+                left -= (walk.at - begun_at) as i64 * i64::from(SLOT_COST);
                 self.walk = Some(Walk { from: next, ..walk });
             }
         }
         Ok(())
     }
 
-    /// Begins with the next slot that has not been counted.
+    /// Slots before that of `row` are counted.
+    fn go_to(&mut self, walk: &mut Walk, row: &[u8]) {
+        let slot = row::slot_of(row).map_or(walk.at, |slot| usize::from(slot.0));
+        while walk.at < slot.min(walk.last) {
+            self.finish(walk);
+        }
+    }
+
+    fn finish(&mut self, walk: &mut Walk) {
+        self.slots[walk.at] = std::mem::take(&mut walk.of);
+        self.unknown = self.unknown.saturating_sub(1);
+        walk.at += 1;
+    }
+
+    /// Begins with the next slots that have not been counted.
     fn begin(&mut self) -> Option<Walk> {
         if self.stale_count == 0 {
             return None;
         }
         let count = self.stale.len();
         let at = (0..count).map(|i| (self.next + i) % count).find(|i| self.stale[*i].is_some())?;
-        self.next = (at + 1) % count;
-        // Written to from here on, it is stale again.
-        let since = self.stale[at].take()?;
-        self.stale_count -= 1;
-        Some(Walk { slot: Slot(at as u16), since, from: Row::new(), of: Of::default() })
+        let mut walk =
+            Walk { at, last: at, since: self.stale[at]?, from: Row::new(), of: Of::default() };
+        let end = count.min(at + SLOTS_AT_ONCE);
+        for slot in at..end {
+            // Written to from here on, it is stale again.
+            let Some(since) = self.stale[slot].take() else { break };
+            walk.last = slot;
+            walk.since = walk.since.min(since);
+            self.stale_count -= 1;
+        }
+        self.next = (walk.last + 1) % count;
+        Some(walk)
     }
 
     /// What was counted, and how old that is.
@@ -208,7 +239,7 @@ impl Tally {
 
 impl Of {
     fn count(&mut self, row: &[u8], record: &[u8], now: WallMillis) {
-        let Some(keyspace) = row::keyspace_of(row).filter(|_| !row::is_clock(row)) else { return };
+        let Some(keyspace) = row::keyspace_of(row).filter(|k| *k != row::META) else { return };
         // What cannot be read is no key that DBSIZE counts either.
         let Some(record) = Record::decode(record) else { return };
         let view = record.view(now);
@@ -234,6 +265,7 @@ mod tests {
     use replication::record::{Expiry, Value};
     use replication::{Dot, fold};
     use ring::{Actor, Hlc, Instant};
+    use std::collections::BTreeSet;
 
     fn now(ms: u64) -> Now {
         Now { mono: Instant(ms * 1_000_000), wall: WallMillis(ms) }
@@ -274,9 +306,9 @@ mod tests {
 
         fn step(&mut self, at: u64, bytes: u32) {
             let (rows, reads) = (&self.rows, &mut self.reads);
-            let read = |slot: Slot, from: &[u8], bytes: u32| -> Result<_, ()> {
+            let read = |first: Slot, last: Slot, from: &[u8], bytes: u32| -> Result<_, ()> {
                 *reads += 1;
-                let (first, end) = row::range_of_slot(slot);
+                let (first, end) = (row::range_of_slot(first).0, row::range_of_slot(last).1);
                 let start = if from.is_empty() { &first[..] } else { from };
                 let (mut found, mut sum) = (Vec::new(), 0);
                 for (row, record) in rows.range(Row::copy_from_slice(start)..Row::from(end)) {
@@ -338,6 +370,44 @@ mod tests {
         story.set(60, 0, b"a", None);
         story.count_all(61);
         assert_eq!(story.reads, before + 1);
+    }
+
+    #[test]
+    fn slots_that_lie_side_by_side_are_read_together_and_counted_each_for_itself() {
+        let mut story = Story::new();
+        story.count_all(0);
+        let before = story.reads;
+        for i in 0..3_000 {
+            story.set(1, 0, format!("k{i}").as_bytes(), None);
+        }
+        let touched: BTreeSet<_> = story.rows.keys().filter_map(|row| row::slot_of(row)).collect();
+        for slot in &touched {
+            story.rows.insert(row::of_clock(*slot), Record::default().to_bytes());
+        }
+        // In steps that end within a slot as well as between two.
+        while story.tally.has_work() {
+            story.step(2, 777);
+        }
+        assert_eq!(story.tally.counted(now(2).mono).live(), Some(3_000));
+        story.count_all(2);
+        assert!(story.reads - before < touched.len(), "{} reads", story.reads - before);
+        for slot in touched {
+            let (first, end) = row::range_of_slot(slot);
+            let rows = story.rows.range(Row::from(first)..Row::from(end)).count() as u64;
+            let live = story.tally.slots[usize::from(slot.0)].keyspaces[0].1.live;
+            assert_eq!(live, rows, "{slot:?}");
+        }
+    }
+
+    #[test]
+    fn slots_that_could_not_be_read_are_read_again() {
+        let mut story = Story::new();
+        story.set(1, 0, b"a", None);
+        let failed =
+            story.tally.step(now(2), 1 << 20, |_, _, _: &[u8], _| Err::<(Vec<_>, Row), _>("bad"));
+        assert_eq!(failed, Err("bad"));
+        assert_eq!(story.tally.stale_count, usize::from(SLOTS));
+        assert_eq!(story.count_all(3).live(), Some(1));
     }
 
     #[test]

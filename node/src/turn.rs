@@ -862,7 +862,7 @@ impl Core {
             return false;
         }
         let store = &self.store;
-        let read = |slot, from: &[u8], bytes| store.read_rows(slot, from, bytes);
+        let read = |first, last, from: &[u8], bytes| store.read_slots(first, last, from, bytes);
         match self.tally.step(clock::now(), COUNT_BYTES, read) {
             Ok(()) => true,
             Err(error) => {

@@ -126,7 +126,21 @@ impl Store {
         from: &[u8],
         bytes: u32,
     ) -> Result<(Vec<(Row, Bytes)>, Row), Error> {
-        let (first, end) = row::range_of_slot(slot);
+        self.read_slots(slot, slot, from, bytes)
+    }
+
+    /// The same of all slots from `first` to `last`; between them come rows that are of no client keyspace.
+    ///
+    /// # Errors
+    /// What the engine says.
+    pub fn read_slots(
+        &self,
+        first: Slot,
+        last: Slot,
+        from: &[u8],
+        bytes: u32,
+    ) -> Result<(Vec<(Row, Bytes)>, Row), Error> {
+        let (first, end) = (row::range_of_slot(first).0, row::range_of_slot(last).1);
         let start = if from.is_empty() { &first[..] } else { from };
         let mut scan = self.shard.scan(start, Some(&end), Direction::Forward, None)?;
         let (mut rows, mut sum) = (Vec::new(), 0);
