@@ -19,9 +19,7 @@ use tokio::net::TcpListener;
 use tokio::runtime::Builder;
 use tokio::sync::oneshot;
 use tokio::task::{LocalSet, spawn_local};
-use tokio::time::{
-    Instant as TokioInstant, MissedTickBehavior, interval, sleep, sleep_until, timeout,
-};
+use tokio::time::{Instant as TokioInstant, MissedTickBehavior, interval, sleep_until, timeout};
 use tracing::{debug, error, warn};
 use wire::{FrameDecoder, Kind, codec};
 
@@ -229,6 +227,8 @@ async fn end_turns(core: &Rc<RefCell<Core>>) {
 async fn look_around(core: Rc<RefCell<Core>>) {
     let mut every = interval(LOOK_AROUND);
     every.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    let mut counts = interval(COUNT_PAUSE);
+    counts.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
         every.tick().await;
         core.borrow_mut().expire_keys();
@@ -236,11 +236,12 @@ async fn look_around(core: Rc<RefCell<Core>>) {
         let mut more = core.borrow_mut().count_keys();
         core.borrow_mut().look_around();
         // The rest bit by bit: all at once would be felt by whoever asks just then.
+        counts.reset();
         for _ in 1..COUNTS_A_LOOK {
             if !more {
                 break;
             }
-            sleep(COUNT_PAUSE).await;
+            counts.tick().await;
             more = core.borrow_mut().count_keys();
         }
     }
