@@ -381,8 +381,10 @@ mod tests {
             story.set(1, 0, format!("k{i}").as_bytes(), None);
         }
         let touched: BTreeSet<_> = story.rows.keys().filter_map(|row| row::slot_of(row)).collect();
+        // Between two slots, and no key though it were read as one.
+        let like_a_key = story.rows.values().next().cloned().expect("there are rows");
         for slot in &touched {
-            story.rows.insert(row::of_clock(*slot), Record::default().to_bytes());
+            story.rows.insert(row::of_clock(*slot), like_a_key.clone());
         }
         // In steps that end within a slot as well as between two.
         while story.tally.has_work() {
