@@ -119,10 +119,10 @@ impl Tally {
     }
 
     fn mark(&mut self, slot: usize, now: ring::Instant) {
-        if self.stale[slot].is_none() {
-            self.stale[slot] = Some(now);
-            self.stale_count += 1;
-        }
+        // Whoever could not be counted may be marked with a time before that of a later write.
+        let since = self.stale[slot].map_or(now, |since| since.min(now));
+        self.stale_count += usize::from(self.stale[slot].is_none());
+        self.stale[slot] = Some(since);
     }
 
     /// Keys whose time is over count no more.
@@ -173,10 +173,11 @@ impl Tally {
                 while walk.at <= walk.last {
                     self.finish(&mut walk);
                 }
-                left -= (walk.at - begun_at) as i64 * i64::from(SLOT_COST);
             } else {
                 self.go_to(&mut walk, &next);
-                left -= (walk.at - begun_at) as i64 * i64::from(SLOT_COST);
+            }
+            left -= (walk.at - begun_at) as i64 * i64::from(SLOT_COST);
+            if !next.is_empty() {
                 self.walk = Some(Walk { from: next, ..walk });
             }
         }
@@ -410,6 +411,15 @@ mod tests {
         assert_eq!(failed, Err("bad"));
         assert_eq!(story.tally.stale_count, usize::from(SLOTS));
         assert_eq!(story.count_all(3).live(), Some(1));
+        // Half counted, written to once more, and then not to be read.
+        (0..100).for_each(|i| story.set(10, 0, format!("{{t}}{i}").as_bytes(), None));
+        story.step(20, 500);
+        story.set(30, 0, b"{t}0", None);
+        let failed =
+            story.tally.step(now(35), 500, |_, _, _: &[u8], _| Err::<(Vec<_>, Row), _>("bad"));
+        assert_eq!(failed, Err("bad"));
+        let age = story.tally.counted(now(40).mono).age;
+        assert_eq!(age, Some(Duration::from_millis(30)), "since the first write, not the last");
     }
 
     #[test]
