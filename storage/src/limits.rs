@@ -35,3 +35,7 @@ pub const FORMAT_LINE_BEFORE: &str = "ringdb storage 1";
 const _: () = assert!(FRAME_BYTES_MAX >= BATCH_BYTES_MAX + LOG_BUFFER_BYTES_MAX + 64);
 const _: () = assert!(BLOCK_BYTES_MAX > BATCH_BYTES_MAX + KEY_BYTES_MAX);
 const _: () = assert!(FRAME_BYTES_MAX < u32::MAX as usize);
+
+/// Bytes of background work after which others may have the processor: some tens of microseconds. A scheduler that
+/// lets a thread have its slice to the end makes whoever shares the core wait for milliseconds.
+pub const YIELD_BYTES: u64 = 16 << 10;

@@ -8,7 +8,7 @@ use crate::error::Error;
 use crate::fold::Merge;
 use crate::key::KeyRange;
 use crate::log::{LogPosition, LogWriter, SyncHandle};
-use crate::memtable::{Active, HUGE_FROM, Retired};
+use crate::memtable::{Active, HUGE_FROM, Memtable, Retired};
 use crate::merge::Direction;
 use crate::options::Options;
 use crate::reader::{Published, Reader};
@@ -44,6 +44,8 @@ pub struct Shard {
     log: LogWriter,
     active: Active,
     next_memtable: u64,
+    /// An immutable memtable that no job may flush yet.
+    held: Option<Held>,
     /// Size at which the memtable is full.
     full_bytes: usize,
     /// Log bytes since the last rotation.
@@ -56,6 +58,13 @@ pub struct Shard {
     /// Sources that were replaced, oldest first, with what the memtable took out of reach while they
     /// counted. They go when no reader holds them any more.
     replaced: VecDeque<(Arc<Sources>, Retired)>,
+}
+
+/// A memtable that is immutable and not to be flushed yet.
+struct Held {
+    number: u64,
+    memtable: Arc<Memtable>,
+    bytes: usize,
 }
 
 impl Shard {
@@ -83,6 +92,7 @@ impl Shard {
             log,
             active,
             next_memtable: 1,
+            held: None,
             full_bytes: first_bytes(full_bytes(&shared.options), number, shared.options.shards()),
             log_bytes: 0,
             sources: Arc::new(sources),
@@ -259,8 +269,16 @@ impl Shard {
 
     /// Makes the memtable immutable, to be flushed by a job, and starts a new log segment with the
     /// next commit. Once flushed, what the memtable held is not replayed any more; so apply rows
-    /// that carry state derived from the log just before.
+    /// that carry state derived from the log just before, or use [`Shard::rotate_held`].
     pub fn rotate(&mut self) {
+        self.rotate_held();
+        self.release();
+    }
+
+    /// As [`Shard::rotate`], but nothing is flushed before [`Shard::release`]: until then rows that carry state
+    /// derived from the log may be applied bit by bit, and be committed. What was held before is released.
+    pub fn rotate_held(&mut self) {
+        self.release();
         self.refresh();
         if self.active.is_empty() {
             return;
@@ -278,7 +296,14 @@ impl Shard {
         next.immutable.push((number, memtable.clone()));
         self.replace_sources(next);
         self.log.close_segment();
-        self.shared.queue_flush(self.number, number, memtable, bytes);
+        self.held = Some(Held { number, memtable, bytes });
+    }
+
+    /// Lets what [`Shard::rotate_held`] made immutable be flushed, if that is not so already.
+    pub fn release(&mut self) {
+        if let Some(Held { number, memtable, bytes }) = self.held.take() {
+            self.shared.queue_flush(self.number, number, memtable, bytes);
+        }
     }
 
     /// Memtables that wait for their flush: a measure for back-pressure.

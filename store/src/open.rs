@@ -145,4 +145,56 @@ mod tests {
             assert!(!known.is_empty(), "{slot:?} was not learned");
         }
     }
+
+    #[test]
+    fn what_is_held_is_flushed_when_it_is_released_and_told_by_the_log_before() {
+        let disk = Arc::new(storage::MemoryDisk::new(1));
+        let options = || Options { log_retain_bytes: 0, ..Options::small() };
+        let mut dots = replication::DotSet::new();
+        let actor = ring::Actor { node: ring::NodeId(1), incarnation: ring::Incarnation(1) };
+        dots.insert(replication::Dot::new(actor, 1));
+        let mut value = vec![0];
+        dots.encode(&mut value);
+        let change =
+            |slot| RowChange::Put { row: row::of_clock(slot), value: value.clone().into() };
+        let tables = |engine: &Engine| engine.stats().tables.iter().sum::<usize>();
+        let run = |engine: &Engine| {
+            let mut jobs = 0;
+            while let Some(job) = engine.next_job() {
+                job.run().expect("there is room");
+                jobs += 1;
+            }
+            jobs
+        };
+        let mut opened = open(disk.clone(), options(), 1).expect("an empty disk opens");
+        let store = &mut opened.stores[0];
+        store.apply(&[change(Slot(1))]).expect("there is room");
+        store.commit().expect("there is room");
+        store.rotate_held();
+        store.apply(&[change(Slot(2))]).expect("there is room");
+        store.commit().expect("there is room");
+        run(&opened.engine);
+        assert_eq!(tables(&opened.engine), 0, "it is held");
+        drop(opened);
+
+        let mut opened = open(disk.clone(), options(), 1).expect("it opens again");
+        for slot in [Slot(1), Slot(2)] {
+            assert!(!opened.recoveries[0].clock(slot).is_empty(), "{slot:?}");
+        }
+        let store = &mut opened.stores[0];
+        store.apply(&[change(Slot(3))]).expect("there is room");
+        store.commit().expect("there is room");
+        store.rotate_held();
+        run(&opened.engine);
+        let before = tables(&opened.engine);
+        opened.stores[0].release();
+        assert!(run(&opened.engine) > 0, "it is released");
+        assert!(tables(&opened.engine) > before);
+        drop(opened);
+
+        let opened = open(disk, options(), 1).expect("it opens again");
+        for slot in [Slot(1), Slot(2), Slot(3)] {
+            assert!(!opened.recoveries[0].clock(slot).is_empty(), "{slot:?}");
+        }
+    }
 }

@@ -191,6 +191,16 @@ impl Store {
         self.shard.rotate();
     }
 
+    /// As [`Store::rotate`], but the rows may be applied and committed bit by bit afterwards, before [`Store::release`].
+    pub fn rotate_held(&mut self) {
+        self.shard.rotate_held();
+    }
+
+    /// The rows that [`Store::rotate_held`] spoke of are committed: what the log told before it may go.
+    pub fn release(&mut self) {
+        self.shard.release();
+    }
+
     /// A handle that makes durable, from any thread, what was committed.
     #[must_use]
     pub fn sync_handle(&self) -> SyncHandle {

@@ -6,6 +6,7 @@ use crate::compaction::merging::Written;
 use crate::error::Error;
 use crate::fold::{Change, Merge, compact};
 use crate::key::{KeyRange, Kind};
+use crate::limits::YIELD_BYTES;
 use crate::merge::{Direction, Found, Merged, Source};
 use crate::shelf::Resolved;
 use crate::table::{TableBounds, TableWriter};
@@ -84,9 +85,14 @@ impl Rewrite<'_> {
         };
         let mut rows = Merged::new(std::mem::take(&mut self.sources), Direction::Forward);
         let (mut key, mut found, mut changed) = (Vec::new(), Vec::new(), Vec::new());
-        let mut bytes = 0;
+        let (mut bytes, mut unyielding) = (0, 0);
         while rows.next(&mut key, &mut found)? {
-            bytes += found.iter().map(|(_, v)| (key.len() + v.bytes().len()) as u64).sum::<u64>();
+            let more = found.iter().map(|(_, v)| (key.len() + v.bytes().len()) as u64).sum::<u64>();
+            (bytes, unyielding) = (bytes + more, unyielding + more);
+            if unyielding >= YIELD_BYTES {
+                unyielding = 0;
+                std::thread::yield_now();
+            }
             if bytes >= PROGRESS_BYTES {
                 self.tell(std::mem::take(&mut bytes))?;
             }

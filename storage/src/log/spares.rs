@@ -9,7 +9,7 @@ use super::{parse_segment_name, segment_id};
 use crate::codec::u64_at;
 use crate::disk::Disk;
 use crate::error::Error;
-use crate::limits::LOG_SPARE_BYTES_MAX;
+use crate::limits::{LOG_SPARE_BYTES_MAX, YIELD_BYTES};
 use crate::options::Options;
 use std::collections::BTreeSet;
 use std::io::{self, ErrorKind};
@@ -172,6 +172,9 @@ impl Spares {
             let len = self.bytes.min(at + ZEROS.len() as u64) - at;
             file.write_at(&ZEROS[..usize::try_from(len).expect("at most a page")], at)?;
             at += len;
+            if at % YIELD_BYTES == 0 {
+                std::thread::yield_now();
+            }
         }
         file.sync()
     }

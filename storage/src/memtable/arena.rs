@@ -10,6 +10,7 @@
 //! nobody can hold it any more; see `memtable`.
 #![allow(unsafe_code, reason = "memory that is not owned piece by piece; each use says why")]
 
+use super::reserve;
 use crate::prefetch::prefetch;
 use std::alloc::{Layout, alloc, dealloc, handle_alloc_error};
 use std::ptr::NonNull;
@@ -63,6 +64,11 @@ fn layout(words: u32) -> Layout {
 
 fn allocate(words: u32) -> NonNull<u8> {
     let layout = layout(words);
+    if layout.size() >= HUGE_FROM
+        && let Some(base) = reserve::take(layout)
+    {
+        return base;
+    }
     // SAFETY: no layout here is of size zero.
     let Some(base) = NonNull::new(unsafe { alloc(layout) }) else { handle_alloc_error(layout) };
     #[cfg(all(target_os = "linux", not(miri)))]
@@ -73,6 +79,19 @@ fn allocate(words: u32) -> NonNull<u8> {
         let _ = unsafe { madvise(base.as_ptr().cast(), layout.size(), Advice::LinuxHugepage) };
     }
     base
+}
+
+/// Ends what [`allocate`] with as many words has begun.
+fn give_back(words: u32, base: NonNull<u8>) {
+    let layout = layout(words);
+    if layout.size() < HUGE_FROM {
+        // SAFETY: allocated with this layout, and the caller is the last who knows it.
+        return unsafe { dealloc(base.as_ptr(), layout) };
+    }
+    for base in reserve::give(layout, base) {
+        // SAFETY: as above; whatever is in the reserve was allocated with the layout that it is kept under.
+        unsafe { dealloc(base.as_ptr(), layout) };
+    }
 }
 
 impl Arena {
@@ -155,13 +174,12 @@ impl Bump {
 
 impl Drop for Arena {
     fn drop(&mut self) {
-        // SAFETY: allocated with this layout, and nobody is left who holds a place in it.
-        unsafe { dealloc(self.base.as_ptr(), layout(self.words)) };
+        // Nobody is left who holds a place in it.
+        give_back(self.words, self.base);
         for block in &self.more {
             let words = block.words.load(Ordering::Relaxed);
-            if words != 0 {
-                // SAFETY: as above.
-                unsafe { dealloc(block.base.load(Ordering::Relaxed), layout(words)) };
+            if let Some(base) = NonNull::new(block.base.load(Ordering::Relaxed)) {
+                give_back(words, base);
             }
         }
     }

@@ -24,6 +24,7 @@ mod deletions;
 #[cfg(all(test, any(loom, shuttle)))]
 mod models;
 mod node;
+mod reserve;
 mod tree;
 
 #[cfg(test)]
