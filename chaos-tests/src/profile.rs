@@ -111,6 +111,8 @@ pub struct Profile {
     pub tokens: bool,
     /// Clients read quorums by themselves where they can.
     pub shares: bool,
+    /// Clients hear the replicas of their writes themselves.
+    pub acks: bool,
     /// One slot holds so many keys that scans of it are cut.
     pub large_slot: bool,
     /// For how long clients ask and faults happen.
@@ -125,7 +127,7 @@ pub struct Profile {
 
 /// The profiles that can be asked for by name. `swarm` draws among all corners; the others press on
 /// one of them.
-pub const NAMES: [&str; 22] = [
+pub const NAMES: [&str; 23] = [
     "swarm",
     "quiet",
     "lossy",
@@ -148,6 +150,7 @@ pub const NAMES: [&str; 22] = [
     "tokens",
     "terms",
     "shares",
+    "acks",
 ];
 
 impl Profile {
@@ -255,6 +258,7 @@ impl Profile {
             named: false,
             tokens: false,
             shares: false,
+            acks: false,
             large_slot: false,
             length_ns: seconds * SECOND,
             bugs: Vec::new(),
@@ -438,6 +442,45 @@ impl Profile {
                 self.faults.set(Fault::Kill, 5);
                 self.faults.set(Fault::Power, 8);
                 self.faults.set(Fault::Split, 4);
+                self.outage_ns = c.pick(&[20 * MS, 300 * MS, 2 * SECOND]);
+                let moves = self.nodes == 5 && c.coin();
+                self.replicas_move_at = moves.then_some(self.length_ns / 2);
+                self.new_layout_at = (!moves && c.coin()).then_some(self.length_ns / 3);
+            }
+            "acks" => {
+                // Clients count the replicas that tell them, while those lag, restart, lose power and move.
+                (self.read, self.write) = c.pick(&[
+                    (Level::Quorum, Level::Quorum),
+                    (Level::Quorum, Level::Quorum),
+                    (Level::One, Level::All),
+                ]);
+                self.durability = Durability::Os;
+                self.faults.never(Fault::PowerEverywhere);
+                // Kills one after the other while a clock is ahead take it further with each.
+                self.faults.never(Fault::Jump);
+                self.named = true;
+                self.acks = true;
+                self.tokens = c.coin();
+                self.mixed_levels = c.hits(200_000);
+                self.nodes = c.pick(&[3, 5]);
+                self.mix.get = 8;
+                self.mix.counter = 6;
+                self.mix.siblings = 4;
+                self.mix.kept = 3;
+                self.mix.range_delete = 1;
+                self.tags = c.pick(&[1, 2, 4]);
+                self.keys = c.pick(&[1, 3, 8]);
+                self.think_ns = c.pick(&[5 * MS, 10 * MS]);
+                self.patience_ns = c.pick(&[300 * MS, SECOND]);
+                self.manners.faithful = false;
+                self.manners.loss_ppm = c.pick(&[2_000, 20_000, 100_000]);
+                self.manners.twice_ppm = c.pick(&[2_000, 100_000]);
+                self.manners.late_ppm = 50_000;
+                self.faults.set(Fault::Kill, 4);
+                self.faults.set(Fault::Power, 8);
+                self.faults.set(Fault::Stop, 15);
+                self.faults.set(Fault::Split, 4);
+                self.faults.set(Fault::Reset, 5);
                 self.outage_ns = c.pick(&[20 * MS, 300 * MS, 2 * SECOND]);
                 let moves = self.nodes == 5 && c.coin();
                 self.replicas_move_at = moves.then_some(self.length_ns / 2);

@@ -38,6 +38,12 @@ const ONCE_BROKEN: &[(&str, u64, u64, &str)] = &[
         20,
         "the check took a SET at another node for one that knew of the deadline set before it",
     ),
+    (
+        "acks",
+        14,
+        30,
+        "a client's request was forwarded to a process whose log told no more that it was minted",
+    ),
     ("sessions", 2, 15, "of several slots one was written, and the command said that nothing was"),
 ];
 

@@ -18,8 +18,24 @@ fn promises_hold_on_a_few_seeds_of_every_profile() {
 }
 
 #[test]
+fn many_writes_are_done_because_replicas_said_so() {
+    let mut told = 0;
+    let mut done = 0;
+    for seed in 0..3 {
+        let profile = Profile::draw("acks", seed, 5).expect("the profile exists");
+        let outcome = run(&profile, Telling::Silent);
+        told += outcome.tally.told;
+        done += outcome.requests.0;
+    }
+    // Of all that was done less than half are writes.
+    assert!(told * 20 > done, "{told} of {done}");
+}
+
+#[test]
 fn the_same_seed_gives_the_same_trace() {
-    for (name, seed) in [("crashes", 0), ("crashes", 1), ("sessions", 0), ("sessions", 1)] {
+    for (name, seed) in
+        [("crashes", 0), ("crashes", 1), ("sessions", 0), ("sessions", 1), ("acks", 0)]
+    {
         let profile = Profile::draw(name, seed, 5).expect("the profile exists");
         let (first, second) = (run(&profile, Telling::Silent), run(&profile, Telling::Tail));
         assert_eq!(first.hash, second.hash, "{name} seed {seed}");
@@ -47,6 +63,7 @@ fn another_process_plays_the_same_seed_alike() {
 fn a_planted_bug_is_found() {
     for name in [
         "SkipsRepair",
+        "TrustsOneAck",
         "MintsRetries",
         "ForgetsSeen",
         "SetReplacesSiblings",

@@ -16,7 +16,7 @@ use wire::reply::Owner;
 use wire::{ClientReply, ClientRequest, ClusterStatus};
 
 use crate::budget::Budget;
-use crate::dial::dial_any;
+use crate::dial::{Dialler, dial_any};
 use crate::error::{ClientError, Told};
 use crate::limits::{
     ADDRESSES_MAX, ANSWER_MARGIN_MAX, DIAL_TIMEOUT, HEDGE_RESERVE, HEDGES_PER_THOUSAND,
@@ -57,11 +57,14 @@ pub struct Settings {
     /// Read a quorum from its replicas at once, instead of asking one of them to do so; a coordinator is
     /// asked only if they differ.
     pub direct_reads: bool,
+    /// Hear from the replicas of a write that they hold it, instead of waiting until their coordinator has heard them.
+    pub direct_acks: bool,
 }
 
 impl Default for Settings {
     fn default() -> Self {
-        Self { patience: Patience::default(), zone: None, hedging: true, direct_reads: true }
+        let patience = Patience::default();
+        Self { patience, zone: None, hedging: true, direct_reads: true, direct_acks: true }
     }
 }
 
@@ -82,6 +85,8 @@ pub struct Tally {
     pub direct: u64,
     /// Reads that it could not gather, since replicas differed or were not to be had: a coordinator was asked.
     pub undecided: u64,
+    /// Writes of which the replicas said that they hold them, before their coordinators would have.
+    pub confirmed: u64,
     /// Reads for which a second node was asked because the first was slow.
     pub hedged: u64,
     /// Requests that were asked again after a failure.
@@ -103,7 +108,7 @@ pub struct Client {
 
 struct Inner {
     addresses: Vec<String>,
-    tls: Tls,
+    dialler: Dialler,
     settings: Settings,
     /// The node that is asked what concerns no key, or whose key's holders are not known.
     link: Mutex<Arc<Link>>,
@@ -197,19 +202,21 @@ impl Client {
         let settings = settings.into();
         let addresses = addresses.into_iter().map(Into::into).take(ADDRESSES_MAX);
         let addresses: Vec<String> = addresses.collect();
-        let dialled = dial_any(&addresses, &tls, settings.patience.dial).await?;
+        let names = Arc::new(Names::new());
+        let dialler = Dialler { tls, number: names.client(), acks: Arc::default() };
+        let dialled = dial_any(&addresses, &dialler, settings.patience.dial).await?;
         let inner = Inner {
             addresses,
-            tls,
             settings,
-            link: Mutex::new(Arc::new(Link::open(dialled))),
+            link: Mutex::new(Arc::new(Link::open(dialled, &dialler.acks))),
+            dialler,
             hlc: AtomicU64::new(0),
             routes: Routes::default(),
             hedges: Budget::new(HEDGES_PER_THOUSAND, HEDGE_RESERVE),
             retries: Budget::new(RETRIES_PER_THOUSAND, RETRY_RESERVE),
             undecided: Budget::new(UNDECIDED_PER_THOUSAND, UNDECIDED_RESERVE),
             counts: Counts::default(),
-            names: Arc::new(Names::new()),
+            names,
         };
         Ok(Self { inner: Arc::new(inner), keyspace: 0 })
     }
@@ -233,6 +240,7 @@ impl Client {
             routed: read(&counts.routed),
             direct: read(&counts.direct),
             undecided: read(&counts.undecided),
+            confirmed: self.inner.dialler.acks.confirmed(),
             hedged: read(&counts.hedged),
             retried: read(&counts.retried),
             unwanted: self.inner.routes.links().iter().map(|link| link.unwanted()).sum(),
@@ -378,6 +386,11 @@ impl Client {
         may
     }
 
+    /// Whether replicas are to tell of a write themselves, where there are connections to so many holders of it.
+    pub(crate) fn hears_replicas(&self, at_hand: usize) -> bool {
+        self.inner.settings.direct_acks && at_hand > 1
+    }
+
     pub(crate) fn count_routed(&self) {
         one_more(&self.inner.counts.routed);
     }
@@ -434,10 +447,10 @@ impl Client {
     /// The holders of `slot` to which a connection stands, in the order in which to ask them.
     pub(crate) fn at_hand(&self, slot: Slot, is_read: bool) -> Vec<(Arc<Node>, Arc<Link>)> {
         self.look_at_map();
-        let Inner { tls, settings, routes, .. } = &*self.inner;
+        let Inner { dialler, settings, routes, .. } = &*self.inner;
         let holders = routes.holders(slot, is_read, settings.zone.as_deref());
         let link = |node: Arc<Node>| {
-            let link = node.link(tls, settings.patience.dial)?;
+            let link = node.link(dialler, settings.patience.dial)?;
             Some((node, link))
         };
         holders.into_iter().filter_map(link).collect()
@@ -594,9 +607,9 @@ impl Client {
             addresses.rotate_left(place % count);
             let left = until.saturating_duration_since(Instant::now());
             let patience = inner.settings.patience.dial.min(left);
-            let dialled = dial_any(&addresses, &inner.tls, patience).await?;
+            let dialled = dial_any(&addresses, &inner.dialler, patience).await?;
             inner.hlc.fetch_max(current.hlc().0, Ordering::Relaxed);
-            *current = Arc::new(Link::open(dialled));
+            *current = Arc::new(Link::open(dialled, &inner.dialler.acks));
         }
         Ok(current.clone())
     }
@@ -630,6 +643,6 @@ impl Client {
 
 impl fmt::Debug for Client {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "Client({}, {:?})", self.inner.tls.identity(), self.inner.addresses)
+        write!(f, "Client({}, {:?})", self.inner.dialler.tls.identity(), self.inner.addresses)
     }
 }

@@ -18,11 +18,22 @@ use tracing::debug;
 use wire::hello::{HELLO_BYTES, close};
 use wire::{Hello, Purpose, Versions};
 
+use crate::acks::Acks;
 use crate::error::{Attempt, ClientError, Told};
 use crate::limits::{
     DIAL_STAGGER, IDLE_TIMEOUT, INITIAL_RTT, KEEP_ALIVE, MTU_LOOPBACK, UNACKNOWLEDGED,
 };
 use crate::tls::{Refused, Tls};
+
+/// Who dials.
+#[derive(Clone)]
+pub(crate) struct Dialler {
+    pub(crate) tls: Tls,
+    /// The client's number in the names of its requests: so replicas know whom to tell of its writes.
+    pub(crate) number: u64,
+    /// The writes of which it hears.
+    pub(crate) acks: Arc<Acks>,
+}
 
 /// A connection, ready for requests.
 pub(crate) struct Dialled {
@@ -48,7 +59,7 @@ enum Failed {
 /// Dials `addresses` in turn until one answers, for at most `patience` each.
 pub(crate) async fn dial_any(
     addresses: &[String],
-    tls: &Tls,
+    dialler: &Dialler,
     patience: Duration,
 ) -> Result<Dialled, ClientError> {
     let mut dials = JoinSet::new();
@@ -56,9 +67,9 @@ pub(crate) async fn dial_any(
     let mut failures: Vec<(usize, String, Failed)> = Vec::new();
     loop {
         if let Some((place, address)) = waiting.next() {
-            let tls = tls.clone();
+            let dialler = dialler.clone();
             dials.spawn(async move {
-                let dialled = dial(&address, &tls, Instant::now() + patience).await;
+                let dialled = dial(&address, &dialler, Instant::now() + patience).await;
                 dialled.map_err(|failed| (place, address, failed))
             });
         } else if dials.is_empty() {
@@ -103,17 +114,18 @@ fn give_up(mut failures: Vec<(usize, String, Failed)>) -> ClientError {
     ClientError::Unreachable { attempts: failures.into_iter().filter_map(attempt).collect() }
 }
 
-async fn dial(address: &str, tls: &Tls, until: Instant) -> Result<Dialled, Failed> {
+async fn dial(address: &str, dialler: &Dialler, until: Instant) -> Result<Dialled, Failed> {
     let silent = || Failed::Unreached("nothing answers there".into());
     let resolved = timeout_at(until, tokio::net::lookup_host(address)).await;
     let resolved = resolved.map_err(|_| Failed::Unreached("its name is not resolved".into()))?;
     let resolved = resolved.map_err(|e| Failed::Unreached(format!("not an address: {e}")))?;
     let mut last = Failed::Unreached("its name has no address".into());
     for to in resolved {
-        let (crypto, refused) = tls.dial_config().map_err(|e| Failed::Unreached(e.to_string()))?;
+        let (crypto, refused) =
+            dialler.tls.dial_config().map_err(|e| Failed::Unreached(e.to_string()))?;
         let mut config = ClientConfig::new(Arc::new(crypto));
         config.transport_config(Arc::new(transport(to)));
-        match timeout_at(until, greet(address, to, config, tls)).await {
+        match timeout_at(until, greet(address, to, config, dialler)).await {
             Ok(Ok(dialled)) => return Ok(dialled),
             Ok(Err(error)) => last = why(&error, &refused),
             Err(_) => last = silent(),
@@ -144,11 +156,12 @@ async fn greet(
     address: &str,
     to: SocketAddr,
     config: ClientConfig,
-    tls: &Tls,
+    dialler: &Dialler,
 ) -> Result<Dialled, Broken> {
     let local = |e: &dyn core::fmt::Display| Broken::Local(e.to_string());
     let endpoint = endpoint_for(to).map_err(|e| local(&e))?;
-    let connecting = endpoint.connect_with(config, to, &tls.name()).map_err(|e| local(&e))?;
+    let connecting =
+        endpoint.connect_with(config, to, &dialler.tls.name()).map_err(|e| local(&e))?;
     let connection = connecting.await?;
     // What the connection itself says explains more than what a stream says about it.
     let explained = |e: &dyn core::fmt::Display| match connection.close_reason() {
@@ -160,7 +173,7 @@ async fn greet(
         purpose: Purpose::Client,
         wire: Versions::OURS,
         node: NodeId(0),
-        boot: 0,
+        boot: dialler.number,
         cluster: ClusterId(0),
     };
     send.write_all(&hello.encode()).await.map_err(|e| explained(&e))?;

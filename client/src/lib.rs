@@ -51,6 +51,7 @@ mod tls;
 
 mod error;
 
+mod acks;
 mod dial;
 mod direct;
 mod link;

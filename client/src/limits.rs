@@ -26,6 +26,10 @@ pub const PENDING_RETRY_AFTER: Duration = Duration::from_millis(20);
 /// A request that waits for its way to a node longer than this part of its time is not sent.
 pub const WAY_OUT: u32 = 4;
 
+/// A write of which its replicas have told nothing for this part of its time is asked for again, for an answer of its
+/// coordinator: somebody's word may be lost.
+pub const ACKS_PATIENCE: u32 = 4;
+
 /// What goes out as one, at most, beside a single larger request.
 pub const BATCH_BYTES: usize = 16 << 10;
 

@@ -12,7 +12,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use core::time::Duration;
 
 use quinn::{Connection, Endpoint, RecvStream, SendStream};
-use ring::Hlc;
+use ring::{Hlc, NodeId};
 use rustls::pki_types::CertificateDer;
 use serde::Serialize;
 use tokio::sync::{mpsc, oneshot};
@@ -22,15 +22,16 @@ use wire::hello::{LENGTH_BYTES, close};
 use wire::limits::{FRAME_BODY_BYTES_MAX, FRAME_BYTES_MAX};
 use wire::moment::Moment;
 use wire::{
-    ClientReply, ClientRequest, CodecError, ErrorCode, ErrorReply, FrameDecoder, FrameWriter,
+    Ack, ClientReply, ClientRequest, CodecError, ErrorCode, ErrorReply, FrameDecoder, FrameWriter,
     Header, Hello, Kind, codec,
 };
 
+use crate::acks::Acks;
 use crate::dial::{Dialled, how_it_ended};
 use crate::error::{ClientError, Told};
 use crate::limits::{
-    BATCH_BYTES, CLOSE_TIMEOUT, MOMENTS_APART, PENDING_MAX, PENDING_RETRY_AFTER, QUEUE_FRAMES_MAX,
-    READ_BYTES, WAY_OUT,
+    ACKS_PATIENCE, BATCH_BYTES, CLOSE_TIMEOUT, MOMENTS_APART, PENDING_MAX, PENDING_RETRY_AFTER,
+    QUEUE_FRAMES_MAX, READ_BYTES, WAY_OUT,
 };
 
 /// How a request over a link came to no answer.
@@ -38,7 +39,8 @@ use crate::limits::{
 pub(crate) enum NoAnswer {
     /// The link was gone before the request left. Ask over another one.
     NotSent,
-    /// The link ended while the answer was awaited.
+    /// The link ended while the answer was awaited; or, if it stands, another one over which a replica may have
+    /// told that a write is done.
     Lost {
         /// How.
         reason: String,
@@ -54,7 +56,8 @@ pub(crate) struct Link {
     connection: Connection,
     endpoint: Endpoint,
     queue: mpsc::Sender<Outgoing>,
-    shared: Arc<Shared>,
+    shared: Arc<Answers>,
+    acks: Arc<Acks>,
 }
 
 /// A frame that waits to be written.
@@ -73,10 +76,17 @@ struct Times {
     send: Instant,
 }
 
-type Outcome = Result<ClientReply, CodecError>;
+/// What comes of a request.
+pub(crate) enum Came {
+    /// An answer.
+    Reply(Result<ClientReply, CodecError>),
+    /// A replica may have said in vain that it holds the write: the coordinator has to be asked.
+    Doubt,
+}
 
+/// Who waits for answers of one link, and what was heard over it.
 #[derive(Default)]
-struct Shared {
+pub(crate) struct Answers {
     /// Who waits for which request; `None` once the link is gone.
     waiting: Mutex<Waiting>,
     /// The greatest clock heard, to be said with the next request: a node never mints below what
@@ -92,7 +102,7 @@ struct Shared {
 
 #[derive(Default)]
 struct Waiting {
-    askers: BTreeMap<u64, oneshot::Sender<Outcome>>,
+    askers: BTreeMap<u64, oneshot::Sender<Came>>,
     asked: u64,
     /// How many of those that wait are for the client's own use.
     own: usize,
@@ -105,6 +115,8 @@ struct Place<'a> {
     id: u64,
     /// It is for the client's own use.
     own: bool,
+    /// The client's number of a write whose replicas it hears.
+    direct: Option<u64>,
     /// It has left, so that the node works on it.
     left: bool,
 }
@@ -115,6 +127,9 @@ impl Drop for Place<'_> {
         let unanswered = waiting.askers.remove(&self.id).is_some();
         waiting.own -= usize::from(self.own);
         drop(waiting);
+        if let Some(n) = self.direct {
+            self.link.acks.forget(n);
+        }
         if unanswered && self.left {
             let header = Header::new(Kind::CLIENT_REQUEST);
             let cancel = ClientRequest::Cancel { request_id: self.id };
@@ -125,7 +140,7 @@ impl Drop for Place<'_> {
     }
 }
 
-impl Shared {
+impl Answers {
     fn waiting(&self) -> MutexGuard<'_, Waiting> {
         self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -137,10 +152,15 @@ impl Shared {
         waiting.askers.clear();
     }
 
-    fn answer(&self, id: u64, outcome: Outcome) {
+    /// Somebody's clock shows this.
+    pub(crate) fn hear(&self, hlc: Hlc) {
+        self.hlc.fetch_max(hlc.0, Ordering::Relaxed);
+    }
+
+    pub(crate) fn answer(&self, id: u64, came: Came) {
         // Nobody there: the caller went away, and does not want to know.
         match self.waiting().askers.remove(&id) {
-            Some(asker) => drop(asker.send(outcome)),
+            Some(asker) => drop(asker.send(came)),
             None => drop(self.unwanted.fetch_add(1, Ordering::Relaxed)),
         }
     }
@@ -148,13 +168,14 @@ impl Shared {
 
 impl Link {
     /// Takes a connection over; to be called inside a runtime, which keeps its two tasks.
-    pub(crate) fn open(dialled: Dialled) -> Self {
+    pub(crate) fn open(dialled: Dialled, acks: &Arc<Acks>) -> Self {
         let Dialled { address, endpoint, connection, send, recv, answer } = dialled;
-        let shared = Arc::new(Shared::default());
+        let shared = Arc::new(Answers::default());
         let (queue, frames) = mpsc::channel(QUEUE_FRAMES_MAX);
         tokio::spawn(write_all(send, frames, shared.clone()));
-        tokio::spawn(read_all(recv, connection.clone(), shared.clone()));
-        Self { address, answer, connection, endpoint, queue, shared }
+        let hears = Hears { node: answer.node, answers: shared.clone(), acks: acks.clone() };
+        tokio::spawn(read_all(recv, connection.clone(), hears));
+        Self { address, answer, connection, endpoint, queue, shared, acks: acks.clone() }
     }
 
     /// The address that was dialled.
@@ -211,7 +232,8 @@ impl Link {
     ) -> Result<ClientReply, NoAnswer> {
         let own = matches!(request, ClientRequest::Layout);
         let made = Instant::now();
-        let (mut place, answer) = self.take_place(own)?;
+        let direct = request.name().filter(|name| name.direct).map(|name| name.n);
+        let (mut place, answer) = self.take_place(own, direct)?;
         let header = Header { hlc, request_id: place.id, ..Header::new(Kind::CLIENT_REQUEST) };
         let body = encoded(request);
         if body.len() > FRAME_BODY_BYTES_MAX as usize {
@@ -230,10 +252,15 @@ impl Link {
             Ok(Err(_)) => return Err(NoAnswer::NotSent),
             Err(_) => return Err(NoAnswer::Error(shed().into())),
         }
-        match by(until, answer).await {
-            Some(Ok(Ok(ClientReply::Error(error)))) => Err(NoAnswer::Error(error.into())),
-            Some(Ok(Ok(reply))) => Ok(reply),
-            Some(Ok(Err(error))) => {
+        match self.come(answer, made, until, direct.is_some()).await {
+            Some(Ok(Came::Reply(Ok(ClientReply::Error(error))))) => {
+                Err(NoAnswer::Error(error.into()))
+            }
+            Some(Ok(Came::Reply(Ok(reply)))) => Ok(reply),
+            Some(Ok(Came::Doubt)) => {
+                Err(NoAnswer::Lost { reason: "no replica tells that it holds the write".into() })
+            }
+            Some(Ok(Came::Reply(Err(error)))) => {
                 let what = format!("the answer of {} is not understood", self.address);
                 let told = Told::new(what, error.to_string(), "compare the versions of both ends");
                 Err(NoAnswer::Error(ClientError::Internal { told }))
@@ -254,7 +281,30 @@ impl Link {
         }
     }
 
-    fn take_place(&self, own: bool) -> Result<(Place<'_>, oneshot::Receiver<Outcome>), NoAnswer> {
+    /// What comes until then. Replicas that are to tell of a write have a part of that time: a word of theirs may be
+    /// lost without a trace, and then the coordinator has to be asked.
+    async fn come(
+        &self,
+        mut answer: oneshot::Receiver<Came>,
+        made: Instant,
+        until: Instant,
+        direct: bool,
+    ) -> Option<Result<Came, oneshot::error::RecvError>> {
+        if !direct {
+            return by(until, answer).await;
+        }
+        let part = until.saturating_duration_since(made) / ACKS_PATIENCE;
+        match timeout_at(made + part, &mut answer).await {
+            Ok(came) => (Instant::now() <= until).then_some(came),
+            Err(_) => Some(Ok(Came::Doubt)),
+        }
+    }
+
+    fn take_place(
+        &self,
+        own: bool,
+        direct: Option<u64>,
+    ) -> Result<(Place<'_>, oneshot::Receiver<Came>), NoAnswer> {
         let mut waiting = self.shared.waiting();
         if waiting.ended.is_some() {
             return Err(NoAnswer::NotSent);
@@ -268,9 +318,13 @@ impl Link {
         waiting.asked += 1;
         waiting.own += usize::from(own);
         let id = waiting.asked;
-        let (asker, answer) = oneshot::channel();
-        waiting.askers.insert(id, asker);
-        Ok((Place { link: self, id, own, left: false }, answer))
+        let (sender, answer) = oneshot::channel();
+        waiting.askers.insert(id, sender);
+        drop(waiting);
+        if let Some(n) = direct {
+            self.acks.expect(n, (self.shared.clone(), id));
+        }
+        Ok((Place { link: self, id, own, direct, left: false }, answer))
     }
 
     /// Says farewell, and waits a moment until it was heard.
@@ -318,7 +372,7 @@ fn shed() -> ErrorReply {
 async fn write_all(
     mut send: SendStream,
     mut frames: mpsc::Receiver<Outgoing>,
-    shared: Arc<Shared>,
+    shared: Arc<Answers>,
 ) {
     let began = Instant::now();
     let mut pieces =
@@ -345,7 +399,7 @@ struct Pieces {
     began: Instant,
     /// What the node last heard of it.
     told: Option<Instant>,
-    shared: Arc<Shared>,
+    shared: Arc<Answers>,
     writer: FrameWriter,
     batch: Vec<u8>,
 }
@@ -357,7 +411,9 @@ impl Pieces {
         let Outgoing { mut header, body, times } = next;
         if let Some(Times { answer, send }) = times {
             if send <= now {
-                return self.shared.answer(header.request_id, Ok(ClientReply::Error(shed())));
+                return self
+                    .shared
+                    .answer(header.request_id, Came::Reply(Ok(ClientReply::Error(shed()))));
             }
             header = header.with_time_left(Some(answer.saturating_duration_since(now)));
         }
@@ -396,14 +452,34 @@ impl Pieces {
     }
 }
 
+/// Whom the task that reads tells what.
+struct Hears {
+    /// The node at the other end.
+    node: NodeId,
+    answers: Arc<Answers>,
+    acks: Arc<Acks>,
+}
+
+impl Hears {
+    /// The node holds these writes.
+    fn held(&self, hlc: Hlc, mut body: &[u8]) -> Result<(), String> {
+        while !body.is_empty() {
+            let (ack, rest) = codec::decode_next::<Ack>(body).map_err(|e| e.to_string())?;
+            self.acks.held(self.node, hlc, ack);
+            body = rest;
+        }
+        Ok(())
+    }
+}
+
 /// The task that reads, until the connection ends.
-async fn read_all(mut recv: RecvStream, connection: Connection, shared: Arc<Shared>) {
+async fn read_all(mut recv: RecvStream, connection: Connection, hears: Hears) {
     let mut inbox = Inbox::default();
     let reason = loop {
         match recv.read_chunk(READ_BYTES, true).await {
             Ok(Some(chunk)) => {
                 inbox.bytes.extend_from_slice(&chunk.bytes);
-                if let Err(reason) = inbox.deliver(&shared) {
+                if let Err(reason) = inbox.deliver(&hears) {
                     connection.close(close::CONTENT.into(), reason.as_bytes());
                     break reason;
                 }
@@ -414,7 +490,8 @@ async fn read_all(mut recv: RecvStream, connection: Connection, shared: Arc<Shar
         }
     };
     debug!(reason, "link gone");
-    shared.end(reason);
+    hears.answers.end(reason);
+    hears.acks.doubt();
 }
 
 /// What was read and is not delivered yet.
@@ -426,7 +503,7 @@ struct Inbox {
 
 impl Inbox {
     /// Hands every whole piece over; an error ends the link.
-    fn deliver(&mut self, shared: &Shared) -> Result<(), String> {
+    fn deliver(&mut self, hears: &Hears) -> Result<(), String> {
         let mut at = 0;
         while let Some((length, rest)) = self.bytes[at..].split_first_chunk::<LENGTH_BYTES>() {
             let length = u32::from_le_bytes(*length);
@@ -434,7 +511,7 @@ impl Inbox {
                 return Err(format!("{length} bytes were announced as one piece"));
             }
             let Some(piece) = rest.get(..length as usize) else { break };
-            deliver_piece(&mut self.decoder, piece, shared)?;
+            deliver_piece(&mut self.decoder, piece, hears)?;
             at += LENGTH_BYTES + piece.len();
         }
         self.bytes.drain(..at);
@@ -448,17 +525,20 @@ impl Inbox {
 fn deliver_piece(
     decoder: &mut FrameDecoder,
     mut piece: &[u8],
-    shared: &Shared,
+    hears: &Hears,
 ) -> Result<(), String> {
+    let shared = &hears.answers;
     while !piece.is_empty() {
         let frame = decoder.decode(piece).map_err(|e| e.to_string())?;
         let frame = frame.ok_or("a piece ends inside a frame")?;
-        shared.hlc.fetch_max(frame.header.hlc.0, Ordering::Relaxed);
+        shared.hear(frame.header.hlc);
         shared.epoch.fetch_max(frame.header.epoch, Ordering::Relaxed);
         match frame.header.kind {
             Kind::CLIENT_REPLY => {
-                shared.answer(frame.header.request_id, codec::decode(frame.body));
+                let came = Came::Reply(codec::decode(frame.body));
+                shared.answer(frame.header.request_id, came);
             }
+            Kind::ACKS => hears.held(frame.header.hlc, frame.body)?,
             Kind::MOMENT => {
                 let said = codec::decode::<Moment>(frame.body).map_err(|e| e.to_string())?;
                 shared.moment_us.store(said.at_us, Ordering::Relaxed);

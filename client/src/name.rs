@@ -21,10 +21,19 @@ pub(crate) struct Names {
     given: AtomicU64,
 }
 
+/// By chance: hashers are seeded so, and that is all that is wanted.
+fn number() -> u64 {
+    RandomState::new().build_hasher().finish().max(1)
+}
+
 impl Names {
     pub(crate) fn new() -> Self {
-        // Hashers are seeded by chance, and that is all that is wanted.
-        Self { client: RandomState::new().build_hasher().finish(), given: AtomicU64::new(0) }
+        Self { client: number(), given: AtomicU64::new(0) }
+    }
+
+    /// The client's number in the names, and in its hellos: so replicas know whom to tell of its writes.
+    pub(crate) const fn client(&self) -> u64 {
+        self.client
     }
 
     fn next(&self) -> u64 {
@@ -57,15 +66,17 @@ impl Name {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// The name as it goes over this link, and whether it was never sent before.
-    pub(crate) fn over(&self, link: &Link) -> (wire::Name, bool) {
+    /// The name as it goes over this link, and whether it was never sent before. `direct`: the replicas'
+    /// acknowledgements are awaited.
+    pub(crate) fn over(&self, link: &Link, direct: bool) -> (wire::Name, bool) {
         let mut state = self.lock();
         let is_first = state.first.is_none();
         let answer = link.answer();
         let (_, first_asked, at) =
             *state.first.get_or_insert_with(|| (answer.node, answer.boot, Instant::now()));
         let age_ms = u64::try_from(at.elapsed().as_millis()).unwrap_or(u64::MAX);
-        (wire::Name { client: self.names.client, n: state.n, age_ms, first_asked }, is_first)
+        let (client, n) = (self.names.client, state.n);
+        (wire::Name { client, n, age_ms, first_asked, direct }, is_first)
     }
 
     /// Whether the process at the other end is the one that was asked first.

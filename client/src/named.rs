@@ -62,12 +62,15 @@ impl Client {
                 Err(error) => return Err(last.unwrap_or(error)),
             };
             let mut is_over = false;
+            let at_hand = links.len();
             for (node, link) in links {
                 if tries > 0 && !self.may_retry() {
                     return Err(last.unwrap_or(ClientError::TimedOut { after: timeout }));
                 }
                 tries += 1;
-                let tried = self.try_named(&link, asking, name, until, &request).await;
+                // Asked for the first time: whoever is asked again has to answer for itself.
+                let direct = !name.is_sent() && self.hears_replicas(at_hand);
+                let tried = self.try_named(&link, asking, (name, direct), until, &request).await;
                 match tried {
                     Tried::Done(reply) => {
                         if node.is_some() {
@@ -131,13 +134,20 @@ impl Client {
         &self,
         link: &Link,
         asking: Asking,
-        name: &Name,
+        (name, direct): (&Name, bool),
         until: Instant,
         request: &impl Fn(wire::Name) -> ClientRequest<'r>,
     ) -> Tried {
-        let (named, is_first) = name.over(link);
+        let (named, mut is_first) = name.over(link, direct);
         let asked_first = name.is_first_asked(link);
-        match self.ask_link(link, asking, &request(named), until).await {
+        let mut answer = self.ask_link(link, asking, &request(named), until).await;
+        if direct && link.is_alive() && matches!(answer, Err(NoAnswer::Lost { .. })) {
+            // The coordinator has heard the replicas, or will, and knows by its name that the write is the same.
+            is_first = false;
+            let (named, _) = name.over(link, false);
+            answer = self.ask_link(link, asking, &request(named), until).await;
+        }
+        match answer {
             Ok(reply) => Tried::Done(reply),
             Err(NoAnswer::NotSent) => {
                 let (address, reason) = (link.address().into(), "it was gone".into());

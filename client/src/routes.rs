@@ -13,11 +13,10 @@ use ring::{Layout, NodeId, Slot};
 use tokio::time::Instant;
 use tracing::debug;
 
-use crate::dial::dial_any;
+use crate::dial::{Dialler, dial_any};
 use crate::latency::Latency;
 use crate::limits::{NO_SHARES_FOR, SHUN_FOR};
 use crate::link::Link;
-use crate::tls::Tls;
 
 /// The nodes of the cluster as a client knows them.
 #[derive(Default)]
@@ -148,7 +147,11 @@ impl Routes {
 
 impl Node {
     /// The connection, if it stands. If it does not, one is made in the background.
-    pub(crate) fn link(self: &Arc<Self>, tls: &Tls, patience: Duration) -> Option<Arc<Link>> {
+    pub(crate) fn link(
+        self: &Arc<Self>,
+        dialler: &Dialler,
+        patience: Duration,
+    ) -> Option<Arc<Link>> {
         let mut standing = lock(&self.link);
         if let Some(link) = &standing.link {
             if link.is_alive() {
@@ -159,8 +162,8 @@ impl Node {
         let shunned = standing.shunned_until.is_some_and(|until| Instant::now() < until);
         if !standing.dialling && !shunned {
             standing.dialling = true;
-            let (node, tls) = (self.clone(), tls.clone());
-            tokio::spawn(async move { node.dial(&tls, patience).await });
+            let (node, dialler) = (self.clone(), dialler.clone());
+            tokio::spawn(async move { node.dial(&dialler, patience).await });
         }
         None
     }
@@ -174,14 +177,14 @@ impl Node {
         lock(&self.link).shunned_until = Some(Instant::now() + SHUN_FOR);
     }
 
-    async fn dial(&self, tls: &Tls, patience: Duration) {
-        let dialled = dial_any(std::slice::from_ref(&self.address), tls, patience).await;
+    async fn dial(&self, dialler: &Dialler, patience: Duration) {
+        let dialled = dial_any(std::slice::from_ref(&self.address), dialler, patience).await;
         let mut standing = lock(&self.link);
         standing.dialling = false;
         match dialled {
             Ok(dialled) => {
                 standing.shunned_until = None;
-                standing.link = Some(Arc::new(Link::open(dialled)));
+                standing.link = Some(Arc::new(Link::open(dialled, &dialler.acks)));
             }
             Err(error) => {
                 debug!(node = %self.id, %error, "a holder of keys cannot be reached");

@@ -4,6 +4,7 @@
 
 mod fake;
 
+mod acks;
 mod contexts;
 mod direct;
 mod faults;

@@ -98,9 +98,9 @@ async fn levels_deadlines_and_clocks_travel_with_the_request() {
             "Get { key: [97], level: Some(Quorum), after: [] }",
             "Put { key: [98], value: [99], context: Some([120]), level: Some(Count(2)), \
              durability: Some(Sync), ttl_ms: Some(1000), after: [], name: Some(Name { n: 1, age_ms: 0, \
-             first_asked: 901 }) }",
+             first_asked: 901, direct: false }) }",
             "Delete { key: [100], context: None, level: Some(All), durability: None, after: [], \
-             name: Some(Name { n: 2, age_ms: 0, first_asked: 901 }) }",
+             name: Some(Name { n: 2, age_ms: 0, first_asked: 901, direct: false }) }",
         ]
     );
     // The node hears of a little less than the caller waits, and of the default if he says nothing.

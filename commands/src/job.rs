@@ -79,6 +79,7 @@ pub(crate) fn line_of_failure(answer: &Answer, flow: &Flow<'_>) -> String {
         | Answer::Page { .. }
         | Answer::Deleted { .. }
         | Answer::Acks(_)
+        | Answer::Confirmed
         | Answer::Share { .. } => {
             "ERR the replica answered another question. fix: upgrade all nodes to one version"
                 .to_owned()

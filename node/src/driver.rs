@@ -238,11 +238,18 @@ async fn look_around(core: Rc<RefCell<Core>>) {
         // The rest bit by bit: all at once would be felt by whoever asks just then.
         counts.reset();
         for _ in 1..COUNTS_A_LOOK {
-            if !more {
+            let mut is_saving = core.borrow().is_saving();
+            if !more && !is_saving {
                 break;
             }
             counts.tick().await;
-            more = core.borrow_mut().count_keys();
+            let core = &mut *core.borrow_mut();
+            is_saving &= core.is_saving();
+            if is_saving {
+                // Where nobody asks anything, turns are few.
+                core.begin();
+            }
+            more = more && core.count_keys();
         }
     }
 }
@@ -369,9 +376,13 @@ impl MeshHandler for Ears {
         core.run();
     }
 
+    fn on_client_connected(&self, _mesh: &Mesh, client: &ClientConn) {
+        self.core.borrow_mut().native_came(client);
+    }
+
     fn on_client_closed(&self, _mesh: &Mesh, client: &ClientConn, _ending: &Ending) {
         let core = &mut *self.core.borrow_mut();
-        core.native_gone(client.id());
+        core.native_gone(client);
         core.run();
     }
 }

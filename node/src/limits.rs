@@ -118,3 +118,9 @@ const _: () = assert!(CLOSED_OTHERS_MS > CLOSED_BY_MS + 10_000);
 
 /// Databases are numbered from 0 to below this, as SELECT knows them.
 pub const DATABASES: u16 = 16;
+
+/// A client that leaves more replies than this unread hears of writes through their coordinators alone.
+pub const ACKS_QUEUED_MAX: usize = 64 << 10;
+
+/// How long it may take until all that only the log told before a rotation is in rows.
+pub const SAVE_MAX: Duration = Duration::from_millis(500);

@@ -105,6 +105,8 @@ pub struct CoreReport {
     pub messages_in: u64,
     /// Messages to peers.
     pub messages_out: u64,
+    /// Acknowledgements of writes that clients were told of here, not by the coordinator.
+    pub direct_acks: u64,
     /// Messages to peers that could not be sent.
     pub messages_dropped: u64,
     /// Bytes read from Redis clients.
@@ -170,6 +172,7 @@ impl CoreReport {
             (&mut self.messages_in, other.messages_in),
             (&mut self.messages_out, other.messages_out),
             (&mut self.messages_dropped, other.messages_dropped),
+            (&mut self.direct_acks, other.direct_acks),
             (&mut self.bytes_in, other.bytes_in),
             (&mut self.bytes_out, other.bytes_out),
             (&mut self.tls_failed, other.tls_failed),
@@ -320,6 +323,9 @@ pub fn text(shared: &Shared) -> String {
     ] {
         line(out, "peer_messages_total", &format!("{{direction=\"{direction}\"}}"), count);
     }
+    let direct =
+        "Acknowledgements of writes that native clients were told of by this replica itself.";
+    single(out, "direct_acks_total", "counter", direct, report.direct_acks);
     let held = "Writes held back while the engine was behind.";
     single(out, "writes_held_total", "counter", held, report.held_writes);
     if let Some(asked) = crate::allocator::counts() {

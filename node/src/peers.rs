@@ -8,8 +8,9 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use replication::Message;
+use replication::limits::ACK_DELAY;
 use ring::liveness::NodeState;
-use ring::{Hlc, Incarnation, NodeId};
+use ring::{Hlc, Incarnation, Instant, NodeId};
 use serde::{Deserialize, Serialize};
 use tracing::warn;
 use wire::{FrameWriter, Header, Kind, codec};
@@ -86,7 +87,15 @@ pub struct Sends {
     peers: BTreeMap<NodeId, Outgoing>,
     /// Peers in `peers` with something in it.
     waiting: Vec<NodeId>,
+    /// What may wait for something else that goes there, and until when.
+    later: BTreeMap<NodeId, Later>,
     writer: FrameWriter,
+}
+
+/// What may wait.
+struct Later {
+    until: Instant,
+    messages: Vec<Message>,
 }
 
 #[derive(Default)]
@@ -106,6 +115,32 @@ impl Sends {
         lane.push(message);
     }
 
+    /// Adds a small message that leaves with the next other one to `to`, and after [`ACK_DELAY`] at the latest.
+    pub fn push_later(&mut self, to: NodeId, message: Message, now: Instant) {
+        let until = now + ACK_DELAY;
+        let later = self.later.entry(to);
+        later.or_insert_with(|| Later { until, messages: Vec::new() }).messages.push(message);
+    }
+
+    /// When [`Sends::hurry`] is due; none if nothing waits for company.
+    #[must_use]
+    pub fn next_due(&self) -> Option<Instant> {
+        self.later.values().map(|later| later.until).min()
+    }
+
+    /// What has waited long enough leaves with this turn; true if there is any.
+    pub fn hurry(&mut self, now: Instant) -> bool {
+        let due = |later: &Later| later.until <= now;
+        let due: Vec<NodeId> =
+            self.later.iter().filter(|(_, later)| due(later)).map(|(to, _)| *to).collect();
+        for to in &due {
+            // It takes the others along.
+            let first = self.later.get_mut(to).and_then(|later| later.messages.pop());
+            first.into_iter().for_each(|message| self.push(*to, message));
+        }
+        !due.is_empty()
+    }
+
     /// True if nothing waits.
     #[must_use]
     pub fn is_empty(&self) -> bool {
@@ -117,6 +152,9 @@ impl Sends {
         let writer = &mut self.writer;
         for to in self.waiting.drain(..) {
             let Some(peer) = self.peers.get_mut(&to) else { continue };
+            if let Some(later) = self.later.remove(&to) {
+                peer.fast.extend(later.messages);
+            }
             for (lane, messages) in [(Lane::Fast, &mut peer.fast), (Lane::Bulk, &mut peer.bulk)] {
                 let left = time_left(messages);
                 let header = Header { epoch, hlc, ..Header::new(Kind::PEER_MESSAGES) };
@@ -198,6 +236,35 @@ mod tests {
         assert_eq!(frame.consumed, frames[0].2.len());
         let back: Vec<_> = messages(NodeId(1), frame.body).collect();
         assert_eq!(back, (0..5).map(refused).collect::<Vec<_>>());
+    }
+
+    #[test]
+    fn what_may_wait_goes_along_or_alone_when_it_is_due() {
+        let mut sends = Sends::default();
+        let (start, mut tokens) = (Instant(5), Vec::new());
+        let mut seal = |sends: &mut Sends| {
+            tokens.clear();
+            sends.seal(1, Hlc(1), |to, _, bytes| {
+                let mut decoder = FrameDecoder::new();
+                let frame = decoder.decode(bytes).expect("sound").expect("whole");
+                tokens.extend(messages(to, frame.body).map(|m| match m {
+                    Message::Refused { token, .. } => (to.0, token),
+                    other => panic!("{other:?}"),
+                }));
+            });
+            tokens.clone()
+        };
+        sends.push_later(NodeId(2), refused(1), start);
+        sends.push_later(NodeId(3), refused(2), start + Duration::from_millis(1));
+        assert!(sends.is_empty() && !sends.hurry(start));
+        assert_eq!(seal(&mut sends), []);
+        sends.push(NodeId(3), refused(3));
+        assert_eq!(seal(&mut sends), [(3, 3), (3, 2)]);
+        sends.push_later(NodeId(2), refused(4), start + Duration::from_millis(1));
+        assert_eq!(sends.next_due(), Some(start + ACK_DELAY), "the first one's time counts");
+        assert!(sends.hurry(start + ACK_DELAY));
+        assert_eq!(seal(&mut sends), [(2, 4), (2, 1)]);
+        assert_eq!(sends.next_due(), None);
     }
 
     #[test]

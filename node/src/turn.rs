@@ -12,10 +12,14 @@
 //! the further they are behind: writers slow down evenly, and reads go on. When memory can take no
 //! more, writes are refused.
 
+mod acks;
 mod ahead;
 mod judge;
+mod look;
 mod members;
+mod rotate;
 
+use acks::Held;
 pub use judge::Refusal;
 
 use std::collections::{BTreeMap, VecDeque};
@@ -25,6 +29,7 @@ use std::sync::atomic::Ordering;
 use std::task::Waker;
 use std::time::Duration;
 
+use replication::message::Direct;
 use replication::op::TaskError;
 use replication::{Answer, Effect, Event, Message, Named, Outbox, Peer, Request, RowChange, Task};
 use ring::keyspace::{Durability, Level};
@@ -84,6 +89,20 @@ pub enum Letter {
         /// Whether it is.
         ready: bool,
     },
+    /// To core 0, where clients are: see [`Effect::Acknowledge`].
+    Acknowledge {
+        /// The coordinator.
+        to: NodeId,
+        /// What is held.
+        held: Held,
+        /// What the client is told.
+        direct: Direct,
+    },
+    /// See [`Effect::Handed`].
+    Handed {
+        /// The request that the receiver submitted.
+        id: u64,
+    },
     /// To core 0: exchange layouts with this peer.
     FetchLayout {
         /// The peer.
@@ -139,6 +158,8 @@ struct Asked {
     /// The level of a write, and how many copies there are.
     write: Level,
     copies: u8,
+    /// Its replicas tell the client when it is done: for us it was answered then.
+    handed: bool,
 }
 
 /// One core of a node.
@@ -190,6 +211,8 @@ pub struct Core {
     submits: Vec<(Key, commands::Submit)>,
     submitting: Vec<(Key, commands::Submit)>,
     asked: Slab<Asked>,
+    /// Core 0: clients that hear replicas themselves.
+    hearers: acks::Hearers,
     /// Answers for native clients, which leave when the turn ends.
     answers: Vec<(Asked, Answer, Hlc)>,
     /// Something was applied and not committed.
@@ -202,6 +225,8 @@ pub struct Core {
     held: VecDeque<(ring::Instant, Vec<u64>)>,
     /// The disk refused a write: the machine knows more than the disk, and nothing may leave.
     disk_failed: bool,
+    /// How far the last rotation is.
+    saving: rotate::Saving,
     sends: Sends,
     mail: Vec<Vec<Letter>>,
     letters: Vec<Letter>,
@@ -211,9 +236,6 @@ pub struct Core {
 
 /// How often a core says how it is.
 pub const LOOK_AROUND: Duration = Duration::from_secs(1);
-
-/// How much is read at a time to count keys: well below a millisecond, so that nobody notices.
-const COUNT_BYTES: u32 = 64 << 10;
 
 /// The bits of a request's number that name its core.
 const CORE_SHIFT: u32 = 56;
@@ -254,6 +276,7 @@ impl Core {
             submits: Vec::new(),
             submitting: Vec::new(),
             asked: Slab::default(),
+            hearers: acks::Hearers::default(),
             answers: Vec::new(),
             uncommitted: false,
             on_commit: Vec::new(),
@@ -261,6 +284,7 @@ impl Core {
             brake: storage::Brake::default(),
             held: VecDeque::new(),
             disk_failed: false,
+            saving: rotate::Saving::default(),
             sends: Sends::default(),
             mail,
             letters: Vec::new(),
@@ -319,7 +343,9 @@ impl Core {
     pub fn next_deadline(&self) -> Option<ring::Instant> {
         let members = self.members.as_ref().map(Members::next_deadline);
         let held = self.held.front().map(|(at, _)| *at);
-        [self.peer.next_deadline(), members, held].into_iter().flatten().min()
+        let later = [self.sends.next_due(), self.hearers.next_due()];
+        let all = [self.peer.next_deadline(), members, held];
+        all.into_iter().chain(later).flatten().min()
     }
 
     /// Requests that are not answered yet.
@@ -344,6 +370,10 @@ impl Core {
         while self.held.front().is_some_and(|(at, _)| *at <= now.mono) {
             let (_, tokens) = self.held.pop_front().expect("just looked at");
             self.tell_applied(tokens, None);
+        }
+        let is_due = self.hearers.next_due().is_some_and(|at| at <= now.mono);
+        if self.sends.hurry(now.mono) || is_due {
+            self.begin();
         }
         self.with_members(|members, now, letters| members.tick(now, letters));
     }
@@ -411,8 +441,8 @@ impl Core {
             Request::Task(Task { write: Some(level), .. }) => *level,
             _ => terms.write,
         };
-        let copies = terms.n;
-        let key = self.asked.insert(Asked { asker, since, deadline, class, write, copies });
+        let (copies, handed) = (terms.n, false);
+        let key = self.asked.insert(Asked { asker, since, deadline, class, write, copies, handed });
         let id = ((self.index as u64) << CORE_SHIFT) | key.to_bits();
         if class == Class::Write && self.shared.engine.debt().memtables >= 1.0 {
             let error = TaskError::Overloaded { retry_after_ms: 50 };
@@ -471,6 +501,8 @@ impl Core {
             Letter::CoreReady { core, ready } => {
                 self.with_members(|members, now, _| members.core_is(now, core, ready));
             }
+            Letter::Acknowledge { to, held, direct } => self.acknowledge(to, held, direct),
+            Letter::Handed { id } => self.handed(id),
             Letter::FetchLayout { from } => {
                 if let Some(members) = &self.members {
                     members.fetch_layout(from);
@@ -545,6 +577,10 @@ impl Core {
             Effect::Send { to, message } => {
                 self.report.messages_out += 1;
                 self.sends.push(to, message);
+            }
+            Effect::Handed { id } => self.handed(id),
+            Effect::Acknowledge { to, request, token, slot, direct } => {
+                self.acknowledge(to, (request, token, slot), *direct);
             }
             Effect::Load { token, rows } => match self.store.load(&rows) {
                 Ok(records) => self.feed(Event::Loaded { token, records }),
@@ -631,7 +667,9 @@ impl Core {
     fn give(&mut self, asked: Asked, answer: Answer, hlc: Hlc) {
         let now = self.now();
         let took = now.mono.since(asked.since);
-        self.report.histogram(asked.class).record(took);
+        if !asked.handed {
+            self.report.histogram(asked.class).record(took);
+        }
         if self.is_given_up(&asked) {
             return;
         }
@@ -644,7 +682,7 @@ impl Core {
                 _ => {}
             }
         }
-        if !matches!(answer, Answer::Failed(_)) && asked.class != Class::Whole {
+        if !matches!(answer, Answer::Failed(_)) && asked.class != Class::Whole && !asked.handed {
             self.admission.answered(now.mono, took);
         }
         match asked.asker {
@@ -676,20 +714,22 @@ impl Core {
         self.begun = true;
         self.report.turns += 1;
         self.read_mail();
+        self.save_some();
         loop {
             self.run();
             if !self.settle() {
                 break;
             }
         }
-        if self.store.wants_rotation() && !self.disk_failed {
-            self.rotate();
+        if !self.disk_failed {
+            self.look_at_memtable();
         }
         if self.disk_failed {
             self.now = None;
             return;
         }
         self.answer_natives();
+        self.tell_clients();
         self.send_frames();
         self.write_replies();
         self.post_mail();
@@ -778,19 +818,6 @@ impl Core {
         ));
     }
 
-    /// Puts what only the log told into rows, then begins a new memtable.
-    fn rotate(&mut self) {
-        let changes = self.peer.checkpoint();
-        let done = self.store.apply(&changes).and_then(|()| self.store.commit());
-        match done {
-            Ok(()) => {
-                self.store.rotate();
-                self.shared.background.look_for_jobs();
-            }
-            Err(e) => self.fail_disk(&e),
-        }
-    }
-
     fn send_frames(&mut self) {
         if !self.sends.is_empty() {
             let now = self.now();
@@ -826,57 +853,6 @@ impl Core {
         }
     }
 
-    /// Once a second: says how it is, and looks after clients that do not move.
-    pub fn look_around(&mut self) {
-        let calls = self.report.stats.calls();
-        self.report.stats = self.host.own_stats().clone();
-        self.report.ops_per_second = self.report.stats.calls().saturating_sub(calls);
-        if let Some(mesh) = self.members.as_ref().and_then(Members::mesh) {
-            self.report.mesh = mesh.counters();
-        }
-        self.report.in_flight = self.asked.len() as u64;
-        self.report.in_flight_max = self.admission.in_flight_max() as u64;
-        self.report.shedding = u64::from(self.admission.is_shedding());
-        self.report.memtable_bytes = self.store.memtable_bytes() as u64;
-        let machine = self.peer.stats();
-        self.report.read_repairs = machine.repairs;
-        self.report.reads_behind = machine.reads_behind;
-        self.report.many_siblings = machine.many_siblings;
-        self.report.clock_gaps = machine.clock_gaps;
-        self.report.keys = self.tally.counted(clock::mono());
-        self.host.follow_reset();
-        self.shared.set_report(self.index, self.report.clone());
-        let now = clock::mono();
-        let idle_max = u64::from(self.shared.config.redis.idle_timeout_s);
-        for (_, conn) in self.conns.iter_mut() {
-            conn.look_around(now, idle_max);
-        }
-        let lately = |heard| now.since(heard) < 2 * LOOK_AROUND;
-        let heard = self.conns.iter_mut().map(|(_, conn)| (conn.id, conn.last_heard()));
-        self.shared.clients.heard(heard.filter(|(_, at)| lately(*at)));
-    }
-
-    /// Counts keys on for a moment; false if there is nothing to count.
-    pub fn count_keys(&mut self) -> bool {
-        if self.disk_failed || self.stopped || !self.tally.has_work() {
-            return false;
-        }
-        let store = &self.store;
-        let read = |first, last, from: &[u8], bytes| store.read_slots(first, last, from, bytes);
-        match self.tally.step(clock::now(), COUNT_BYTES, read) {
-            Ok(()) => true,
-            Err(error) => {
-                warn!(%error, "the keys of a slot cannot be counted");
-                false
-            }
-        }
-    }
-
-    /// Keys that have expired are to be counted anew.
-    pub fn expire_keys(&mut self) {
-        self.tally.expire(clock::now());
-    }
-
     /// True once nobody waits for an answer and every reply has been taken.
     pub fn is_drained(&mut self) -> bool {
         self.draining
@@ -886,6 +862,8 @@ impl Core {
 
     /// Draining is far enough, or took too long: a last commit, then nothing more.
     pub fn close(&mut self) {
+        let now = self.now().mono;
+        self.sends.hurry(now + replication::limits::ACK_DELAY);
         self.flush();
         if let Err(e) = self.store.commit() {
             error!(error = %e, "the last commit failed");

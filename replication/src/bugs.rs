@@ -40,11 +40,17 @@ pub enum Bug {
     SetReplacesSiblings,
     /// A client that gathers a read takes the first share that has a value for the answer.
     TrustsOneShare,
+    /// A client that hears the replicas of a write itself takes the first one that tells it for all that it takes.
+    TrustsOneAck,
+    /// A memtable is flushed before what only its log told is in rows.
+    FlushesUnsaved,
+    /// A replica tells a client that it holds a write which it refused.
+    TellsRefused,
 }
 
 impl Bug {
     /// All of them.
-    pub const ALL: [Self; 17] = [
+    pub const ALL: [Self; 20] = [
         Self::CountsAcks,
         Self::ClockAfterKey,
         Self::ReusesDots,
@@ -62,5 +68,8 @@ impl Bug {
         Self::MintsForAnyone,
         Self::SetReplacesSiblings,
         Self::TrustsOneShare,
+        Self::TrustsOneAck,
+        Self::FlushesUnsaved,
+        Self::TellsRefused,
     ];
 }

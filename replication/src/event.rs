@@ -13,7 +13,7 @@ use ring::{Hlc, Incarnation, Layout, NodeId, Policies, Slot, WallMillis};
 use smallvec::SmallVec;
 
 use crate::causality::DotSet;
-use crate::message::{Message, RequestKey};
+use crate::message::{Direct, Message, RequestKey};
 use crate::op::{Answer, Request, Span};
 use crate::row::{Keyspace, Row};
 
@@ -37,6 +37,8 @@ pub struct Named {
     /// It was first sent to this very process, lately: what this process does not remember of it, it has
     /// not done. If false, it can only be confirmed that it was done.
     pub may_mint: bool,
+    /// Its client hears acknowledgements of the replicas it is connected to: see [`Effect::Acknowledge`].
+    pub direct: bool,
 }
 
 /// What happened.
@@ -191,6 +193,28 @@ pub enum Effect {
         to: NodeId,
         /// What.
         message: Message,
+    },
+    /// The replicas of this write tell its client when it is done. Another answer follows, which may come late:
+    /// [`Answer::Confirmed`], or what the client would be told otherwise.
+    Handed {
+        /// The request.
+        id: RequestId,
+    },
+    /// A write of this client is held here. If the client is connected to this node, tell it so, as the
+    /// acknowledgement of `token` of the coordinator `to`; [`Message::Replicated`] with `told` may then wait for other
+    /// messages to `to`, for [`ACK_DELAY`](crate::limits::ACK_DELAY) at most. If not, send that at once,
+    /// without `told`.
+    Acknowledge {
+        /// The coordinator.
+        to: NodeId,
+        /// The client's name for the write.
+        request: RequestKey,
+        /// The coordinator's number of it.
+        token: u64,
+        /// Its slot.
+        slot: Slot,
+        /// What the client is told.
+        direct: Box<Direct>,
     },
     /// Read these rows' records: [`Event::Loaded`].
     Load {

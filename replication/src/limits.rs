@@ -49,6 +49,21 @@ pub const BEHIND_AGAIN_AFTER: Duration = Duration::from_millis(25);
 /// How long before an unanswered message is sent again.
 pub const RESEND_AFTER: Duration = Duration::from_millis(250);
 
+/// How long the acknowledgement of a write may wait for other messages to its coordinator, if its client is
+/// told by the replica itself.
+pub const ACK_DELAY: Duration = Duration::from_millis(20);
+
+const _: () = assert!(ACK_DELAY.as_millis() * 5 < RESEND_AFTER.as_millis());
+
+/// How long a client may wait to be told of a write by a replica of which that is not asked at once.
+pub const TELL_DELAY: Duration = Duration::from_millis(5);
+
+/// A write with less time than this is acknowledged through its coordinator alone: an acknowledgement that waits
+/// could come too late.
+pub const DIRECT_TIME_MIN: Duration = Duration::from_millis(100);
+
+const _: () = assert!(ACK_DELAY.as_millis() * 5 <= DIRECT_TIME_MIN.as_millis());
+
 /// When whoever asks for a keyspace that takes no requests should come back, in milliseconds: its number of
 /// copies is being changed, which takes as long as its members need to look through their stores.
 pub const CLOSED_RETRY_MS: u32 = 200;

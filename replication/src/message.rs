@@ -9,7 +9,7 @@ use bytes::Bytes;
 use ring::{Actor, Incarnation, NodeId, Slot};
 use serde::{Deserialize, Serialize};
 
-use crate::op::{Answer, Request, Span};
+use crate::op::{Answer, Outcome, Request, Span};
 use crate::raw::RawDeltas;
 use crate::record::Digest;
 use crate::row::{Keyspace, Row};
@@ -31,10 +31,18 @@ pub struct RequestKey {
     /// Its number there; not given again in this life, also not after a clean restart.
     #[serde(rename = "n")]
     pub n: u64,
-    /// When it was first sent: the front node's wall clock, in milliseconds. 0 in a client's name:
-    /// the node that the client asked has looked how old it is.
+    /// When it was first sent: the front node's wall clock, in milliseconds. 0 in a client's name, but
+    /// while it is forwarded: the node that the client asked has looked how old it is.
     #[serde(rename = "t")]
     pub first_sent: u64,
+}
+
+impl RequestKey {
+    /// As it is remembered: of a client's name, the same whoever forwarded it and when.
+    pub(crate) const fn kept(self) -> Self {
+        let of_client = self.front.0 >> 31 == 1;
+        Self { first_sent: if of_client { 0 } else { self.first_sent }, ..self }
+    }
 }
 
 /// What a replica is to send of a key.
@@ -89,6 +97,21 @@ pub enum Refusal {
     NotHeld,
 }
 
+/// What a replica is to tell a client of a write that it holds. The coordinator's copy survives the death of its process
+/// before this leaves, so that whoever is told so knows of both.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Direct {
+    /// So many replicas have to hold it beside the coordinator.
+    #[serde(rename = "n")]
+    pub needed: u8,
+    /// At once; or with whatever else goes to that client, soon: others are told at once.
+    #[serde(rename = "p", default)]
+    pub prompt: bool,
+    /// The answer: one outcome an op.
+    #[serde(rename = "o")]
+    pub outcomes: Vec<Outcome>,
+}
+
 /// One message.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Message {
@@ -107,6 +130,10 @@ pub enum Message {
         /// True if the ack must mean that it survives power loss.
         #[serde(rename = "s", default)]
         sync: bool,
+        /// What to tell the client that named the deltas' request, if it is connected to the receiver: then the
+        /// answer to this message may take its time.
+        #[serde(rename = "c", default, skip_serializing_if = "Option::is_none")]
+        direct: Option<Box<Direct>>,
     },
     /// The deltas are in the sender's clock, as durable as was asked.
     #[serde(rename = "wa")]
@@ -120,6 +147,9 @@ pub enum Message {
         /// The slot.
         #[serde(rename = "l")]
         slot: Slot,
+        /// True if the client was told so as well.
+        #[serde(rename = "c", default, skip_serializing_if = "core::ops::Not::not")]
+        told: bool,
     },
     /// Say what you hold of a key.
     #[serde(rename = "r")]

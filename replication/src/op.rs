@@ -560,6 +560,9 @@ pub enum Answer {
         /// The write that it made, if it made one.
         write: Option<WriteHandle>,
     },
+    /// The client need not hear of it: as many replicas as it takes have told it that its write is done; or it has
+    /// asked for the same anew, and the answer goes to that.
+    Confirmed,
     /// What this replica holds of a key.
     Share {
         /// The digest of its record.

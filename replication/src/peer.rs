@@ -112,6 +112,9 @@ pub struct Peer {
     pub(crate) log_scan: u64,
     pub(crate) last_serving: u64,
 
+    /// Slots whose clocks were not in rows when the checkpoint began, and are not yet.
+    unsaved: Vec<Slot>,
+
     pub(crate) stats: Stats,
     /// What deltas are encoded in.
     pub(crate) scratch: Vec<u8>,
@@ -163,6 +166,7 @@ impl Peer {
             serves_scanning: Vec::new(),
             log_scan: 0,
             last_serving: u64::from(life.0) << 32,
+            unsaved: Vec::new(),
             stats: Stats::default(),
             scratch: Vec::new(),
             cfg: Config { amnesia, ..config },
@@ -344,17 +348,35 @@ impl Peer {
         self.last_changes[slot.index()]
     }
 
-    /// Clock rows of every slot that changed since the last call: to be applied just before the
-    /// engine's memtable becomes immutable, so that the log behind it can go.
+    /// Clock rows of every slot that changed since its last one: to be applied before what the engine's log tells of
+    /// these changes may go.
     pub fn checkpoint(&mut self) -> Vec<RowChange> {
-        let slots: Vec<Slot> = self.slots.all().filter(|s| self.slots.get(*s).dirty).collect();
-        slots
-            .into_iter()
-            .map(|slot| {
-                self.slots.get_mut(slot).dirty = false;
-                self.slots.clock_row(slot)
-            })
-            .collect()
+        self.begin_checkpoint();
+        self.checkpoint_some(usize::MAX)
+    }
+
+    /// The log ends here: what [`Peer::checkpoint_some`] gives from now on has to be applied before it may go.
+    pub fn begin_checkpoint(&mut self) {
+        self.unsaved = self.slots.all().filter(|s| self.slots.get(*s).dirty).collect();
+    }
+
+    /// At most so many of the rows that are left, each with all that is known when it is given; none: that was all.
+    pub fn checkpoint_some(&mut self, most: usize) -> Vec<RowChange> {
+        let mut rows = Vec::new();
+        while rows.len() < most
+            && let Some(slot) = self.unsaved.pop()
+        {
+            if core::mem::take(&mut self.slots.get_mut(slot).dirty) {
+                rows.push(self.slots.clock_row(slot));
+            }
+        }
+        rows
+    }
+
+    /// How many slots [`Peer::checkpoint_some`] has not looked at yet.
+    #[must_use]
+    pub fn unsaved(&self) -> usize {
+        self.unsaved.len()
     }
 
     pub(crate) const fn me(&self) -> NodeId {
@@ -464,12 +486,12 @@ impl Peer {
         now: Now,
         key: Key,
         job: &mut Job,
-        (from, part): (NodeId, u32),
+        (from, part, told): (NodeId, u32, bool),
         out: &mut Outbox,
     ) -> Flow {
         match &job.body {
             Body::Flush(_) => self.flush_acked(key, job, (from, part), out),
-            _ => self.write_replicated(now, key, job, from, out),
+            _ => self.write_replicated(now, key, job, (from, told), out),
         }
     }
 
@@ -479,8 +501,8 @@ impl Peer {
             job.origin = match job.origin {
                 Origin::Local(owner) if owner == id => Origin::Nobody,
                 // It keeps its name: whoever asks for it again must find it.
-                Origin::Named { id: Some(owner), request } if owner == id => {
-                    Origin::Named { id: None, request }
+                Origin::Named { id: Some(owner), request, .. } if owner == id => {
+                    Origin::Named { id: None, request, direct: false }
                 }
                 _ => continue,
             };

@@ -15,7 +15,7 @@ use crate::coordinator::gather::encode_state;
 use crate::delta::Delta;
 use crate::encoding::Reader;
 use crate::event::{Changes, Effect, Outbox};
-use crate::message::{Message, ReadKind, Refusal, State};
+use crate::message::{Direct, Message, ReadKind, Refusal, RequestKey, State};
 use crate::peer::Peer;
 use crate::raw::RawDelta;
 use crate::record::{Record, Summary};
@@ -27,8 +27,8 @@ use crate::slab::{Key, Token};
 pub(crate) enum Served {
     /// A read; with our clock as it was before, if the state is wanted and not only its digest.
     Read { from: NodeId, token: u64, index: u16, row: Row, clock: Option<DotSet> },
-    /// An apply, and the acknowledgement to send when it is durable.
-    Apply { to: NodeId, ack: Message },
+    /// An apply, and the acknowledgement to send when it is durable; and what a client is to hear of it.
+    Apply { to: NodeId, ack: Message, client: Option<(RequestKey, Box<Direct>)> },
     /// A listing for a scan.
     List { from: NodeId, token: u64, first: Slot, last: Slot, clocks: Vec<(Slot, Bytes)> },
     /// The rows of a span.
@@ -57,18 +57,21 @@ impl Peer {
             if let Message::Forward { request, body, .. } = &message
                 && body.writes()
             {
-                self.closed.insert(*request, None, now.wall);
+                self.closed.insert(request.kept(), None, now.wall);
             }
             let epoch = self.epoch();
             out.push(Effect::Send {
                 to: from,
                 message: Message::Refused { token, slot, why, epoch },
             });
+            if self.has_bug(Bug::TellsRefused) {
+                out.extend(tells_refused(from, slot, message));
+            }
             return;
         }
         match message {
-            Message::Replicate { token, part, deltas, sync } => {
-                self.on_replicate(now, (from, slot, token, part), &deltas, sync, out);
+            Message::Replicate { token, part, deltas, sync, direct } => {
+                self.on_replicate(now, (from, slot, token, part), &deltas, (sync, direct), out);
             }
             Message::Read { token, index, row, kind } => {
                 let clock = match kind {
@@ -134,8 +137,8 @@ impl Peer {
         };
         let Token::Job(key) = Token::from_u64(token) else { return };
         self.with_job(now, key, out, |peer, job, out| match message {
-            Message::Replicated { part, .. } => {
-                peer.job_replicated(now, key, job, (from, part), out)
+            Message::Replicated { part, told, .. } => {
+                peer.job_replicated(now, key, job, (from, part, told), out)
             }
             Message::DigestIs { index, digest, .. } => {
                 peer.gather_said(now, key, job, (from, index), Ok(digest), out)
@@ -214,19 +217,22 @@ impl Peer {
         now: Now,
         (from, slot, token, part): (NodeId, Slot, u64, u32),
         deltas: &[RawDelta],
-        sync: bool,
+        (sync, direct): (bool, Option<Box<Direct>>),
         out: &mut Outbox,
     ) {
         let mut changes = Changes::new();
+        let mut request = None;
         for raw in deltas {
             let Some(delta) = Delta::decode(raw.encoded()).filter(|d| d.slot() == slot) else {
                 self.stats.unreadable_messages += 1;
                 return;
             };
+            request = delta.request;
             self.take_in(now, from, (&delta, raw), &mut changes);
         }
-        let ack = Message::Replicated { token, part, slot };
-        self.apply_and_ack(from, ack, changes, sync, out);
+        let ack = Message::Replicated { token, part, slot, told: false };
+        let client = request.zip(direct);
+        self.apply_and_ack((from, client), ack, changes, sync, out);
     }
 
     /// A dot of this life of ours that we do not know: this life has been lived before, by a data
@@ -283,18 +289,18 @@ impl Peer {
         self.note_touched(slot, &row);
         let change = self.slots.install(slot, row, &record, &seen, &self.cfg.bugs);
         let ack = Message::Installed { token, index, slot };
-        self.apply_and_ack(from, ack, smallvec![change], false, out);
+        self.apply_and_ack((from, None), ack, smallvec![change], false, out);
     }
 
     fn apply_and_ack(
         &mut self,
-        to: NodeId,
+        (to, client): (NodeId, Option<(RequestKey, Box<Direct>)>),
         ack: Message,
         changes: Changes,
         sync: bool,
         out: &mut Outbox,
     ) {
-        let token = Token::Served(self.served.insert(Served::Apply { to, ack })).to_u64();
+        let token = Token::Served(self.served.insert(Served::Apply { to, ack, client })).to_u64();
         let durability = if sync { Durability::Sync } else { Durability::Os };
         out.push(Effect::Apply { token, changes, durability });
     }
@@ -351,10 +357,13 @@ impl Peer {
 
     /// What a peer asked to apply is durable, or failed.
     pub(crate) fn served_applied(&mut self, key: Key, failed: Option<String>, out: &mut Outbox) {
-        let Some(Served::Apply { to, ack }) = self.served.remove(key) else { return };
-        match failed {
-            None => out.push(Effect::Send { to, message: ack }),
-            Some(why) => {
+        let Some(Served::Apply { to, ack, client }) = self.served.remove(key) else { return };
+        match (failed, ack, client) {
+            (None, Message::Replicated { token, slot, .. }, Some((request, direct))) => {
+                out.push(Effect::Acknowledge { to, request, token, slot, direct });
+            }
+            (None, message, _) => out.push(Effect::Send { to, message }),
+            (Some(why), ..) => {
                 tracing::error!(%why, "a replicated write could not be kept");
                 self.stats.failed_applies += 1;
             }
@@ -374,4 +383,11 @@ impl Peer {
             }
         }
     }
+}
+
+/// The planted bug: what was refused is told to its client like what is held.
+fn tells_refused(to: NodeId, slot: Slot, message: Message) -> Option<Effect> {
+    let Message::Replicate { token, deltas, direct, .. } = message else { return None };
+    let request = Delta::decode(deltas.first()?.encoded())?.request?;
+    Some(Effect::Acknowledge { to, request, token, slot, direct: direct? })
 }

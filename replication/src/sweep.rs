@@ -716,6 +716,7 @@ impl Peer {
                         part: next as u32,
                         deltas: f.deltas[next].clone(),
                         sync: f.durability == Durability::Sync,
+                        direct: None,
                     },
                 });
             }

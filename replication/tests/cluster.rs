@@ -1,13 +1,14 @@
 //! A small cluster for stories: machines, a map for a disk, and messages that a story can hold back.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use ring::{Actor, ClusterId, Instant, Layout, Member, NodeId, Now, Slot, WallMillis};
+use ring::{Actor, ClusterId, Instant, Layout, Member, NodeId, Now, Slot, WallMillis, WriteId};
 use ringdb_replication::fold::{self, Folded};
 use ringdb_replication::listing::{Listings, Rows};
+use ringdb_replication::message::{Direct, RequestKey};
 use ringdb_replication::op::Span;
 use ringdb_replication::row::{self, Keyspace};
 use ringdb_replication::{
@@ -90,6 +91,19 @@ struct Node {
     stamped: WallMillis,
 }
 
+/// What a client was told by a replica.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Told {
+    /// The replica.
+    pub(crate) by: NodeId,
+    /// The client's name for the write.
+    pub(crate) request: RequestKey,
+    /// Which write it is.
+    pub(crate) write: WriteId,
+    /// What it is told.
+    pub(crate) direct: Direct,
+}
+
 /// Which messages arrive twice.
 type Keep = Box<dyn Fn(&Message) -> bool>;
 
@@ -109,6 +123,12 @@ pub(crate) struct Cluster {
     copies: Vec<(NodeId, NodeId, Message)>,
     answers: BTreeMap<u64, Answer>,
     next_id: u64,
+    /// The nodes to which clients that name their writes are connected.
+    pub(crate) connected: BTreeSet<NodeId>,
+    /// What those were told, in order.
+    pub(crate) told: Vec<Told>,
+    /// Requests whose clients were handed to the replicas.
+    pub(crate) handed: Vec<u64>,
 }
 
 pub(crate) fn n(id: u32) -> NodeId {
@@ -131,6 +151,9 @@ impl Cluster {
             copies: Vec::new(),
             answers: BTreeMap::new(),
             next_id: 0,
+            connected: (1..=count).map(NodeId).collect(),
+            told: Vec::new(),
+            handed: Vec::new(),
         };
         for i in 1..=count {
             let node = Node {
@@ -255,6 +278,16 @@ impl Cluster {
                         self.answers.insert(id, answer);
                     }
                     Effect::Send { to, message } => self.flying.push_back((id, to, message)),
+                    Effect::Handed { id } => self.handed.push(id),
+                    Effect::Acknowledge { to, request, token, slot, direct } => {
+                        let told = self.connected.contains(&id);
+                        if told {
+                            let write = WriteId { coordinator: to, number: token };
+                            self.told.push(Told { by: id, request, write, direct: *direct });
+                        }
+                        let message = Message::Replicated { token, part: 0, slot, told };
+                        self.flying.push_back((id, to, message));
+                    }
                     Effect::Load { token, rows } => {
                         let get = |r: &Bytes| node.disk.rows.get(r).cloned().unwrap_or_default();
                         let records = rows.iter().map(|r| Bytes::from(get(r))).collect();
@@ -374,8 +407,18 @@ impl Cluster {
 
     /// Asks a node under a name.
     pub(crate) fn submit_named(&mut self, at: NodeId, request: Request, named: Named) -> u64 {
+        self.submit_named_within(at, request, (named, Duration::from_secs(2)))
+    }
+
+    /// The same, with so much time.
+    pub(crate) fn submit_named_within(
+        &mut self,
+        at: NodeId,
+        request: Request,
+        (named, time): (Named, Duration),
+    ) -> u64 {
         self.next_id += 1;
-        let (id, timeout_us) = (self.next_id, 2_000_000);
+        let (id, timeout_us) = (self.next_id, time.as_micros() as u64);
         self.event(at, Event::SubmitNamed { id, request, timeout_us, named });
         id
     }

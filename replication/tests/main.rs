@@ -1,5 +1,6 @@
 //! The public contract of replication: laws of joining and folding, and stories of a small cluster.
 
+mod acks;
 mod bare;
 mod cluster;
 mod generations;

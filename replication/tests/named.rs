@@ -11,7 +11,7 @@ use crate::cluster::{Cluster, n, set, task};
 fn name(number: u64, may_mint: bool) -> Named {
     let (front, incarnation) = (NodeId(1 << 31), Incarnation(7));
     let request = RequestKey { front, incarnation, core: 0xff, n: number, first_sent: 0 };
-    Named { request, may_mint }
+    Named { request, may_mint, direct: false }
 }
 
 fn integer(answer: &Answer) -> Option<i64> {
@@ -39,7 +39,7 @@ fn an_addition_that_is_asked_for_again_counts_once() {
     let again = c.submit_named(n(1), add(), name(1, true));
     c.lose = Box::new(|_, _, _| false);
     assert_eq!(integer(&c.await_answer(again)), Some(5));
-    assert_eq!(c.answer(first), None);
+    assert_eq!(c.answer(first), Some(Answer::Confirmed), "nothing is sent to the earlier asking");
     // And again afterwards, at the same node and at the others, which may only confirm it.
     for (at, may_mint) in [(1, true), (2, false), (3, false)] {
         let id = c.submit_named(n(at), add(), name(1, may_mint));
@@ -73,6 +73,30 @@ fn a_node_that_keeps_no_copy_forwards_it_under_the_same_name() {
         assert_eq!(integer(&c.await_answer(again)), Some(5));
         assert_eq!(c.incr(at, "c", 0), 5);
     }
+}
+
+#[test]
+fn a_minter_whose_log_tells_no_more_does_not_mint_again_for_a_client() {
+    let mut c = Cluster::new(5);
+    let replicas = c.layout().replicas(Slot::of_key(b"c")).to_vec();
+    let (minter, add) = (replicas[0], || task("c", Op::Increment(5)));
+    let front = (1..=5).map(n).find(|node| !replicas.contains(node)).expect("two of five");
+    c.lose = Box::new(|_, _, m| matches!(m, Message::Forwarded { .. }));
+    let id = c.submit_named(front, add(), name(1, true));
+    c.settle();
+    // A clean stop, with everything in tables and nothing kept of the log: the life goes on.
+    c.truncate_log(minter);
+    c.kill(minter, true);
+    c.start_in_this_life(minter, false);
+    c.lose = Box::new(|_, _, _| false);
+    assert_eq!(integer(&c.await_answer(id)), Some(5));
+    assert_eq!(c.incr(front, "c", 0), 5, "minted once");
+    // What is new is minted, and whoever is asked directly knows it under the same name.
+    c.lose = Box::new(|_, _, m| matches!(m, Message::Forwarded { .. }));
+    c.submit_named(front, add(), name(2, true));
+    c.settle();
+    let again = c.submit_named(minter, add(), name(2, false));
+    assert_eq!(integer(&c.await_answer(again)), Some(10));
 }
 
 #[test]

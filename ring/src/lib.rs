@@ -5,7 +5,8 @@
 //!
 //! Reading order: [`id`], [`time`], [`hlc`], [`slot`]; then [`layout`], the members and the table of
 //! slots, and [`mod@assign`], which computes that table; [`keyspace`], how many of a slot's
-//! nodes must answer, and [`agreement`], whether those hold the same; [`register`], what administrators changed of that while the cluster runs, and
+//! nodes must answer, and [`agreement`], whether those hold the same, [`confirmation`], when
+//! they hold what was written; [`register`], what administrators changed of that while the cluster runs, and
 //! [`exchange`], how all nodes come to know it, and [`vacancy`], whether a keyspace may have other copies; and [`liveness`], which of them seem to be up. Every bound is in [`limits`].
 
 pub mod id;
@@ -21,6 +22,7 @@ pub mod assign;
 pub mod keyspace;
 
 pub mod agreement;
+pub mod confirmation;
 
 pub mod register;
 
@@ -34,6 +36,7 @@ pub mod limits;
 
 pub use agreement::{Agreement, Verdict};
 pub use assign::{Diff, assign, diff};
+pub use confirmation::{Confirmation, WriteId};
 pub use hlc::{Hlc, HlcClock};
 pub use id::{Actor, Incarnation, NodeId};
 pub use keyspace::{Conflict, Durability, KeyspacePolicy, Level, LevelError, Needs, ReplicaSet};

@@ -8,7 +8,8 @@
 //!         7  zero       u8
 //!         8  node       u32      the speaker's number; 0 if it is a client
 //!        12  zero       u32
-//!        16  boot       u64      chosen anew by every start of a process
+//!        16  boot       u64      chosen anew by every start of a process; of a client: the number in its
+//!                                requests' names, 0 if it gives them none
 //!        24  cluster    u128     the cluster's id; 0 if a client does not know it yet
 //! ```
 //!

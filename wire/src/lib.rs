@@ -16,7 +16,7 @@
 //! 4. [`hello`]: what both ends of a connection say first;
 //! 5. [`codec`]: the only call to the MessagePack library;
 //! 6. [`request`], [`reply`], [`admin`], [`operate`]: the native client's vocabulary, and `ringctl`'s;
-//!    [`moment`]: when what follows was made;
+//!    [`moment`]: when what follows was made; [`ack`]: what replicas tell a client;
 //! 7. [`fuzz`]: the properties that must hold for any bytes whatever.
 //!
 //! Every incremental decoder keeps one contract: it is called with all bytes since the last one it
@@ -33,6 +33,7 @@ pub mod hello;
 
 pub mod codec;
 
+pub mod ack;
 pub mod admin;
 pub mod moment;
 pub mod operate;
@@ -41,6 +42,7 @@ pub mod request;
 
 pub mod fuzz;
 
+pub use ack::Ack;
 pub use admin::{ClusterStatus, NodeStatus};
 pub use codec::CodecError;
 pub use frame::{Frame, FrameDecoder, FrameError, FrameWriter, Header, Kind};

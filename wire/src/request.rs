@@ -220,6 +220,19 @@ pub enum ClientRequest<'a> {
 }
 
 impl ClientRequest<'_> {
+    /// Its name, if it is a write and has one.
+    #[must_use]
+    pub fn name(&self) -> Option<&Name> {
+        match self {
+            Self::Put { name, .. }
+            | Self::Delete { name, .. }
+            | Self::DeleteRange { name, .. }
+            | Self::Add { name, .. } => name.as_ref(),
+            Self::In { request, .. } => request.name(),
+            _ => None,
+        }
+    }
+
     /// Whether it is about keys of a database, which [`ClientRequest::In`] may name.
     #[must_use]
     pub const fn is_about_keys(&self) -> bool {
@@ -258,6 +271,10 @@ pub struct Name {
     pub age_ms: u64,
     /// The process that it was first sent to: the boot number in that one's hello.
     pub first_asked: u64,
+    /// Whether the client hears the replicas' acknowledgements itself ([`Ack`](crate::Ack)), and need not hear the
+    /// coordinator if they come.
+    #[serde(default, skip_serializing_if = "core::ops::Not::not")]
+    pub direct: bool,
 }
 
 /// How many replicas must answer.

@@ -156,7 +156,7 @@ fn seen(contexts: &[&'static [u8]]) -> Vec<&'static serde_bytes::Bytes> {
 }
 
 pub(crate) fn requests() -> Vec<ClientRequest<'static>> {
-    let name = Some(Name { client: u64::MAX, n: 1, age_ms: 0, first_asked: 7 });
+    let name = Some(Name { client: u64::MAX, n: 1, age_ms: 0, first_asked: 7, direct: true });
     vec![
         ClientRequest::Get { key: b"k", level: Some(Level::Count(2)), after: seen(&[b"1", b"2"]) },
         ClientRequest::Get { key: b"", level: None, after: seen(&[]) },

@@ -90,7 +90,7 @@ fn main() -> ExitCode {
     let mut requests = (0, 0, 0);
     let (mut minted, mut crashes, mut power, mut faults, mut frames, mut states, mut moves) =
         (0, 0, 0, 0, 0, 0, 0);
-    let mut gathered = 0;
+    let (mut gathered, mut told) = (0, 0);
     for seed in all.seeds.clone() {
         let Some(mut profile) = Profile::draw(&all.profile, seed, all.seconds) else { continue };
         if let Some(planted) = &all.bug {
@@ -111,6 +111,7 @@ fn main() -> ExitCode {
         states += outcome.tally.states;
         moves += outcome.tally.moves;
         gathered += outcome.tally.gathered;
+        told += outcome.tally.told;
         if all.hash {
             println!("seed {seed} hash {:016x}", outcome.hash);
         }
@@ -140,7 +141,7 @@ fn main() -> ExitCode {
         "{seeds} seeds, {broken} broken; {} done, {} refused, {} in doubt; {minted} mutations; \
          {faults} faults, {crashes} crashes, {power} power losses; {frames} frames, {states} states; \
          {:.0} simulated s in {wall:.1} s: {:.0} a second, {:.0} a second of a processor; {moves} moves, \
-         {gathered} gathered",
+         {gathered} gathered, {told} told by replicas",
         requests.0,
         requests.1,
         requests.2,

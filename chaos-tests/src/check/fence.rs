@@ -11,6 +11,7 @@ pub fn check(truth: &mut Truth, me: Actor, slot: Slot, effects: &[Effect]) {
     let acts = |e: &&Effect| match e {
         Effect::Send { message, .. } => !matches!(message, Message::Refused { .. }),
         Effect::Apply { .. }
+        | Effect::Acknowledge { .. }
         | Effect::Load { .. }
         | Effect::List { .. }
         | Effect::ReadSpan { .. } => true,
@@ -19,7 +20,9 @@ pub fn check(truth: &mut Truth, me: Actor, slot: Slot, effects: &[Effect]) {
     // Housekeeping may fall into the same turn: only what is done without a refusal counts.
     let refused =
         effects.iter().any(|e| matches!(e, Effect::Send { message: Message::Refused { .. }, .. }));
-    if !refused && let Some(effect) = effects.iter().find(acts) {
+    let told = effects.iter().find(|e| matches!(e, Effect::Acknowledge { .. }));
+    let done = effects.iter().find(acts).filter(|_| !refused);
+    if let Some(effect) = told.or(done) {
         let text = format!("{me} on {slot:?}: {effect:?}");
         truth.breaks("an older layout's requests are refused", text);
     }

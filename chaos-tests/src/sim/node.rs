@@ -5,6 +5,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 
 use commands::SessionDefaults;
+use replication::message::{Direct, RequestKey};
 use replication::{Bug, Config, Effect, Event, Message, Outbox, Peer};
 use ring::keyspace::{Conflict, Durability, KeyspacePolicy};
 use ring::liveness::{Liveness, NodeState};
@@ -74,6 +75,8 @@ pub struct Core {
     pub held: Held,
     /// The disk is full: nothing is looked at before the log is written.
     pub stalled: bool,
+    /// Clocks of the last rotation are not in rows yet.
+    pub saving: bool,
 }
 
 /// Something for a core to look at.
@@ -100,6 +103,8 @@ pub struct Held {
     pub sends: Vec<(NodeId, Message)>,
     /// Answers to clients.
     pub answers: Vec<(u64, replication::Answer)>,
+    /// What clients are to hear of writes that other nodes coordinate.
+    pub acks: Vec<Ack>,
     /// Replies of sessions.
     pub spoken: Vec<Spoken>,
     /// For other cores of the process.
@@ -108,6 +113,21 @@ pub struct Held {
     pub applied: Vec<u64>,
     /// Applies that wait for an fsync behind that.
     pub to_sync: Vec<u64>,
+}
+
+/// A write that is held here: see [`Effect::Acknowledge`].
+#[derive(Debug)]
+pub struct Ack {
+    /// Its coordinator.
+    pub to: NodeId,
+    /// Its client's name for it.
+    pub request: RequestKey,
+    /// The coordinator's number of it.
+    pub token: u64,
+    /// Its slot.
+    pub slot: Slot,
+    /// What the client is told.
+    pub direct: Box<Direct>,
 }
 
 /// What a turn asks of the world at once.
@@ -213,6 +233,7 @@ impl Node {
                 tick_planned: None,
                 held: Held::default(),
                 stalled: false,
+                saving: false,
             });
         }
         let mut liveness = Liveness::new(now.mono, self.id);
@@ -360,6 +381,11 @@ impl Core {
                 Some(core) => self.held.mail.push((core, Input::Answered(id, Box::new(answer)))),
             },
             Effect::Send { to, message } => self.held.sends.push((to, message)),
+            Effect::Acknowledge { to, request, token, slot, direct } => {
+                self.held.acks.push(Ack { to, request, token, slot, direct });
+            }
+            // For figures only.
+            Effect::Handed { .. } => {}
             Effect::Apply { token, changes, durability } => {
                 around.watch.applied(around.me, &changes);
                 self.store.apply(&changes).map_err(|e| format!("apply: {e}"))?;

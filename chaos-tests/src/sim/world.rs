@@ -3,6 +3,7 @@
 //! It carries out what machines ask as a node's driver does: effects in order, an apply visible at
 //! once, and nothing told to anybody before the log of that turn is written.
 
+mod acks;
 mod audit;
 mod clients;
 mod ending;
@@ -18,7 +19,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::rc::Rc;
 use std::sync::Arc;
 
-use replication::{Answer, Event, Request};
+use replication::{Answer, Event, Message, Request};
 use ring::layout::Member;
 use ring::{ClusterId, Layout, NodeId};
 
@@ -26,7 +27,7 @@ use super::chance::Chance;
 use super::clock::{Clock, MS, SECOND};
 use super::disk::Platter;
 use super::network::Network;
-use super::node::{Input, Node};
+use super::node::{Ack, Input, Node};
 use super::queue::Queue;
 use super::trace::{Telling, Trace};
 use crate::check::Violation;
@@ -80,6 +81,12 @@ pub(crate) enum Happening {
     Ask { op: u64, node: usize, request: Box<Request> },
     /// An answer arrives at its client.
     Heard { op: u64, from: (usize, u64), answer: Box<Answer> },
+    /// A replica's word that it holds a write arrives at its client.
+    Told { by: NodeId, ack: Ack },
+    /// A client doubts that it will hear of this write from its replicas.
+    Doubt { op: u64 },
+    /// What was to go to a coordinator later goes now.
+    SendLater { node: usize, life: u64, core: usize, to: NodeId, message: Message },
     /// A client waits no longer.
     GiveUp { op: u64 },
     /// A speaker connects.
@@ -92,6 +99,7 @@ pub(crate) enum Happening {
     Impatient { speaker: usize, number: u64, heard: u64 },
 }
 
+use acks::{Hearing, Listens};
 use named::Naming;
 use shares::Gathering;
 
@@ -114,6 +122,8 @@ pub struct Tally {
     pub moves: u64,
     /// Reads that clients gathered by themselves.
     pub gathered: u64,
+    /// Writes that were done for their clients because replicas said so.
+    pub told: u64,
 }
 
 /// The world.
@@ -163,6 +173,10 @@ pub struct World {
     pub(crate) named: BTreeMap<u64, Naming>,
     /// Requests whose clients read by themselves.
     pub(crate) gathering: BTreeMap<u64, Gathering>,
+    /// Writes whose clients hear replicas themselves.
+    pub(crate) hearing: BTreeMap<u64, Hearing>,
+    /// How each client is connected to each node; whoever is not mentioned hears all.
+    pub(crate) listening: BTreeMap<(usize, usize), Listens>,
     /// The layout that all began with.
     pub(crate) oldest: Arc<Layout>,
 }
@@ -226,6 +240,8 @@ impl World {
             probed: Vec::new(),
             named: BTreeMap::new(),
             gathering: BTreeMap::new(),
+            hearing: BTreeMap::new(),
+            listening: BTreeMap::new(),
             profile,
         };
         world.plan_the_beginning();
@@ -321,6 +337,11 @@ impl World {
             Happening::Think { client } => self.think(client),
             Happening::Ask { op, node, request } => self.ask_arrives(op, node, *request),
             Happening::Heard { op, from, answer } => self.heard(op, from, *answer),
+            Happening::Told { by, ack } => self.told(by, ack),
+            Happening::Doubt { op } => self.doubt(op),
+            Happening::SendLater { node, life, core, to, message } => {
+                self.send_later((node, life, core), to, message);
+            }
             Happening::GiveUp { op } => self.give_up(op),
             Happening::Dial { speaker } => self.dial(speaker),
             Happening::Speak { speaker, number } => self.speak(speaker, number),

@@ -11,11 +11,11 @@ use certs::{CaPair, CertPair, Credentials, Role, Subject, Validity, ca_init, iss
 use quinn::crypto::rustls::QuicServerConfig;
 use quinn::{Endpoint, RecvStream, SendStream};
 use ring::{ClusterId, Hlc, NodeId};
-use tokio::sync::oneshot;
+use tokio::sync::{Mutex, oneshot};
 use wire::hello::HELLO_BYTES;
 use wire::{
-    ClientReply, ClientRequest, ErrorCode, ErrorReply, FrameDecoder, FrameWriter, Header, Hello,
-    Kind, Purpose, Versions, codec,
+    Ack, ClientReply, ClientRequest, ErrorCode, ErrorReply, FrameDecoder, FrameWriter, Header,
+    Hello, Kind, Purpose, Versions, codec,
 };
 
 /// What the node does about a request.
@@ -45,8 +45,12 @@ impl Script {
     }
 }
 
+/// The streams to those who are connected.
+type Clients = Arc<Mutex<Vec<Arc<Mutex<SendStream>>>>>;
+
 /// A node that listens; gone when it is dropped.
 pub(crate) struct FakeNode {
+    clients: Clients,
     pub(crate) address: SocketAddr,
     stop: Option<oneshot::Sender<()>>,
     thread: Option<JoinHandle<()>>,
@@ -54,6 +58,9 @@ pub(crate) struct FakeNode {
 
 /// The clock that the node says with every answer.
 pub(crate) const HLC: Hlc = Hlc(77 << 16);
+
+/// The clock that it says with what it holds.
+pub(crate) const LATER: Hlc = Hlc(99 << 16);
 
 impl FakeNode {
     /// Node `id` under `pair`, which answers as `script` says.
@@ -78,11 +85,23 @@ impl FakeNode {
         let (started, address) = sync_channel(1);
         let (stop, stopped) = oneshot::channel();
         let credentials = Credentials::from_pair(pair).unwrap();
+        let clients = Clients::default();
+        let streams = clients.clone();
         let thread = std::thread::spawn(move || {
             let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
-            runtime.unwrap().block_on(serve(credentials, id, Arc::new(script), started, stopped));
+            let served = serve(credentials, id, (Arc::new(script), streams), started, stopped);
+            runtime.unwrap().block_on(served);
         });
-        Self { address: address.recv().unwrap(), stop: Some(stop), thread: Some(thread) }
+        let address = address.recv().unwrap();
+        Self { clients, address, stop: Some(stop), thread: Some(thread) }
+    }
+
+    /// Tells whoever is connected that it holds these writes.
+    pub(crate) async fn hold(&self, acks: &[Ack]) {
+        let clients = self.clients.lock().await.clone();
+        for client in clients {
+            hold(&mut *client.lock().await, acks).await;
+        }
     }
 
     pub(crate) fn address(&self) -> String {
@@ -100,7 +119,7 @@ impl Drop for FakeNode {
 async fn serve(
     credentials: Credentials,
     id: u32,
-    script: Arc<Script>,
+    (script, clients): (Arc<Script>, Clients),
     started: SyncSender<SocketAddr>,
     stopped: oneshot::Receiver<()>,
 ) {
@@ -111,12 +130,14 @@ async fn serve(
     started.send(endpoint.local_addr().unwrap()).unwrap();
     let accept = async {
         while let Some(incoming) = endpoint.accept().await {
-            let script = script.clone();
+            let (script, clients) = (script.clone(), clients.clone());
             tokio::spawn(async move {
                 // A client that refuses us is part of some stories.
                 let Ok(connection) = incoming.await else { return };
                 if let Ok((send, recv)) = connection.accept_bi().await {
-                    talk(&connection, id, send, recv, &script).await;
+                    let send = Arc::new(Mutex::new(send));
+                    clients.lock().await.push(send.clone());
+                    talk(&connection, id, &send, recv, &script).await;
                 }
                 connection.closed().await;
             });
@@ -133,7 +154,7 @@ async fn serve(
 async fn talk(
     connection: &quinn::Connection,
     id: u32,
-    mut send: SendStream,
+    send: &Mutex<SendStream>,
     mut recv: RecvStream,
     script: &Script,
 ) {
@@ -144,7 +165,7 @@ async fn talk(
     let node = NodeId(id);
     let boot = boot_of(id);
     let answer = Hello { node, wire: Versions::OURS, boot, cluster: ClusterId(5), ..hello };
-    send.write_all(&answer.encode()).await.unwrap();
+    send.lock().await.write_all(&answer.encode()).await.unwrap();
     let mut decoder = FrameDecoder::new();
     let mut kept: Vec<(u64, ClientReply)> = Vec::new();
     let mut length = [0; 4];
@@ -160,12 +181,13 @@ async fn talk(
         }
         assert_eq!((frame.header.kind, frame.consumed), (Kind::CLIENT_REQUEST, piece.len()));
         let request = codec::decode(frame.body).unwrap();
+        let send = &mut *send.lock().await;
         let id = frame.header.request_id;
         if script.is_mapless() {
             // As a node of an earlier version: it knows neither maps nor cancelled requests.
             match request {
                 ClientRequest::Layout => {
-                    say(&mut send, [(id, error(ErrorCode::Invalid))]).await;
+                    say(send, [(id, error(ErrorCode::Invalid))]).await;
                     continue;
                 }
                 ClientRequest::Cancel { .. } => continue,
@@ -173,15 +195,27 @@ async fn talk(
             }
         }
         match (script.answer)(&frame.header, &request) {
-            Answer::Say(reply) => say(&mut send, [(id, reply)]).await,
+            Answer::Say(reply) => say(send, [(id, reply)]).await,
             Answer::SayLast(reply) => {
-                say(&mut send, kept.drain(..).rev().chain([(id, reply)])).await;
+                say(send, kept.drain(..).rev().chain([(id, reply)])).await;
             }
             Answer::Keep(reply) => kept.push((id, reply)),
             Answer::Silence => {}
             Answer::HangUp(code, text) => return connection.close(code.into(), text.as_bytes()),
         }
     }
+}
+
+/// All in one frame, as a node says what it holds.
+async fn hold(send: &mut SendStream, acks: &[Ack]) {
+    let mut writer = FrameWriter::new();
+    writer.begin(Header { hlc: LATER, ..Header::new(Kind::ACKS) });
+    for ack in acks {
+        codec::encode_into(ack, writer.body());
+    }
+    writer.finish().unwrap();
+    let length = u32::try_from(writer.bytes().len()).unwrap();
+    drop(send.write_all(&[&length.to_le_bytes(), writer.bytes()].concat()).await);
 }
 
 /// All replies in one piece, as a node may send them.

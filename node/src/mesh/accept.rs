@@ -143,7 +143,7 @@ async fn admit_as(mesh: &Mesh, connection: &Connection, identity: &Identity) -> 
     match admitted {
         Admitted::Peer(link) => serve_peer(mesh, connection, &link, recv, &hello).await,
         Admitted::Client { wire } => {
-            serve_client(mesh, connection, identity, wire, send, recv).await
+            serve_client(mesh, connection, (identity, hello.boot), wire, send, recv).await
         }
     }
 }
@@ -278,7 +278,7 @@ async fn serve_peer(
 async fn serve_client(
     mesh: &Mesh,
     connection: &Connection,
-    identity: &Identity,
+    (identity, number): (&Identity, u64),
     wire: u8,
     send: SendStream,
     mut recv: RecvStream,
@@ -291,6 +291,7 @@ async fn serve_client(
     let client = ClientConn {
         shared: Rc::new(Shared {
             id,
+            number,
             identity: identity.clone(),
             wire,
             connection: connection.clone(),
@@ -299,6 +300,7 @@ async fn serve_client(
         }),
     };
     info!(client = id, %identity, from = %connection.remote_address(), "client connected");
+    inner.handler.on_client_connected(mesh, &client);
     let deliver = |frames: Frames<'_>| inner.handler.on_client(mesh, &client, frames);
     let stop = tokio::select! {
         stop = read_client(mesh, &mut recv, deliver) => stop,

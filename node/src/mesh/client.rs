@@ -22,6 +22,7 @@ pub struct ClientConn {
 
 pub(super) struct Shared {
     pub(super) id: u64,
+    pub(super) number: u64,
     pub(super) identity: Identity,
     pub(super) wire: u8,
     pub(super) connection: Connection,
@@ -34,6 +35,12 @@ impl ClientConn {
     #[must_use]
     pub fn id(&self) -> u64 {
         self.shared.id
+    }
+
+    /// The number that it gives its requests, by its hello; 0 if it gives none.
+    #[must_use]
+    pub fn number(&self) -> u64 {
+        self.shared.number
     }
 
     /// Which start of this process it talks to: what our hello said.

@@ -122,6 +122,11 @@ pub trait MeshHandler {
         Poll::Ready(())
     }
 
+    /// A client or administrator is connected; replies to it can be sent now.
+    fn on_client_connected(&self, mesh: &Mesh, client: &ClientConn) {
+        let _ = (mesh, client);
+    }
+
     /// A client is gone; replies to it are refused from now on.
     fn on_client_closed(&self, mesh: &Mesh, client: &ClientConn, ending: &Ending) {
         let _ = (mesh, client, ending);

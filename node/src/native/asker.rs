@@ -29,14 +29,12 @@ pub struct NativeAsker {
 
 /// What the reply is made of.
 pub(super) enum Wants {
-    /// Nothing but that it is done, and what is seen now.
+    /// Nothing but that it is done, and what is seen now; or the number that it came to.
     Done,
     /// Every concurrent value.
     Value,
     /// What this replica holds.
     Share,
-    /// A counter's value.
-    Number,
     /// The rows of this partition key, or how many there were.
     Page { partition: Bytes },
     /// The values of these places among many keys.
@@ -69,7 +67,9 @@ impl NativeAsker {
             return self.answer_part(shared, many, places, answer, hlc);
         }
         let reply = match answer {
-            Answer::Done { outcomes, .. } => self.reply_to(outcomes),
+            Answer::Done { outcomes, .. } => reply_to(outcomes, matches!(self.wants, Wants::Value)),
+            // The replicas have said so.
+            Answer::Confirmed => return,
             Answer::Page { rows, next, seen } => ClientReply::Page {
                 rows: rows.into_iter().filter_map(|row| self.page_row(row)).collect(),
                 next: self.sort_key(&next),
@@ -98,27 +98,6 @@ impl NativeAsker {
     fn sort_key(&self, row: &Row) -> Option<Bytes> {
         let Wants::Page { partition } = &self.wants else { return None };
         row::sort_key_of(row, partition).map(Bytes::from)
-    }
-
-    fn reply_to(&self, outcomes: Vec<Outcome>) -> ClientReply {
-        let (mut values, mut number, mut seen) = (Vec::new(), None, Bytes::new());
-        for outcome in outcomes {
-            match outcome {
-                Outcome::Siblings { values: found, context } => (values, seen) = (found, context),
-                Outcome::Seen(context) => seen = context,
-                Outcome::Integer(value) => number = Some(value),
-                Outcome::Failed(why) => return refused(why),
-                _ => {}
-            }
-        }
-        match (&self.wants, number) {
-            (Wants::Value, _) => {
-                let values = values.into_iter().map(|s| s.value).collect();
-                ClientReply::Value { values, context: seen }
-            }
-            (Wants::Number, Some(value)) => ClientReply::Number { value, context: seen },
-            _ => ClientReply::Done { context: seen },
-        }
     }
 
     fn answer_part(
@@ -158,6 +137,7 @@ impl NativeAsker {
             | Answer::Page { .. }
             | Answer::Deleted { .. }
             | Answer::Acks(_)
+            | Answer::Confirmed
             | Answer::Share { .. } => {}
         }
         many.hlc = many.hlc.max(hlc);
@@ -184,6 +164,28 @@ impl NativeAsker {
         if let Err(why) = sent {
             debug!(why, "a native client cannot be answered");
         }
+    }
+}
+
+/// What the reply to a task is made of: values if they are wanted, a number if there is one.
+pub fn reply_to(outcomes: Vec<Outcome>, values_wanted: bool) -> ClientReply {
+    let (mut values, mut number, mut seen) = (Vec::new(), None, Bytes::new());
+    for outcome in outcomes {
+        match outcome {
+            Outcome::Siblings { values: found, context } => (values, seen) = (found, context),
+            Outcome::Seen(context) => seen = context,
+            Outcome::Integer(value) => number = Some(value),
+            Outcome::Failed(why) => return refused(why),
+            _ => {}
+        }
+    }
+    match number {
+        _ if values_wanted => {
+            let values = values.into_iter().map(|s| s.value).collect();
+            ClientReply::Value { values, context: seen }
+        }
+        Some(value) => ClientReply::Number { value, context: seen },
+        None => ClientReply::Done { context: seen },
     }
 }
 

@@ -28,9 +28,10 @@ use wire::{ClientReply, ClientRequest, Frame, FrameWriter, Header, Kind, codec};
 
 pub use admin::{Look, Looker, look, look_for_peer, looked};
 pub use age::Age;
-pub use asker::NativeAsker;
 use asker::{Many, Wants};
+pub use asker::{NativeAsker, reply_to};
 use explain::{explain, invalid};
+pub use task::who;
 pub use window::Window;
 
 use crate::limits::REQUEST_TIMEOUT;
@@ -88,8 +89,9 @@ pub fn on_frame(core: &mut Core, client: &ClientConn, frame: &Frame<'_>) {
         ClientRequest::Range { partition, .. } | ClientRequest::DeleteRange { partition, .. } => {
             Wants::Page { partition: Bytes::copy_from_slice(partition) }
         }
-        ClientRequest::Add { .. } => Wants::Number,
-        ClientRequest::Put { .. } | ClientRequest::Delete { .. } => Wants::Done,
+        ClientRequest::Put { .. } | ClientRequest::Delete { .. } | ClientRequest::Add { .. } => {
+            Wants::Done
+        }
     };
     if shared.is_loading() || core.draining {
         return say(&ClientReply::Error(explain(&shared, TaskError::NotReady)));

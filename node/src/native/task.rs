@@ -139,13 +139,17 @@ pub(super) fn name_of(request: &ClientRequest<'_>, boot: u64) -> Option<Named> {
     else {
         return None;
     };
-    let wire::Name { client, n, age_ms, first_asked } = (*name)?;
-    // The highest bit: no node has such a number, so that no name of theirs is the same.
-    let front = NodeId(1 << 31 | (client >> 33) as u32);
-    let incarnation = Incarnation(client as u32);
+    let wire::Name { client, n, age_ms, first_asked, direct } = (*name)?;
+    let (front, incarnation) = who(client);
     let request = RequestKey { front, incarnation, core: u8::MAX, n, first_sent: 0 };
     let is_young = age_ms <= RETRY_FOR.as_millis() as u64;
-    Some(Named { request, may_mint: is_young && first_asked == boot })
+    Some(Named { request, may_mint: is_young && first_asked == boot, direct })
+}
+
+/// A client's number as names of requests tell it among nodes.
+pub const fn who(client: u64) -> (NodeId, Incarnation) {
+    // The highest bit: no node has such a number, so that no name of theirs is the same.
+    (NodeId(1 << 31 | (client >> 33) as u32), Incarnation(client as u32))
 }
 
 /// What a request for this replica's share of a read asks for.

@@ -54,7 +54,7 @@ impl Core {
     }
 
     /// A native client's connection is gone.
-    pub fn native_gone(&mut self, connection: u64) {
+    pub(super) fn forget_native(&mut self, connection: u64) {
         self.ways.remove(&connection);
         self.cancel_native(connection, None);
     }

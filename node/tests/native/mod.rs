@@ -8,6 +8,7 @@ use client::{Client, ClientError, Level, Settings, Tls};
 
 use crate::support::demo::Demo;
 
+mod acks;
 mod databases;
 mod direct;
 mod examples;

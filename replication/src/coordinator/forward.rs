@@ -67,7 +67,11 @@ impl Peer {
             let error = self.nobody_to_ask(candidates);
             return self.answer(origin, Answer::Failed(error), out);
         };
-        let name = origin.name().unwrap_or_else(|| self.next_name(now));
+        let name = match origin.name() {
+            // A client's. It is forwarded by one job in our life: another asking is answered as that was.
+            Some(name) => RequestKey { first_sent: now.wall.0, ..name },
+            None => self.next_name(now),
+        };
         let writes = request.writes();
         let forward = ForwardJob {
             request,
@@ -236,6 +240,8 @@ impl Peer {
     ) {
         let slot = request.slot();
         let deadline = now.mono + core::time::Duration::from_micros(remaining_us);
+        let first_sent = name.first_sent;
+        let name = name.kept();
         let writes = request.writes();
         let origin = Origin::Remote { from, token, request: name, slot, writes };
         let refuse = |peer: &mut Self, out: &mut Outbox, why| {
@@ -277,11 +283,10 @@ impl Peer {
                     _ => refuse(self, out, Refusal::NotHeld),
                 };
             }
-            let age = now.wall.0.saturating_sub(name.first_sent);
+            let age = now.wall.0.saturating_sub(first_sent);
             // Whoever mints has heard the clock of the asker: no stamp of the process before was lower.
-            let is_old = name.first_sent > 0
-                && (age > RETRY_FOR.as_millis() as u64
-                    || name.first_sent <= self.not_known_before.0);
+            let is_old = first_sent > 0
+                && (age > RETRY_FOR.as_millis() as u64 || first_sent <= self.not_known_before.0);
             if minter != self.cfg.me || is_old {
                 return refuse(self, out, Refusal::NotHeld);
             }

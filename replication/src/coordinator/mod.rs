@@ -41,8 +41,8 @@ pub(crate) type Replicas = SmallVec<[NodeId; 3]>;
 pub(crate) enum Origin {
     /// A client of this node.
     Local(RequestId),
-    /// A client of this node, if it is still there, that named it.
-    Named { id: Option<RequestId>, request: RequestKey },
+    /// A client of this node, if it is still there, that named it; and whether it hears replicas itself.
+    Named { id: Option<RequestId>, request: RequestKey, direct: bool },
     /// A node that forwarded it.
     Remote { from: NodeId, token: u64, request: RequestKey, slot: Slot, writes: bool },
     /// A job of ours, of which this is a part.
@@ -58,6 +58,11 @@ impl Origin {
             Self::Named { request, .. } | Self::Remote { request, .. } => Some(*request),
             Self::Local(_) | Self::Part(_) | Self::Nobody => None,
         }
+    }
+
+    /// Whether it is a client that hears the replicas' acknowledgements itself.
+    pub(crate) const fn is_direct(&self) -> bool {
+        matches!(self, Self::Named { id: Some(_), direct: true, .. })
     }
 }
 
@@ -170,7 +175,7 @@ impl Peer {
     ) {
         let deadline = now.mono + core::time::Duration::from_micros(timeout_us);
         let name = named.request;
-        let origin = Origin::Named { id: Some(id), request: name };
+        let origin = Origin::Named { id: Some(id), request: name, direct: named.direct };
         let unasked = Origin::Local(id);
         if !self.ready {
             return self.answer(unasked, Answer::Failed(TaskError::NotReady), out);
@@ -180,9 +185,15 @@ impl Peer {
         if let Some(key) = self.in_flight.get(&name).copied().filter(|_| remembers)
             && let Some(job) = self.jobs.get_mut(key)
         {
-            job.origin = origin;
-            if let Some((answer, _)) = job.given_answer() {
-                self.answer(unasked, answer, out);
+            let before = core::mem::replace(&mut job.origin, origin);
+            let given = job.given_answer();
+            match (given, before) {
+                (Some((answer, _)), _) => self.answer(unasked, answer, out),
+                // That one is asked for anew.
+                (None, Origin::Named { id: Some(old), .. }) if old != id => {
+                    out.push(Effect::Answer { id: old, answer: Answer::Confirmed });
+                }
+                _ => {}
             }
             return;
         }
@@ -505,7 +516,7 @@ impl Peer {
     ) {
         match origin {
             Origin::Local(id) => out.push(Effect::Answer { id, answer }),
-            Origin::Named { id, request } => {
+            Origin::Named { id, request, .. } => {
                 if !self.known.contains(&request) {
                     let at = self.hlc.last().wall();
                     self.closed.insert(request, Some(answer.clone()), at);

@@ -17,8 +17,8 @@ use crate::decide::{self, Mint, decide};
 use crate::delta::Delta;
 use crate::event::{Changes, Effect, Outbox};
 use crate::fold::Patch;
-use crate::limits::{RESEND_AFTER, SETTLED_MAX, SIBLINGS_MANY};
-use crate::message::Message;
+use crate::limits::{DIRECT_TIME_MIN, RESEND_AFTER, SETTLED_MAX, SIBLINGS_MANY};
+use crate::message::{Direct, Message};
 use crate::op::{Answer, GetExpiry, Op, OpError, Outcome, Task, TaskError, WriteHandle};
 use crate::peer::Peer;
 use crate::raw::{RawDelta, RawDeltas};
@@ -36,6 +36,10 @@ pub(crate) struct Writing {
     deltas: RawDeltas,
     heard: DotSet,
     sync: bool,
+    /// Replicas tell the client.
+    direct: bool,
+    /// Those that have, or will.
+    told: ReplicaSet,
     replied: bool,
     /// The answer that a forwarding node got, in case that it got lost.
     given: Option<(Answer, Bytes)>,
@@ -199,12 +203,24 @@ impl Peer {
             self.known.insert(request, now.wall);
         }
         let sync = t.durability == Durability::Sync;
+        let direct = hears_replicas(now, job.origin, job.deadline, t);
         let token = Token::Job(key).to_u64();
         out.push(Effect::Apply { token, changes, durability: t.durability });
-        for (i, node) in t.replicas.iter().enumerate() {
-            if i != t.mine && self.worth_sending(*node, &t.replicas) {
-                let message = Message::Replicate { token, part: 0, deltas: deltas.clone(), sync };
-                out.push(Effect::Send { to: *node, message });
+        // As many as it takes tell the client at once, each time others, and the rest when it costs nothing.
+        let needed = t.write.needs.total.saturating_sub(1);
+        let mut prompt = needed;
+        let turn = self.stats.writes as usize % t.replicas.len();
+        for i in (0..t.replicas.len()).map(|i| (turn + i) % t.replicas.len()) {
+            let node = t.replicas[i];
+            if i != t.mine && self.worth_sending(node, &t.replicas) {
+                let deltas = deltas.clone();
+                let is_prompt = prompt > 0 && self.up.contains(&node);
+                prompt -= u8::from(is_prompt);
+                let outcomes = || outcomes.clone();
+                let tells = || Box::new(Direct { needed, prompt: is_prompt, outcomes: outcomes() });
+                let message =
+                    Message::Replicate { token, part: 0, deltas, sync, direct: direct.then(tells) };
+                out.push(Effect::Send { to: node, message });
             }
         }
         self.stats.writes += 1;
@@ -216,6 +232,8 @@ impl Peer {
             deltas,
             heard,
             sync,
+            direct,
+            told: ReplicaSet::EMPTY,
             replied: false,
             given: None,
             awaiting: Vec::new(),
@@ -329,20 +347,23 @@ impl Peer {
         self.write_acked(now, key, job, mine, out)
     }
 
-    /// A replica holds the task's mutations.
+    /// A replica holds the task's mutations, and perhaps has told the client.
     pub(crate) fn write_replicated(
         &mut self,
         now: Now,
         key: Key,
         job: &mut Job,
-        from: NodeId,
+        (from, told): (NodeId, bool),
         out: &mut Outbox,
     ) -> Flow {
-        let Body::Task(t) = &job.body else { return Flow::Waits };
-        match t.replicas.iter().position(|n| *n == from) {
-            Some(place) => self.write_acked(now, key, job, place, out),
-            None => Flow::Waits,
+        let Body::Task(t) = &mut job.body else { return Flow::Waits };
+        let Some(place) = t.replicas.iter().position(|n| *n == from) else { return Flow::Waits };
+        if let Stage::Writing(w) = &mut t.stage
+            && told
+        {
+            w.told.insert(place);
         }
+        self.write_acked(now, key, job, place, out)
     }
 
     fn write_acked(
@@ -360,10 +381,18 @@ impl Peer {
         w.acks += 1;
         let met =
             t.write.needs.is_met_by(w.acked) || (counts_acks && w.acks >= t.write.needs.total);
+        let is_direct = w.direct && job.origin.is_direct();
+        let write =
+            WriteHandle { slot: t.task.slot, coordinator: self.cfg.me.node, id: token_id(key) };
+        // How many have to hold it beside us.
+        let needed = t.write.needs.total.saturating_sub(1);
+        if let (Origin::Named { id: Some(id), .. }, true) =
+            (job.origin, is_direct && !met && place == t.mine)
+        {
+            out.push(Effect::Handed { id });
+        }
         if met && !w.replied {
             w.replied = true;
-            let write =
-                WriteHandle { slot: t.task.slot, coordinator: self.cfg.me.node, id: token_id(key) };
             let outcomes = core::mem::take(&mut w.outcomes);
             let heard = match job.origin {
                 Origin::Remote { .. } => w.heard.to_bytes(),
@@ -373,7 +402,12 @@ impl Peer {
             if job.origin.name().is_some() {
                 w.given = Some((answer.clone(), heard.clone()));
             }
-            self.answer_having(job.origin, answer, heard, out);
+            match job.origin {
+                Origin::Named { id: Some(id), .. } if is_direct && w.told.len() >= needed => {
+                    out.push(Effect::Answer { id, answer: Answer::Confirmed });
+                }
+                origin => self.answer_having(origin, answer, heard, out),
+            }
         }
         self.settle(now, key, job, out)
     }
@@ -460,6 +494,8 @@ impl Peer {
                         part: 0,
                         deltas: w.deltas.clone(),
                         sync: w.sync,
+                        // Whoever did not tell may have been told to, and the client may hear from us.
+                        direct: None,
                     };
                     out.push(Effect::Send { to: *node, message });
                 }
@@ -551,6 +587,17 @@ fn watched(task: &Task, working: &[Working], now: WallMillis) -> DotSet {
         record.view(now).values.first().map(|v| v.dot)
     };
     working.iter().filter(is_watched).filter_map(shown).collect()
+}
+
+/// Whether a write's client is to hear the replicas itself: not where it matters in which region they are, nor
+/// where our own copy is enough; and not where that has to survive the loss of power, since whoever hears of our
+/// write knows only that it survives the death of our process.
+fn hears_replicas(now: Now, origin: Origin, deadline: Instant, t: &TaskJob) -> bool {
+    origin.is_direct()
+        && t.write.needs.total > 1
+        && t.write.needs.per_region.is_empty()
+        && t.durability == Durability::Os
+        && deadline.since(now.mono) >= DIRECT_TIME_MIN
 }
 
 fn token_id(key: Key) -> u64 {

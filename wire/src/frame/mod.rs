@@ -66,6 +66,8 @@ impl Kind {
     pub const ADMIN_REPLY: Self = Self(8);
     /// A [`Moment`](crate::moment::Moment): when the frames behind it were made.
     pub const MOMENT: Self = Self(9);
+    /// A sequence of [`Ack`](crate::ack::Ack)s: writes of this client that this node holds.
+    pub const ACKS: Self = Self(10);
 }
 
 impl fmt::Debug for Kind {
@@ -80,6 +82,7 @@ impl fmt::Debug for Kind {
             Self::ADMIN_REQUEST => "admin request",
             Self::ADMIN_REPLY => "admin reply",
             Self::MOMENT => "moment",
+            Self::ACKS => "acks",
             Self(other) => return write!(f, "kind {other}"),
         })
     }

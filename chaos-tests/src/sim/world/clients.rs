@@ -3,7 +3,7 @@
 use replication::{Answer, Event, Outcome, TaskError, row};
 use ring::Slot;
 
-use super::{Happening, World, shares};
+use super::{Happening, World, acks, shares};
 use crate::check::truth::op_of;
 use crate::check::{durability, expiry, ranges, reads, session};
 use crate::history::{Ask, Asked, End, Step};
@@ -53,16 +53,19 @@ impl World {
         let at = self.now + self.of_network.between(20_000, 400_000);
         let patience = self.profile.patience_ns;
         let mut gives_up = self.now + patience + patience / 2;
+        let mut number = op;
         if self.names(op, node, &request) {
             gives_up += 2 * patience;
+            number = self.listens(op);
         }
         if !reads_itself {
-            self.queue.plan(at, Happening::Ask { op, node, request });
+            self.queue.plan(at, Happening::Ask { op: number, node, request });
         }
         self.queue.plan(gives_up, Happening::GiveUp { op });
     }
 
-    pub(crate) fn ask_arrives(&mut self, op: u64, node: usize, request: replication::Request) {
+    pub(crate) fn ask_arrives(&mut self, id: u64, node: usize, request: replication::Request) {
+        let (op, direct) = acks::of_direct(id);
         let of_share = shares::request_of_share(op);
         let asked = self.history.get(of_share.unwrap_or(op));
         let ask = asked.ask.clone();
@@ -80,16 +83,21 @@ impl World {
         let timeout_us = self.profile.patience_ns / 1_000;
         let event = match self.named.get_mut(&op) {
             Some(naming) => {
-                let Some(named) = naming.over(op, (node, number)) else { return };
-                Event::SubmitNamed { id: op, request, timeout_us, named }
+                let Some(named) = naming.over(op, (node, number), direct) else { return };
+                Event::SubmitNamed { id, request, timeout_us, named }
             }
-            None => Event::Submit { id: op, request, timeout_us },
+            None => Event::Submit { id, request, timeout_us },
         };
         self.put(node, core, Input::Event(event));
     }
 
     /// The process `from` answers.
-    pub(crate) fn heard(&mut self, op: u64, from: (usize, u64), answer: Answer) {
+    pub(crate) fn heard(&mut self, id: u64, from: (usize, u64), answer: Answer) {
+        // Nothing comes of it: its client has heard of it otherwise, or will.
+        if answer == Answer::Confirmed {
+            return;
+        }
+        let (op, _) = acks::of_direct(id);
         if let Some(op) = shares::request_of_share(op) {
             return self.share_heard(op, &answer);
         }
@@ -115,7 +123,9 @@ impl World {
         if self.history.get(op).end == End::Open {
             if self.of_clients.coin() {
                 let node = self.history.get(op).node;
-                self.put_everywhere(node, &Event::Cancel(op));
+                for id in acks::numbers_of(op) {
+                    self.put_everywhere(node, &Event::Cancel(id));
+                }
             }
             self.ends(op, End::Unknown, None);
         }
@@ -148,6 +158,7 @@ impl World {
             return;
         }
         self.gathering.remove(&op);
+        self.hearing.remove(&op);
         let asked = self.history.get(op).clone();
         self.trace
             .tell(self.now, format_args!("op {op} {end:?}: {:?} {:?}", asked.ask, asked.rows));
@@ -206,7 +217,7 @@ impl World {
                     ranges::deleted(&mut self.truth, asked, (span, &next), self.now);
                 }
             }
-            Answer::Share { .. } | Answer::Acks(_) | Answer::Failed(_) => {}
+            Answer::Share { .. } | Answer::Acks(_) | Answer::Confirmed | Answer::Failed(_) => {}
         }
     }
 
@@ -337,6 +348,7 @@ const fn answer_kind(answer: &Answer) -> u8 {
         Answer::Page { .. } => 6,
         Answer::Deleted { .. } => 7,
         Answer::Share { .. } => 8,
+        Answer::Confirmed => 9,
     }
 }
 

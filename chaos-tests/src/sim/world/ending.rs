@@ -66,7 +66,8 @@ impl World {
         durability::check(&mut self.truth, &copies, &agreed);
         siblings::check(&mut self.truth, &copies, &agreed);
         siblings::check_kept(&mut self.truth, &self.history);
-        counters::check_model(&mut self.truth, &copies, &agreed);
+        let moved = self.tally.moves > 0;
+        counters::check_model(&mut self.truth, &copies, &agreed, moved);
         durability::check_refused(&mut self.truth, &self.history);
         if !self.speakers.is_empty() && self.broken().is_none() {
             self.audit(&copies);

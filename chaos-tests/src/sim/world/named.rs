@@ -21,7 +21,7 @@ const QUESTIONS_MAX: u64 = 12;
 /// What a client knows of a request that has a name.
 #[derive(Clone, Debug)]
 pub(crate) struct Naming {
-    client: usize,
+    pub(super) client: usize,
     request: Request,
     /// The process that was asked first.
     first: Option<(usize, u64)>,
@@ -31,8 +31,9 @@ pub(crate) struct Naming {
 }
 
 impl Naming {
-    /// The name as it goes to a process; none if the request was never sent.
-    pub(super) fn over(&mut self, op: u64, to: (usize, u64)) -> Option<Named> {
+    /// The name as it goes to a process; none if the request was never sent. `direct`: its client hears
+    /// replicas itself.
+    pub(super) fn over(&mut self, op: u64, to: (usize, u64), direct: bool) -> Option<Named> {
         if self.void {
             return None;
         }
@@ -40,7 +41,7 @@ impl Naming {
         let front = NodeId(1 << 31 | self.client as u32);
         let incarnation = Incarnation(1);
         let request = RequestKey { front, incarnation, core: u8::MAX, n: op, first_sent: 0 };
-        Some(Named { request, may_mint: first == to })
+        Some(Named { request, may_mint: first == to, direct })
     }
 }
 
@@ -79,6 +80,18 @@ impl World {
         let any = self.of_clients.below(self.nodes.len() as u64) as usize;
         let at = self.now + self.of_network.between(MS, 100 * MS);
         self.asks_at(op, first.unwrap_or(any), at);
+    }
+
+    /// Its client asks whom it asked first, under this number.
+    pub(super) fn ask_first_again(&mut self, op: u64, number: u64) {
+        let Some(naming) = self.named.get_mut(&op).filter(|n| n.questions < QUESTIONS_MAX) else {
+            return;
+        };
+        let Some((node, _)) = naming.first else { return };
+        naming.questions += 1;
+        let request = Box::new(naming.request.clone());
+        let at = self.now + self.of_network.between(20_000, 400_000);
+        self.queue.plan(at, Happening::Ask { op: number, node, request });
     }
 
     /// The node that was asked is down.

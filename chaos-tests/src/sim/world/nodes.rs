@@ -3,9 +3,9 @@
 use std::rc::Rc;
 use std::sync::Arc;
 
-use replication::{Effect, Event, Message, RowChange};
+use replication::{Bug, Effect, Event, Message, RowChange};
 use ring::liveness::{self, NodeState};
-use ring::{Actor, Incarnation, NodeId, Slot};
+use ring::{Actor, Hlc, Incarnation, NodeId, Slot};
 use storage::Crash;
 use wire::codec;
 use wire::frame::{FrameDecoder, FrameWriter, Header, Kind};
@@ -169,7 +169,8 @@ impl World {
         let Some(life) = &mut self.nodes[node].life else { return };
         let number = life.number;
         let c = &mut life.cores[core];
-        let Held { sends, answers, spoken, mail, applied, to_sync } = std::mem::take(&mut c.held);
+        let Held { mut sends, answers, acks, spoken, mail, applied, to_sync } =
+            std::mem::take(&mut c.held);
         let (epoch, hlc) = (c.peer.epoch(), c.peer.hlc(now));
         for token in applied.into_iter().filter(|t| *t != 0) {
             let event = Event::Applied { token, failed: None };
@@ -185,13 +186,25 @@ impl World {
             self.queue
                 .plan(at, Happening::Heard { op, from: (node, number), answer: Box::new(answer) });
         }
+        for ack in acks {
+            sends.extend(self.tell((node, number, core), ack));
+        }
         for spoken in spoken {
             self.spoken(spoken);
         }
         for (core, input) in mail {
             self.put(node, core, input);
         }
-        let mut sends = sends;
+        self.send_messages(node, (epoch, hlc), sends);
+    }
+
+    /// Messages leave in frames, one for each node and lane.
+    pub(super) fn send_messages(
+        &mut self,
+        node: usize,
+        (epoch, hlc): (u64, Hlc),
+        mut sends: Vec<(NodeId, Message)>,
+    ) {
         while let Some((to, first)) = sends.first() {
             let (to, bulk) = (*to, first.is_bulk());
             let (now_sent, rest): (Vec<_>, Vec<_>) =
@@ -400,17 +413,33 @@ impl World {
         let Some(l) = &mut self.nodes[node].life else { return };
         for (core, c) in l.cores.iter_mut().enumerate() {
             // Only between turns whose log is written.
-            if c.store.wants_rotation() && !c.stalled {
-                let rows = c.peer.checkpoint();
-                let kept = c.store.apply(&rows).and_then(|()| c.store.commit());
-                match kept {
-                    Ok(()) => c.store.rotate(),
+            if c.stalled {
+                continue;
+            }
+            let is_full = c.store.wants_rotation();
+            let some = 1 + (self.now / MS % 40) as usize;
+            if c.saving {
+                let rows = c.peer.checkpoint_some(if is_full { usize::MAX } else { some });
+                match c.store.apply(&rows).and_then(|()| c.store.commit()) {
+                    Ok(()) if c.peer.unsaved() == 0 => {
+                        c.saving = false;
+                        c.store.release();
+                    }
+                    Ok(()) => {}
                     Err(storage::Error::NoSpace) => {
                         c.stalled = true;
                         let at = self.now + 20 * MS;
                         self.queue.plan(at, Happening::Again { node, life, core });
                     }
                     Err(_) => {}
+                }
+            }
+            if is_full && !c.saving {
+                c.peer.begin_checkpoint();
+                c.store.rotate_held();
+                c.saving = true;
+                if self.profile.bugs.contains(&Bug::FlushesUnsaved) {
+                    c.store.release();
                 }
             }
         }

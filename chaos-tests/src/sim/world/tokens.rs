@@ -56,13 +56,20 @@ impl World {
     ) -> &'a [Outcome] {
         let Some((Outcome::Seen(seen), of_ops)) = outcomes.split_last() else { return outcomes };
         self.learn(asked, seen);
+        // Whoever was shown one of the values that a request wrote need not have seen the others: a repair
+        // brings a replica one key.
+        let history = self.history.all();
+        let of_value = |value: &[u8]| {
+            let wrote_one = |op: &u64| history.get(*op as usize).is_some_and(|a| a.rows.len() == 1);
+            op_of(value).filter(wrote_one)
+        };
         let known = &mut self.clients[asked.client].session.requests;
         known.insert(op);
         for outcome in of_ops {
             match outcome {
-                Outcome::Read { found: Some(found), .. } => known.extend(op_of(&found.value)),
+                Outcome::Read { found: Some(found), .. } => known.extend(of_value(&found.value)),
                 Outcome::Siblings { values, .. } => {
-                    known.extend(values.iter().filter_map(|v| op_of(&v.value)));
+                    known.extend(values.iter().filter_map(|v| of_value(&v.value)));
                 }
                 _ => {}
             }

@@ -1,0 +1,175 @@
+//! Acks: clients that hear this replica itself, and acknowledgements to coordinators that may wait.
+//!
+//! A native client says in its hello which number it gives its requests; a write's name says the same, so that a
+//! replica knows whom to tell that it holds the write. All that a client is to be told of one turn leaves in one frame;
+//! what it need not know at once, since other replicas were asked to tell it, goes along with whatever it gets next.
+//! The coordinator then hears of it with whatever goes there next, since nobody waits for that.
+
+use std::collections::BTreeMap;
+
+use replication::Message;
+use replication::limits::TELL_DELAY;
+use replication::message::{Direct, RequestKey};
+use ring::{Hlc, Incarnation, Instant, NodeId, Slot};
+use tracing::debug;
+use wire::{Ack, FrameWriter, Header, Kind, codec};
+
+use super::{CORE_SHIFT, Core, Letter};
+use crate::limits::ACKS_QUEUED_MAX;
+use crate::mesh::ClientConn;
+use crate::native;
+use crate::slab::Key;
+
+/// A write that is held here: its client's name for it, its coordinator's number of it, its slot.
+pub(super) type Held = (RequestKey, u64, Slot);
+
+/// Which client, as names of requests tell it.
+type Who = (NodeId, Incarnation);
+
+/// Core 0: the clients that are connected, and what they are to be told when the turn ends, or soon.
+#[derive(Default)]
+pub(super) struct Hearers {
+    clients: BTreeMap<Who, Hearer>,
+    /// Those to whom something is to be said.
+    waiting: Vec<Who>,
+    writer: FrameWriter,
+}
+
+/// A client that hears replicas itself.
+struct Hearer {
+    conn: ClientConn,
+    acks: Vec<Ack>,
+    /// When they have to leave, if nothing else goes there before.
+    until: Instant,
+}
+
+impl Hearers {
+    /// A client is here. If it has another connection, that one is older: what was to be said over it is said over
+    /// this one.
+    fn came(&mut self, conn: &ClientConn) {
+        if conn.number() != 0 {
+            let hearer = || Hearer { conn: conn.clone(), acks: Vec::new(), until: Instant(0) };
+            let hearer = self.clients.entry(native::who(conn.number())).or_insert_with(hearer);
+            hearer.conn = conn.clone();
+        }
+    }
+
+    /// A connection is gone.
+    fn gone(&mut self, conn: &ClientConn) {
+        let who = native::who(conn.number());
+        if self.clients.get(&who).is_some_and(|hearer| hearer.conn.id() == conn.id()) {
+            self.clients.remove(&who);
+        }
+    }
+
+    /// A client is to be told by then; false if it is not here, or does not listen.
+    fn tell(&mut self, who: Who, until: Instant, ack: impl FnOnce() -> Ack) -> bool {
+        let Some(hearer) = self.clients.get_mut(&who) else { return false };
+        if hearer.conn.queued() > ACKS_QUEUED_MAX {
+            return false;
+        }
+        if hearer.acks.is_empty() {
+            self.waiting.push(who);
+            hearer.until = until;
+        }
+        hearer.until = hearer.until.min(until);
+        hearer.acks.push(ack());
+        true
+    }
+
+    /// When [`Hearers::send`] is due, if nothing goes to a client before; none if nobody is to be told anything.
+    pub(super) fn next_due(&self) -> Option<Instant> {
+        let until = |who: &Who| self.clients.get(who).map(|hearer| hearer.until);
+        self.waiting.iter().filter_map(until).min()
+    }
+
+    /// Sends what is due by now or goes along with replies; returns how many acknowledgements that were.
+    pub(super) fn send(&mut self, now: Instant, epoch: u64, hlc: Hlc) -> u64 {
+        let mut count = 0;
+        let (clients, writer) = (&mut self.clients, &mut self.writer);
+        self.waiting.retain(|who| {
+            let Some(Hearer { conn, acks, until }) = clients.get_mut(who) else { return false };
+            if *until > now && conn.queued() == 0 {
+                return true;
+            }
+            writer.begin(Header { epoch, hlc, ..Header::new(Kind::ACKS) });
+            for ack in acks.drain(..) {
+                codec::encode_into(&ack, writer.body());
+                count += 1;
+            }
+            let sent = writer.finish().map_err(|e| e.to_string()).and_then(|()| {
+                let append = |buffer: &mut Vec<u8>| buffer.extend_from_slice(writer.bytes());
+                conn.reply(append).map_err(|e| e.to_string())
+            });
+            if let Err(why) = sent {
+                // It asks its coordinators, which know.
+                debug!(client = conn.id(), why, "a client cannot be told what is held here");
+            }
+            writer.clear();
+            false
+        });
+        count
+    }
+}
+
+impl Core {
+    /// A native client is connected.
+    pub fn native_came(&mut self, client: &ClientConn) {
+        self.hearers.came(client);
+    }
+
+    /// A native client's connection is gone.
+    pub fn native_gone(&mut self, client: &ClientConn) {
+        self.hearers.gone(client);
+        self.forget_native(client.id());
+    }
+
+    /// The replicas of a write tell its client: for us it is answered, though whoever asked may hear from us yet.
+    pub(super) fn handed(&mut self, id: u64) {
+        let (now, core) = (self.now().mono, (id >> CORE_SHIFT) as usize);
+        if core != self.index {
+            return self.hand(core, Letter::Handed { id });
+        }
+        let Some(asked) = self.asked.get_mut(Key::from_bits(id & ((1 << CORE_SHIFT) - 1))) else {
+            return;
+        };
+        asked.handed = true;
+        let (class, took) = (asked.class, now.since(asked.since));
+        self.report.histogram(class).record(took);
+        self.admission.answered(now, took);
+    }
+
+    /// See [`Effect::Acknowledge`](replication::Effect).
+    pub(super) fn acknowledge(&mut self, to: NodeId, (request, token, slot): Held, direct: Direct) {
+        if self.index != 0 {
+            return self.hand(0, Letter::Acknowledge { to, held: (request, token, slot), direct });
+        }
+        let now = self.now().mono;
+        let until = if direct.prompt { now } else { now + TELL_DELAY };
+        let told = self.hearers.tell((request.front, request.incarnation), until, || Ack {
+            n: request.n,
+            coordinator: to.0,
+            write: token,
+            needed: direct.needed,
+            reply: native::reply_to(direct.outcomes, false),
+        });
+        self.report.messages_out += 1;
+        let message = Message::Replicated { token, part: 0, slot, told };
+        if told {
+            self.sends.push_later(to, message, now);
+        } else {
+            self.sends.push(to, message);
+        }
+        self.begin();
+    }
+
+    /// What clients are to be told leaves, if it is due or something else does; their connections are flushed with
+    /// those of peers.
+    pub(super) fn tell_clients(&mut self) {
+        if self.hearers.next_due().is_some() {
+            let now = self.now();
+            let (epoch, hlc) = (self.shared.layout().epoch.0, self.peer.hlc(now));
+            self.report.direct_acks += self.hearers.send(now.mono, epoch, hlc);
+        }
+    }
+}
