@@ -670,7 +670,8 @@ impl Core {
         if !asked.handed {
             self.report.histogram(asked.class).record(took);
         }
-        if self.is_given_up(&asked) {
+        // Whoever is told by replicas cannot hear of it too late from us.
+        if matches!(answer, Answer::Confirmed) || self.is_given_up(&asked) {
             return;
         }
         let answer = self.in_time(&asked, answer);

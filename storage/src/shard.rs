@@ -285,7 +285,7 @@ impl Shard {
         }
         let (memtable, bytes) = (self.active.memtable().clone(), self.active.bytes());
         self.full_bytes = full_bytes(&self.shared.options);
-        self.active = Active::new(self.shared.options.memtable_bytes);
+        self.active = Active::of(&self.shared.options);
         // Nothing of the old memtable is used again: it goes as a whole, with its last reader.
         self.replaced.clear();
         let number = self.next_memtable;

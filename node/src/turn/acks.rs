@@ -59,6 +59,7 @@ impl Hearers {
         let who = native::who(conn.number());
         if self.clients.get(&who).is_some_and(|hearer| hearer.conn.id() == conn.id()) {
             self.clients.remove(&who);
+            self.waiting.retain(|waits| *waits != who);
         }
     }
 

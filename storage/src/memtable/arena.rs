@@ -30,6 +30,8 @@ pub(super) struct Arena {
     base: NonNull<u8>,
     /// Words in the first block.
     words: u32,
+    /// Large blocks come from the reserve and go back to it.
+    kept: bool,
     more: [Block; MORE],
 }
 
@@ -62,9 +64,10 @@ fn layout(words: u32) -> Layout {
     Layout::from_size_align(bytes, align).expect("a u32 of words fits the address space")
 }
 
-fn allocate(words: u32) -> NonNull<u8> {
+fn allocate(words: u32, kept: bool) -> NonNull<u8> {
     let layout = layout(words);
-    if layout.size() >= HUGE_FROM
+    if kept
+        && layout.size() >= HUGE_FROM
         && let Some(base) = reserve::take(layout)
     {
         return base;
@@ -81,10 +84,10 @@ fn allocate(words: u32) -> NonNull<u8> {
     base
 }
 
-/// Ends what [`allocate`] with as many words has begun.
-fn give_back(words: u32, base: NonNull<u8>) {
+/// Ends what [`allocate`] with the same arguments has begun.
+fn give_back(words: u32, kept: bool, base: NonNull<u8>) {
     let layout = layout(words);
-    if layout.size() < HUGE_FROM {
+    if !kept || layout.size() < HUGE_FROM {
         // SAFETY: allocated with this layout, and the caller is the last who knows it.
         return unsafe { dealloc(base.as_ptr(), layout) };
     }
@@ -95,12 +98,12 @@ fn give_back(words: u32, base: NonNull<u8>) {
 }
 
 impl Arena {
-    /// An arena for `bytes`, and what its writer needs.
-    pub(super) fn new(bytes: usize) -> (Self, Bump) {
+    /// An arena for `bytes`, and what its writer needs. `kept`: see [`reserve`].
+    pub(super) fn new(bytes: usize, kept: bool) -> (Self, Bump) {
         // At most half of all places, so that there is one for whatever follows.
         let words = u32::try_from(bytes.div_ceil(WORD)).unwrap_or(u32::MAX).clamp(512, 1 << 31);
-        let base = allocate(words);
-        let arena = Self { base, words, more: Default::default() };
+        let base = allocate(words, kept);
+        let arena = Self { base, words, kept, more: Default::default() };
         // Place 0 is nowhere; a whole line, so that what follows is aligned to lines.
         let skipped = (LINE / WORD) as u32;
         (arena, Bump { next: skipped, end: words, used: u64::from(skipped), blocks: 0 })
@@ -157,7 +160,7 @@ impl Arena {
         let room = start.max(words).min(u32::MAX - start);
         assert!(room >= words, "a memtable holds at most 32 GiB");
         let block = &self.more[bump.blocks];
-        block.base.store(allocate(room).as_ptr(), Ordering::Relaxed);
+        block.base.store(allocate(room, self.kept).as_ptr(), Ordering::Relaxed);
         block.words.store(room, Ordering::Relaxed);
         block.start.store(start, Ordering::Relaxed);
         (bump.next, bump.end) = (start, start + room);
@@ -175,11 +178,11 @@ impl Bump {
 impl Drop for Arena {
     fn drop(&mut self) {
         // Nobody is left who holds a place in it.
-        give_back(self.words, self.base);
+        give_back(self.words, self.kept, self.base);
         for block in &self.more {
             let words = block.words.load(Ordering::Relaxed);
             if let Some(base) = NonNull::new(block.base.load(Ordering::Relaxed)) {
-                give_back(words, base);
+                give_back(words, self.kept, base);
             }
         }
     }

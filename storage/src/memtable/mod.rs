@@ -37,6 +37,7 @@ use crate::batch::Op;
 use crate::fold::{Folded, Merge};
 use crate::key::{KeyRange, Kind, Tag};
 use crate::limits::{EAGER_FOLD_BYTES_MAX, MERGE_CHAIN_MAX};
+use crate::options::Options;
 use crate::tombstones::RangeTombstones;
 use deletions::{Deletions, OldSets};
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -124,10 +125,19 @@ impl Memtable {
 }
 
 impl Active {
+    /// An empty memtable as a store wants it, its writer's alone.
+    pub(crate) fn of(options: &Options) -> Self {
+        Self::with(options.memtable_bytes, options.memtables_kept)
+    }
+
     /// An empty memtable that is expected to hold about `bytes`, its writer's alone.
     pub(crate) fn new(bytes: usize) -> Self {
+        Self::with(bytes, false)
+    }
+
+    fn with(bytes: usize, kept: bool) -> Self {
         // What is beyond goes to further blocks; untouched memory costs nothing.
-        let (tree, writer) = Tree::new(bytes + bytes / 4 + (4 << 10));
+        let (tree, writer) = Tree::new(bytes + bytes / 4 + (4 << 10), kept);
         let memtable = Memtable {
             tree,
             deletions: Deletions::default(),

@@ -97,9 +97,9 @@ impl Parting {
 }
 
 impl Tree {
-    /// An empty tree with room for `bytes`.
-    pub(super) fn new(bytes: usize) -> (Self, Writer) {
-        let (arena, bump) = Arena::new(bytes);
+    /// An empty tree with room for `bytes`, which are kept for another one afterwards if they are many.
+    pub(super) fn new(bytes: usize, kept: bool) -> (Self, Writer) {
+        let (arena, bump) = Arena::new(bytes, kept);
         let tree = Self { arena, root: AtomicU64::new(0) };
         let mut writer =
             Writer { bump, free_leaves: Vec::new(), free_inners: Vec::new(), replaced: Vec::new() };

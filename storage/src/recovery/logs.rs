@@ -75,7 +75,7 @@ impl<'a> Logs<'a> {
     ) -> Self {
         let ranges = KeyRange::of_splits(&options.splits);
         let done = Recovered {
-            memtables: ranges.iter().map(|_| Active::new(options.memtable_bytes)).collect(),
+            memtables: ranges.iter().map(|_| Active::of(options)).collect(),
             damage: Vec::new(),
             cuts: Vec::new(),
             old_segments: BTreeMap::new(),
