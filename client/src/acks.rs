@@ -57,8 +57,8 @@ impl Acks {
             let (answers, id) = waiting.asked.clone();
             drop(all);
             answers.hear(hlc);
-            self.confirmed.fetch_add(1, Ordering::Relaxed);
-            answers.answer(id, Came::Reply(Ok(ack.reply)));
+            let waited = answers.answer(id, Came::Reply(Ok(ack.reply)));
+            self.confirmed.fetch_add(u64::from(waited), Ordering::Relaxed);
         }
     }
 

@@ -538,7 +538,7 @@ impl Client {
             inside = ClientRequest::In { keyspace: self.keyspace, request };
             &inside
         };
-        let reply = link.ask(request, hlc, told, until).await;
+        let reply = link.ask(request, hlc, told, until, &|| self.may_retry()).await;
         self.inner.hlc.fetch_max(link.hlc().0, Ordering::Relaxed);
         self.inner.routes.hear_epoch(link.epoch());
         reply

@@ -157,12 +157,16 @@ impl Answers {
         self.hlc.fetch_max(hlc.0, Ordering::Relaxed);
     }
 
-    pub(crate) fn answer(&self, id: u64, came: Came) {
-        // Nobody there: the caller went away, and does not want to know.
-        match self.waiting().askers.remove(&id) {
-            Some(asker) => drop(asker.send(came)),
-            None => drop(self.unwanted.fetch_add(1, Ordering::Relaxed)),
+    /// True if somebody waited for it.
+    pub(crate) fn answer(&self, id: u64, came: Came) -> bool {
+        let is_answer = matches!(came, Came::Reply(_));
+        if let Some(asker) = self.waiting().askers.remove(&id) {
+            drop(asker.send(came));
+            return true;
         }
+        // Nobody there: the caller went away, and does not want to know.
+        self.unwanted.fetch_add(u64::from(is_answer), Ordering::Relaxed);
+        false
     }
 }
 
@@ -222,13 +226,15 @@ impl Link {
     }
 
     /// Sends `request`, which may take `told` as the node hears it, and waits for its answer until
-    /// `until`.
+    /// `until`. Of a write that replicas are to tell of, `may_ask_again` says whether its coordinator may be asked
+    /// once more when nobody tells.
     pub(crate) async fn ask(
         &self,
         request: &ClientRequest<'_>,
         hlc: Hlc,
         told: Duration,
         until: Instant,
+        may_ask_again: &(dyn Fn() -> bool + Sync),
     ) -> Result<ClientReply, NoAnswer> {
         let own = matches!(request, ClientRequest::Layout);
         let made = Instant::now();
@@ -252,12 +258,15 @@ impl Link {
             Ok(Err(_)) => return Err(NoAnswer::NotSent),
             Err(_) => return Err(NoAnswer::Error(shed().into())),
         }
-        match self.come(answer, made, until, direct.is_some()).await {
+        let asks_again = direct.is_some().then_some(may_ask_again);
+        match self.come(answer, made, until, asks_again).await {
             Some(Ok(Came::Reply(Ok(ClientReply::Error(error))))) => {
                 Err(NoAnswer::Error(error.into()))
             }
             Some(Ok(Came::Reply(Ok(reply)))) => Ok(reply),
             Some(Ok(Came::Doubt)) => {
+                // The node is asked again, and must not stop.
+                place.left = false;
                 Err(NoAnswer::Lost { reason: "no replica tells that it holds the write".into() })
             }
             Some(Ok(Came::Reply(Err(error)))) => {
@@ -288,15 +297,14 @@ impl Link {
         mut answer: oneshot::Receiver<Came>,
         made: Instant,
         until: Instant,
-        direct: bool,
+        asks_again: Option<&(dyn Fn() -> bool + Sync)>,
     ) -> Option<Result<Came, oneshot::error::RecvError>> {
-        if !direct {
-            return by(until, answer).await;
-        }
+        let Some(may) = asks_again else { return by(until, answer).await };
         let part = until.saturating_duration_since(made) / ACKS_PATIENCE;
         match timeout_at(made + part, &mut answer).await {
             Ok(came) => (Instant::now() <= until).then_some(came),
-            Err(_) => Some(Ok(Came::Doubt)),
+            Err(_) if may() => Some(Ok(Came::Doubt)),
+            Err(_) => by(until, answer).await,
         }
     }
 
@@ -411,9 +419,9 @@ impl Pieces {
         let Outgoing { mut header, body, times } = next;
         if let Some(Times { answer, send }) = times {
             if send <= now {
-                return self
-                    .shared
-                    .answer(header.request_id, Came::Reply(Ok(ClientReply::Error(shed()))));
+                let shed = Came::Reply(Ok(ClientReply::Error(shed())));
+                self.shared.answer(header.request_id, shed);
+                return;
             }
             header = header.with_time_left(Some(answer.saturating_duration_since(now)));
         }

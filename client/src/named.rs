@@ -38,14 +38,14 @@ impl Client {
         request: impl Fn(wire::Name) -> ClientRequest<'r>,
     ) -> Result<ClientReply, ClientError> {
         let name = terms.name.clone().unwrap_or_else(|| self.name());
-        self.ask_named(key, (terms.timeout, &name), request).await
+        self.ask_named(key, (terms.timeout, &name, terms.may_be_told()), request).await
     }
 
     /// Asks for a write under a name until its fate is known, or its time is up.
     async fn ask_named<'r>(
         &self,
         key: &[u8],
-        (timeout, name): (Duration, &Name),
+        (timeout, name, told): (Duration, &Name, bool),
         request: impl Fn(wire::Name) -> ClientRequest<'r>,
     ) -> Result<ClientReply, ClientError> {
         self.count_request();
@@ -69,7 +69,7 @@ impl Client {
                 }
                 tries += 1;
                 // Asked for the first time: whoever is asked again has to answer for itself.
-                let direct = !name.is_sent() && self.hears_replicas(at_hand);
+                let direct = told && !name.is_sent() && self.hears_replicas(at_hand);
                 let tried = self.try_named(&link, asking, (name, direct), until, &request).await;
                 match tried {
                     Tried::Done(reply) => {

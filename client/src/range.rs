@@ -270,7 +270,8 @@ impl IntoFuture for DeleteRange {
 
     fn into_future(self) -> Self::IntoFuture {
         Box::pin(async move {
-            let Self { mut rest, terms } = self;
+            let Self { mut rest, mut terms } = self;
+            terms.paged = true;
             let (key, mut sum) = (rest.key()?, 0);
             loop {
                 let before = Before::new(terms.session.clone(), &key);

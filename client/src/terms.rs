@@ -16,12 +16,25 @@ pub(crate) struct Terms {
     pub(crate) timeout: Duration,
     pub(crate) session: Option<Session>,
     pub(crate) name: Option<Name>,
+    /// It is done page by page, and a coordinator says where a page ends.
+    pub(crate) paged: bool,
 }
 
 impl Terms {
     /// Nothing was said yet.
     pub(crate) const fn new(timeout: Duration) -> Self {
-        Self { level: None, durability: None, timeout, session: None, name: None }
+        Self { level: None, durability: None, timeout, session: None, name: None, paged: false }
+    }
+
+    /// Whether the replicas of such a write may tell of it: one copy must not be enough, nor must it matter where
+    /// the copies are, nor must they survive the loss of power. What a keyspace wants is the node's to know.
+    pub(crate) const fn may_be_told(&self) -> bool {
+        let level = match self.level {
+            None | Some(Level::Two | Level::Three | Level::Quorum | Level::All) => true,
+            Some(Level::Count(count)) => count > 1,
+            Some(_) => false,
+        };
+        level && !self.paged && !matches!(self.durability, Some(Durability::Sync))
     }
 }
 

@@ -6,7 +6,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use certs::Role;
 use ring::{Hlc, Layout, Slot};
-use ringdb_client::{Client, Settings, Tls};
+use ringdb_client::{Client, Durability, Level, Settings, Tls};
 use wire::{Ack, ClientReply, ClientRequest, Name};
 
 use crate::fake::*;
@@ -18,6 +18,7 @@ struct Heard {
     writes: Vec<(u32, Name)>,
     /// The clocks that were said with them.
     clocks: Vec<Hlc>,
+    cancelled: usize,
     readers: Vec<u32>,
 }
 
@@ -56,7 +57,10 @@ async fn stage(settings: Settings) -> Stage {
                 heard.lock().unwrap().readers.push(id);
                 Answer::Say(ClientReply::Value { values: vec![], context: Bytes::new() })
             }
-            ClientRequest::Cancel { .. } => Answer::Silence,
+            ClientRequest::Cancel { .. } => {
+                heard.lock().unwrap().cancelled += 1;
+                Answer::Silence
+            }
             other => panic!("{other:?}"),
         })
     };
@@ -182,6 +186,7 @@ async fn when_no_replica_speaks_for_a_part_of_the_time_the_coordinator_is_asked(
     assert_eq!(writes.iter().map(|(_, name)| name.direct).collect::<Vec<_>>(), [true, false]);
     assert_eq!(writes[0].1.n, writes[1].1.n);
     assert!(writes[1].1.age_ms >= 450, "{writes:?}");
+    assert_eq!(stage.heard.lock().unwrap().cancelled, 0, "the node must go on with it");
 }
 
 #[tokio::test]
@@ -189,4 +194,14 @@ async fn whoever_does_not_want_it_hears_the_coordinator() {
     let stage = stage(Settings { direct_acks: false, ..Settings::default() }).await;
     assert_eq!(stage.ring.put(KEY, "v").await.unwrap().as_bytes(), b"coordinator");
     assert!(!stage.heard.lock().unwrap().writes[0].1.direct);
+}
+
+#[tokio::test]
+async fn writes_that_no_replica_may_tell_of_are_not_asked_for_so() {
+    let stage = stage(Settings::default()).await;
+    let put = || stage.ring.put(KEY, "v");
+    put().consistency(Level::One).await.unwrap();
+    put().consistency(Level::LocalQuorum).await.unwrap();
+    put().durability(Durability::Sync).await.unwrap();
+    assert!(stage.heard.lock().unwrap().writes.iter().all(|(_, name)| !name.direct));
 }

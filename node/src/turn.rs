@@ -97,6 +97,8 @@ pub enum Letter {
         held: Held,
         /// What the client is told.
         direct: Direct,
+        /// The clock of the core that holds it.
+        hlc: Hlc,
     },
     /// See [`Effect::Handed`].
     Handed {
@@ -376,6 +378,10 @@ impl Core {
             self.begin();
         }
         self.with_members(|members, now, letters| members.tick(now, letters));
+        if !self.begun {
+            // Nothing was due; whatever comes next has a time of its own.
+            self.now = None;
+        }
     }
 
     /// A message came from a peer; only core 0 hears them.
@@ -501,7 +507,9 @@ impl Core {
             Letter::CoreReady { core, ready } => {
                 self.with_members(|members, now, _| members.core_is(now, core, ready));
             }
-            Letter::Acknowledge { to, held, direct } => self.acknowledge(to, held, direct),
+            Letter::Acknowledge { to, held, direct, hlc } => {
+                self.tell_client(to, held, direct, hlc);
+            }
             Letter::Handed { id } => self.handed(id),
             Letter::FetchLayout { from } => {
                 if let Some(members) = &self.members {

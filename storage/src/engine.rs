@@ -16,7 +16,8 @@ use crate::fold::Merge;
 use crate::job::{Job, Task};
 use crate::key::KeyRange;
 use crate::log::{
-    Frames, LogPosition, SegmentInfo, Spares, Stream, next_frame, segment_id, segment_name,
+    Frames, LogPosition, SegmentInfo, Spares, Stream, SyncHandle, next_frame, segment_id,
+    segment_name,
 };
 use crate::manifest::{Edit, Manifest};
 use crate::memtable::Memtable;
@@ -111,6 +112,8 @@ pub(crate) struct Flush {
     pub(crate) memtable: Arc<Memtable>,
     /// What it holds in memory.
     pub(crate) bytes: usize,
+    /// What is committed here has to be durable before the table takes the log's place.
+    pub(crate) behind: Option<SyncHandle>,
 }
 
 /// A log segment that an earlier run wrote.
@@ -408,9 +411,10 @@ impl Shared {
         number: u64,
         memtable: Arc<Memtable>,
         bytes: usize,
+        behind: Option<SyncHandle>,
     ) {
         let mut work = self.work();
-        work.flushes.push_back(Flush { shard, number, memtable, bytes });
+        work.flushes.push_back(Flush { shard, number, memtable, bytes, behind });
         self.note_unflushed(&work, shard);
     }
 

@@ -171,6 +171,9 @@ fn run_flush(shared: &Shared, flush: &Flush, progress: &mut Progress<'_>) -> Res
             progress,
         },
     )?;
+    if let Some(behind) = &flush.behind {
+        behind.sync()?;
+    }
     let mark = Edit::Flushed { range, sequence: flush.memtable.last_sequence() };
     install(shared, written, 0, &[], vec![mark], Some((flush.shard, flush.number)))
 }

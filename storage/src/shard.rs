@@ -65,6 +65,8 @@ struct Held {
     number: u64,
     memtable: Arc<Memtable>,
     bytes: usize,
+    /// The sequence of the first change after it.
+    next: u64,
 }
 
 impl Shard {
@@ -276,7 +278,9 @@ impl Shard {
     }
 
     /// As [`Shard::rotate`], but nothing is flushed before [`Shard::release`]: until then rows that carry state
-    /// derived from the log may be applied bit by bit, and be committed. What was held before is released.
+    /// derived from the log may be applied bit by bit, and be committed. What was held before is released. The flush
+    /// makes durable what was committed until the release before its table counts, so that no loss of power keeps
+    /// the table and takes those rows.
     pub fn rotate_held(&mut self) {
         self.release();
         self.refresh();
@@ -296,13 +300,15 @@ impl Shard {
         next.immutable.push((number, memtable.clone()));
         self.replace_sources(next);
         self.log.close_segment();
-        self.held = Some(Held { number, memtable, bytes });
+        let next = self.log.next_sequence();
+        self.held = Some(Held { number, memtable, bytes, next });
     }
 
     /// Lets what [`Shard::rotate_held`] made immutable be flushed, if that is not so already.
     pub fn release(&mut self) {
-        if let Some(Held { number, memtable, bytes }) = self.held.take() {
-            self.shared.queue_flush(self.number, number, memtable, bytes);
+        if let Some(Held { number, memtable, bytes, next }) = self.held.take() {
+            let behind = (self.log.next_sequence() != next).then(|| self.sync_handle());
+            self.shared.queue_flush(self.number, number, memtable, bytes, behind);
         }
     }
 

@@ -187,13 +187,18 @@ mod tests {
         store.rotate_held();
         run(&opened.engine);
         let before = tables(&opened.engine);
-        opened.stores[0].release();
+        let store = &mut opened.stores[0];
+        store.apply(&[change(Slot(4))]).expect("there is room");
+        store.commit().expect("there is room");
+        store.release();
         assert!(run(&opened.engine) > 0, "it is released");
         assert!(tables(&opened.engine) > before);
+        // The table did not become durable before what was committed after its memtable.
+        disk.crash(storage::Crash::PowerLoss(storage::Survival::None));
         drop(opened);
 
         let opened = open(disk, options(), 1).expect("it opens again");
-        for slot in [Slot(1), Slot(2), Slot(3)] {
+        for slot in [Slot(1), Slot(2), Slot(3), Slot(4)] {
             assert!(!opened.recoveries[0].clock(slot).is_empty(), "{slot:?}");
         }
     }

@@ -196,7 +196,8 @@ impl Store {
         self.shard.rotate_held();
     }
 
-    /// The rows that [`Store::rotate_held`] spoke of are committed: what the log told before it may go.
+    /// The rows that [`Store::rotate_held`] spoke of are committed: what the log told before it may go, once they are
+    /// durable.
     pub fn release(&mut self) {
         self.shard.release();
     }

@@ -41,6 +41,8 @@ struct Hearer {
     acks: Vec<Ack>,
     /// When they have to leave, if nothing else goes there before.
     until: Instant,
+    /// The highest clock of those who hold them: what the client writes next is to be later.
+    hlc: Hlc,
 }
 
 impl Hearers {
@@ -48,7 +50,8 @@ impl Hearers {
     /// this one.
     fn came(&mut self, conn: &ClientConn) {
         if conn.number() != 0 {
-            let hearer = || Hearer { conn: conn.clone(), acks: Vec::new(), until: Instant(0) };
+            let (until, hlc) = (Instant(0), Hlc(0));
+            let hearer = || Hearer { conn: conn.clone(), acks: Vec::new(), until, hlc };
             let hearer = self.clients.entry(native::who(conn.number())).or_insert_with(hearer);
             hearer.conn = conn.clone();
         }
@@ -64,7 +67,7 @@ impl Hearers {
     }
 
     /// A client is to be told by then; false if it is not here, or does not listen.
-    fn tell(&mut self, who: Who, until: Instant, ack: impl FnOnce() -> Ack) -> bool {
+    fn tell(&mut self, who: Who, (until, hlc): (Instant, Hlc), ack: impl FnOnce() -> Ack) -> bool {
         let Some(hearer) = self.clients.get_mut(&who) else { return false };
         if hearer.conn.queued() > ACKS_QUEUED_MAX {
             return false;
@@ -74,6 +77,7 @@ impl Hearers {
             hearer.until = until;
         }
         hearer.until = hearer.until.min(until);
+        hearer.hlc = hearer.hlc.max(hlc);
         hearer.acks.push(ack());
         true
     }
@@ -89,11 +93,13 @@ impl Hearers {
         let mut count = 0;
         let (clients, writer) = (&mut self.clients, &mut self.writer);
         self.waiting.retain(|who| {
-            let Some(Hearer { conn, acks, until }) = clients.get_mut(who) else { return false };
+            let Some(Hearer { conn, acks, until, hlc: held }) = clients.get_mut(who) else {
+                return false;
+            };
             if *until > now && conn.queued() == 0 {
                 return true;
             }
-            writer.begin(Header { epoch, hlc, ..Header::new(Kind::ACKS) });
+            writer.begin(Header { epoch, hlc: hlc.max(*held), ..Header::new(Kind::ACKS) });
             for ack in acks.drain(..) {
                 codec::encode_into(&ack, writer.body());
                 count += 1;
@@ -141,13 +147,28 @@ impl Core {
     }
 
     /// See [`Effect::Acknowledge`](replication::Effect).
-    pub(super) fn acknowledge(&mut self, to: NodeId, (request, token, slot): Held, direct: Direct) {
-        if self.index != 0 {
-            return self.hand(0, Letter::Acknowledge { to, held: (request, token, slot), direct });
+    pub(super) fn acknowledge(&mut self, to: NodeId, held: Held, direct: Direct) {
+        let now = self.now();
+        let hlc = self.peer.hlc(now);
+        if self.index == 0 {
+            self.tell_client(to, held, direct, hlc);
+        } else {
+            self.hand(0, Letter::Acknowledge { to, held, direct, hlc });
         }
+    }
+
+    /// Core 0: tells the client, if it is here, and the coordinator later; or that one at once. `hlc` is the clock of
+    /// the core that holds the write.
+    pub(super) fn tell_client(
+        &mut self,
+        to: NodeId,
+        (request, token, slot): Held,
+        direct: Direct,
+        hlc: Hlc,
+    ) {
         let now = self.now().mono;
         let until = if direct.prompt { now } else { now + TELL_DELAY };
-        let told = self.hearers.tell((request.front, request.incarnation), until, || Ack {
+        let told = self.hearers.tell((request.front, request.incarnation), (until, hlc), || Ack {
             n: request.n,
             coordinator: to.0,
             write: token,
@@ -156,7 +177,7 @@ impl Core {
         });
         self.report.messages_out += 1;
         let message = Message::Replicated { token, part: 0, slot, told };
-        if told {
+        if told && !self.stopped {
             self.sends.push_later(to, message, now);
         } else {
             self.sends.push(to, message);
@@ -170,7 +191,9 @@ impl Core {
         if self.hearers.next_due().is_some() {
             let now = self.now();
             let (epoch, hlc) = (self.shared.layout().epoch.0, self.peer.hlc(now));
-            self.report.direct_acks += self.hearers.send(now.mono, epoch, hlc);
+            // At the end nobody can wait for company.
+            let by = if self.stopped { Instant(u64::MAX) } else { now.mono };
+            self.report.direct_acks += self.hearers.send(by, epoch, hlc);
         }
     }
 }

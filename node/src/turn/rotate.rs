@@ -57,7 +57,10 @@ impl Core {
             // It was fast.
             self.save(usize::MAX);
             match self.store.commit() {
-                Ok(()) => self.uncommitted = false,
+                Ok(()) => {
+                    self.uncommitted = false;
+                    self.shared.background.committed(self.index);
+                }
                 Err(e) => self.fail_disk(&e),
             }
         }
@@ -66,7 +69,8 @@ impl Core {
             self.store.release();
             self.shared.background.look_for_jobs();
         }
-        if is_full && !self.disk_failed {
+        // Nothing is begun at the end: what is held stays so, and the log tells of it.
+        if is_full && !self.disk_failed && !self.stopped {
             self.peer.begin_checkpoint();
             self.store.rotate_held();
             let now = self.now().mono;
