@@ -32,6 +32,10 @@ struct Stage {
 
 const KEY: &str = "k";
 
+fn told() -> Settings {
+    Settings { direct_acks: true, ..Settings::default() }
+}
+
 fn done(context: &'static [u8]) -> ClientReply {
     ClientReply::Done { context: Bytes::from_static(context) }
 }
@@ -111,7 +115,7 @@ fn ack(name: Name, coordinator: u32, needed: u8) -> Ack {
 
 #[tokio::test]
 async fn a_write_is_done_when_as_many_replicas_say_so_as_it_takes() {
-    let stage = stage(Settings::default()).await;
+    let stage = stage(told()).await;
     let (write, coordinator, name) = stage.begin().await;
     assert!(name.direct);
     stage.others(coordinator)[0].hold(&[ack(name, coordinator, 1)]).await;
@@ -138,7 +142,7 @@ async fn a_write_is_done_when_as_many_replicas_say_so_as_it_takes() {
 
 #[tokio::test]
 async fn no_replica_counts_twice_nor_the_coordinator_nor_what_is_said_of_another_write() {
-    let stage = stage(Settings::default()).await;
+    let stage = stage(told()).await;
     let (write, coordinator, name) = stage.begin().await;
     let needed = ack(name, coordinator, 2);
     let others = stage.others(coordinator);
@@ -162,7 +166,7 @@ async fn no_replica_counts_twice_nor_the_coordinator_nor_what_is_said_of_another
 
 #[tokio::test]
 async fn when_a_connection_ends_over_which_somebody_may_have_spoken_the_coordinator_is_asked() {
-    let mut stage = stage(Settings::default()).await;
+    let mut stage = stage(told()).await;
     let (write, coordinator, name) = stage.begin().await;
     let lost = (1..=3).rev().find(|id| *id != coordinator).unwrap();
     drop(stage.nodes.remove(lost as usize - 1));
@@ -179,7 +183,7 @@ async fn when_a_connection_ends_over_which_somebody_may_have_spoken_the_coordina
 
 #[tokio::test]
 async fn when_no_replica_speaks_for_a_part_of_the_time_the_coordinator_is_asked() {
-    let stage = stage(Settings::default()).await;
+    let stage = stage(told()).await;
     let put = stage.ring.put(KEY, "v").timeout(Duration::from_secs(2));
     assert_eq!(put.await.unwrap().as_bytes(), b"coordinator");
     let writes = stage.heard.lock().unwrap().writes.clone();
@@ -191,14 +195,14 @@ async fn when_no_replica_speaks_for_a_part_of_the_time_the_coordinator_is_asked(
 
 #[tokio::test]
 async fn whoever_does_not_want_it_hears_the_coordinator() {
-    let stage = stage(Settings { direct_acks: false, ..Settings::default() }).await;
+    let stage = stage(Settings::default()).await;
     assert_eq!(stage.ring.put(KEY, "v").await.unwrap().as_bytes(), b"coordinator");
     assert!(!stage.heard.lock().unwrap().writes[0].1.direct);
 }
 
 #[tokio::test]
 async fn writes_that_no_replica_may_tell_of_are_not_asked_for_so() {
-    let stage = stage(Settings::default()).await;
+    let stage = stage(told()).await;
     let put = || stage.ring.put(KEY, "v");
     put().consistency(Level::One).await.unwrap();
     put().consistency(Level::LocalQuorum).await.unwrap();

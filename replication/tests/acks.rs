@@ -246,24 +246,6 @@ fn a_client_that_went_away_is_answered_when_it_asks_again() {
 }
 
 #[test]
-fn a_write_that_still_reads_goes_on_when_it_is_asked_for_again_after_its_client_went_away() {
-    let (mut c, [a, ..]) = three();
-    assert!(c.set(a, "k", "v").is_ok());
-    c.lose = Box::new(|_, _, m| matches!(m, Message::Read { .. }));
-    let delete = || at("k", Op::Delete, Level::Quorum);
-    let first = c.submit_named(a, delete(), name(1, true));
-    c.settle();
-    c.event(a, Event::Cancel(first));
-    let again = c.submit_named(a, delete(), name(1, false));
-    c.wait(Duration::from_millis(50));
-    assert_eq!(c.answer(again), None, "its time is not over");
-    c.lose = Box::new(|_, _, _| false);
-    let answer = c.await_answer(again);
-    assert!(is_done(&answer), "{answer:?}");
-    assert_eq!(c.get(a, "k"), None);
-}
-
-#[test]
 fn whoever_refuses_a_write_tells_nobody() {
     let (mut c, [a, b, d]) = three();
     // The others have adopted a layout in which the slot has another order, of which the coordinator does not know.

@@ -3,9 +3,9 @@
 
 use std::time::{Duration, Instant};
 
-use client::{AdminReply, AdminRequest, Client, Durability, Level};
+use client::{AdminReply, AdminRequest, Client, Durability, Level, Settings};
 
-use super::{connect, runtime, until_routed};
+use super::{connect_as, runtime, until_routed};
 use crate::support::demo::Demo;
 
 const PATIENCE: Duration = Duration::from_secs(5);
@@ -25,7 +25,8 @@ fn a_write_is_done_when_its_replicas_say_so() {
     let dir = tempfile::tempdir().unwrap();
     let mut demo = Demo::start(dir.path());
     runtime().block_on(async {
-        let ring = connect(dir.path()).await;
+        let ring =
+            connect_as(dir.path(), Settings { direct_acks: true, ..Settings::default() }).await;
         until_routed(&ring).await;
         // Connections to all holders are made in the background.
         let end = Instant::now() + Duration::from_secs(30);

@@ -18,11 +18,15 @@ mod sessions;
 mod siblings;
 
 async fn connect(dir: &Path) -> Client {
+    connect_as(dir, Settings::default()).await
+}
+
+async fn connect_as(dir: &Path, settings: Settings) -> Client {
     let path = dir.join("ringctl.toml");
     let file = ContextFile::load(&path).unwrap();
     let cluster = file.choose(None, &path).unwrap();
     let tls = Tls::load(&cluster.tls_files()).unwrap();
-    Client::connect_with(cluster.nodes.clone(), tls, Settings::default()).await.unwrap()
+    Client::connect_with(cluster.nodes.clone(), tls, settings).await.unwrap()
 }
 
 fn runtime() -> tokio::runtime::Runtime {

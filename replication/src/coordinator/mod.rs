@@ -186,8 +186,6 @@ impl Peer {
             && let Some(job) = self.jobs.get_mut(key)
         {
             let before = core::mem::replace(&mut job.origin, origin);
-            // Whoever asks again waits anew; and whoever asked before may have gone.
-            job.deadline = job.deadline.max(deadline);
             let given = job.given_answer();
             match (given, before) {
                 (Some((answer, _)), _) => self.answer(unasked, answer, out),
