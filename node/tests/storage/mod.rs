@@ -129,7 +129,10 @@ fn damage_is_found_with_its_keys_and_repaired_as_far_as_it_can_be() {
     assert_eq!((code, errors.as_str()), (1, ""), "{text}");
     assert!(text.contains("DAMAGED in 2 places:"), "{text}");
     assert!(text.contains("\nwhy: ") && text.contains("\nfix: "), "{text}");
-    assert!(text.contains("; keys from slot ") && text.contains("to before slot "), "{text}");
+    // Which rows the table has, and so whether a block stands before the damaged one, depends on when it was flushed.
+    let from = ["; keys from slot ", "; keys from what follows slot "];
+    let told = from.iter().any(|from| text.contains(from)) && text.contains("to before slot ");
+    assert!(told, "{text}");
     let line = text.lines().find(|line| line.contains("damaged at offset 8;")).unwrap();
     assert!(line.starts_with("  blob file ") && line.contains(" db 0 \"large:"), "{line}");
 
