@@ -3,21 +3,14 @@
 
 use std::time::{Duration, Instant};
 
-use client::{AdminReply, AdminRequest, Client, Durability, Level, Settings};
+use client::{Client, Durability, Level, Settings};
 
-use super::{connect_as, runtime, until_routed};
+use super::{connect_as, counter, runtime, until_routed};
 use crate::support::demo::Demo;
-
-const PATIENCE: Duration = Duration::from_secs(5);
 
 /// How many acknowledgements the node that is asked has told clients of.
 async fn told(ring: &Client) -> u64 {
-    let text = match ring.administer(AdminRequest::Metrics, PATIENCE).await.unwrap() {
-        AdminReply::Text { text } => text,
-        other => panic!("{other:?}"),
-    };
-    let line = text.lines().find_map(|line| line.strip_prefix("ringdb_direct_acks_total "));
-    line.unwrap_or_else(|| panic!("{text}")).parse().unwrap()
+    counter(ring, "ringdb_direct_acks_total ").await
 }
 
 #[test]

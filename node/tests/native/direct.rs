@@ -3,26 +3,14 @@
 
 use std::time::{Duration, Instant};
 
-use client::{AdminReply, AdminRequest, Client, KeyspaceChange, Level};
+use client::{AdminRequest, Client, KeyspaceChange, Level};
 
-use super::{connect, runtime, until_routed};
+use super::{PATIENCE, connect, counter, runtime, until_routed};
 use crate::support::demo::Demo;
-
-const PATIENCE: Duration = Duration::from_secs(5);
-
-async fn metrics(ring: &Client) -> String {
-    match ring.administer(AdminRequest::Metrics, PATIENCE).await.unwrap() {
-        AdminReply::Text { text } => text,
-        other => panic!("{other:?}"),
-    }
-}
 
 /// How many shares without a value the node that is asked gave.
 async fn shares(ring: &Client) -> u64 {
-    let name = "ringdb_request_duration_seconds_count{class=\"share\"} ";
-    let text = metrics(ring).await;
-    let line = text.lines().find_map(|line| line.strip_prefix(name));
-    line.unwrap_or_else(|| panic!("{text}")).parse().unwrap()
+    counter(ring, "ringdb_request_duration_seconds_count{class=\"share\"} ").await
 }
 
 #[test]

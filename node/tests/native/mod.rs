@@ -4,7 +4,7 @@ use std::path::Path;
 use std::time::{Duration, Instant};
 
 use client::context::ContextFile;
-use client::{Client, ClientError, Level, Settings, Tls};
+use client::{AdminReply, AdminRequest, Client, ClientError, Level, Settings, Tls};
 
 use crate::support::demo::Demo;
 
@@ -27,6 +27,18 @@ async fn connect_as(dir: &Path, settings: Settings) -> Client {
     let cluster = file.choose(None, &path).unwrap();
     let tls = Tls::load(&cluster.tls_files()).unwrap();
     Client::connect_with(cluster.nodes.clone(), tls, settings).await.unwrap()
+}
+
+const PATIENCE: Duration = Duration::from_secs(5);
+
+/// A counter of the node that is asked: what stands behind this in its metrics.
+async fn counter(ring: &Client, name: &str) -> u64 {
+    let text = match ring.administer(AdminRequest::Metrics, PATIENCE).await.unwrap() {
+        AdminReply::Text { text } => text,
+        other => panic!("{other:?}"),
+    };
+    let line = text.lines().find_map(|line| line.strip_prefix(name));
+    line.unwrap_or_else(|| panic!("{text}")).parse().unwrap()
 }
 
 fn runtime() -> tokio::runtime::Runtime {
