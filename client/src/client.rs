@@ -204,7 +204,8 @@ impl Client {
         let addresses = addresses.into_iter().map(Into::into).take(ADDRESSES_MAX);
         let addresses: Vec<String> = addresses.collect();
         let names = Arc::new(Names::new());
-        let dialler = Dialler { tls, number: names.client(), acks: Arc::default() };
+        let dialler =
+            Dialler { tls, number: names.client(), acks: Arc::default(), sockets: Arc::default() };
         let dialled = dial_any(&addresses, &dialler, settings.patience.dial).await?;
         let inner = Inner {
             addresses,

@@ -4,12 +4,12 @@
 //! earlier ones up: a dead node costs a fraction of a second, not its whole time-out.
 
 use core::time::Duration;
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
+use std::net::SocketAddr;
 use std::sync::Arc;
 
 use quinn::{
-    AckFrequencyConfig, ClientConfig, Connection, ConnectionError, Endpoint, EndpointConfig,
-    MtuDiscoveryConfig, RecvStream, SendStream, TransportConfig,
+    AckFrequencyConfig, ClientConfig, Connection, ConnectionError, Endpoint, MtuDiscoveryConfig,
+    RecvStream, SendStream, TransportConfig,
 };
 use ring::{ClusterId, NodeId};
 use tokio::task::JoinSet;
@@ -23,6 +23,7 @@ use crate::error::{Attempt, ClientError, Told};
 use crate::limits::{
     DIAL_STAGGER, IDLE_TIMEOUT, INITIAL_RTT, KEEP_ALIVE, MTU_LOOPBACK, UNACKNOWLEDGED,
 };
+use crate::sockets::Sockets;
 use crate::tls::{Refused, Tls};
 
 /// Who dials.
@@ -33,6 +34,8 @@ pub(crate) struct Dialler {
     pub(crate) number: u64,
     /// The writes of which it hears.
     pub(crate) acks: Arc<Acks>,
+    /// Over which it does.
+    pub(crate) sockets: Arc<Sockets>,
 }
 
 /// A connection, ready for requests.
@@ -159,9 +162,8 @@ async fn greet(
     dialler: &Dialler,
 ) -> Result<Dialled, Broken> {
     let local = |e: &dyn core::fmt::Display| Broken::Local(e.to_string());
-    let endpoint = endpoint_for(to).map_err(|e| local(&e))?;
-    let connecting =
-        endpoint.connect_with(config, to, &dialler.tls.name()).map_err(|e| local(&e))?;
+    let (endpoint, connecting) =
+        dialler.sockets.dial(config, to, &dialler.tls.name()).map_err(|e| local(&e))?;
     let connection = connecting.await?;
     // What the connection itself says explains more than what a stream says about it.
     let explained = |e: &dyn core::fmt::Display| match connection.close_reason() {
@@ -255,26 +257,6 @@ pub(crate) fn how_it_ended(error: &ConnectionError) -> String {
         }
         other => other.to_string(),
     }
-}
-
-/// An endpoint for this one connection. It takes datagrams as large as nodes send on one machine.
-fn endpoint_for(to: SocketAddr) -> std::io::Result<Endpoint> {
-    let runtime = quinn::default_runtime()
-        .ok_or_else(|| std::io::Error::other("there is no runtime to work in"))?;
-    let mut config = EndpointConfig::default();
-    config.max_udp_payload_size(MTU_LOOPBACK).map_err(std::io::Error::other)?;
-    Endpoint::new(config, None, UdpSocket::bind(socket_for(to))?, runtime)
-}
-
-/// A socket for this one connection, on the machine itself if that is where it leads.
-fn socket_for(to: SocketAddr) -> SocketAddr {
-    let ip = match to.ip() {
-        IpAddr::V4(ip) if ip.is_loopback() => Ipv4Addr::LOCALHOST.into(),
-        IpAddr::V4(_) => Ipv4Addr::UNSPECIFIED.into(),
-        IpAddr::V6(ip) if ip.is_loopback() => Ipv6Addr::LOCALHOST.into(),
-        IpAddr::V6(_) => IpAddr::from(Ipv6Addr::UNSPECIFIED),
-    };
-    SocketAddr::new(ip, 0)
 }
 
 fn transport(to: SocketAddr) -> TransportConfig {

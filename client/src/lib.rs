@@ -55,6 +55,7 @@ mod acks;
 mod dial;
 mod direct;
 mod link;
+mod sockets;
 
 mod operate;
 

@@ -105,3 +105,10 @@ pub const CLOSE_TIMEOUT: Duration = Duration::from_millis(500);
 const _: () = assert!(DIAL_STAGGER.as_millis() < DIAL_TIMEOUT.as_millis());
 const _: () = assert!(IDLE_TIMEOUT.as_millis() >= 2 * KEEP_ALIVE.as_millis());
 const _: () = assert!(READ_BYTES > wire::hello::LENGTH_BYTES);
+
+/// So many requests of a link that were asked for anew, or whose replicas have told, are remembered: most of them are
+/// never answered.
+pub(crate) const SUPERSEDED_MAX: usize = 4_096;
+
+/// So many sockets are kept for addresses that are dialled again, beside those that are in use.
+pub(crate) const SOCKETS_MAX: usize = 256;

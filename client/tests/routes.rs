@@ -1,6 +1,7 @@
 //! Requests go to the holders of their keys, to another when one is slow or gone, and stop when
 //! nobody wants their answer.
 
+use std::collections::BTreeSet;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -8,7 +9,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use certs::{CaPair, Role};
 use ring::{ClusterId, Layout, Member, NodeId, Slot};
-use ringdb_client::{Client, Settings, Tls};
+use ringdb_client::{Client, Patience, Settings, Tls};
 use wire::{ClientReply, ClientRequest};
 
 use crate::fake::*;
@@ -155,4 +156,35 @@ async fn without_hedging_a_slow_reader_is_waited_for() {
     stage.silent[first as usize - 1].store(true, Ordering::SeqCst);
     stage.ring.get(key).timeout(Duration::from_millis(80)).await.unwrap_err();
     assert_eq!(stage.ring.tally().hedged, 0);
+}
+
+#[tokio::test]
+async fn a_node_that_is_away_is_dialled_over_the_same_socket_again() {
+    let ca = authority();
+    let (map, silent, heard) = (Map::default(), Arc::default(), Heard::default());
+    let nodes: Vec<_> = (1..3).map(|id| knowing(&ca, id, &map, &silent, &heard)).collect();
+    // Something that listens where the third node was, and says nothing.
+    let away = std::net::UdpSocket::bind("127.0.0.1:0").unwrap();
+    away.set_nonblocking(true).unwrap();
+    let mut addresses: Vec<_> = nodes.iter().map(FakeNode::address).collect();
+    addresses.push(away.local_addr().unwrap().to_string());
+    *map.lock().unwrap() = Some(layout_of(&addresses));
+    let tls = Tls::from_pair(&visitor(&ca, Role::Client)).unwrap();
+    let patience = Patience { dial: Duration::from_millis(100), ..Patience::default() };
+    let settings = Settings { direct_reads: false, patience, ..Settings::default() };
+    let ring = Client::connect_with(addresses[..1].to_vec(), tls, settings).await.unwrap();
+    // Each dial has a number of its own (RFC 9000, 17.2: the destination's connection id, behind its length).
+    let (mut dials, mut ports) = (BTreeSet::new(), BTreeSet::new());
+    let mut bytes = [0; 2048];
+    while dials.len() < 3 {
+        for i in 0..8 {
+            ring.get(format!("k{i}")).await.unwrap();
+        }
+        while let Ok((_, from)) = away.recv_from(&mut bytes) {
+            ports.insert(from.port());
+            dials.insert(bytes[6..][..usize::from(bytes[5])].to_vec());
+        }
+        tokio::task::yield_now().await;
+    }
+    assert_eq!(ports.len(), 1, "{dials:?}");
 }

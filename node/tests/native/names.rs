@@ -25,10 +25,13 @@ async fn cable_to(port: u16) -> (SocketAddr, Arc<AtomicBool>, JoinHandle<()>) {
         let mut far: Option<(SocketAddr, Arc<UdpSocket>)> = None;
         let mut out = [0; 4096];
         while let Ok((length, from)) = near.recv_from(&mut out).await {
+            // A connection begins with Initial packets (RFC 9000, 17.2.2).
+            if out[0] & 0xf0 == 0xc0 {
+                is_deaf.store(false, Ordering::SeqCst);
+            }
             if far.as_ref().is_none_or(|(client, _)| *client != from) {
                 let socket = Arc::new(UdpSocket::bind("127.0.0.1:0").await.unwrap());
                 socket.connect(("127.0.0.1", port)).await.unwrap();
-                is_deaf.store(false, Ordering::SeqCst);
                 let (near, back, is_deaf) = (near.clone(), socket.clone(), is_deaf.clone());
                 tokio::spawn(async move {
                     let mut bytes = [0; 4096];
