@@ -235,15 +235,17 @@ async fn look_around(core: Rc<RefCell<Core>>) {
         // Few keys are counted before they are told of.
         let mut more = core.borrow_mut().count_keys();
         core.borrow_mut().look_around();
+        let mut gaps = true;
         // The rest bit by bit: all at once would be felt by whoever asks just then.
         counts.reset();
         for _ in 1..COUNTS_A_LOOK {
             let mut is_saving = core.borrow().is_saving();
-            if !more && !is_saving {
+            if !more && !is_saving && !gaps {
                 break;
             }
             counts.tick().await;
             let core = &mut *core.borrow_mut();
+            gaps = core.count_gaps();
             is_saving &= core.is_saving();
             if is_saving {
                 // Where nobody asks anything, turns are few.

@@ -6,6 +6,8 @@
 //! a figure that is as old as the oldest write not yet counted. Promises: a request never waits for a
 //! count; nothing is read while nothing changes; the age that is told is never too small.
 
+mod minima;
+
 use std::collections::BTreeMap;
 use std::time::Duration;
 
@@ -13,6 +15,8 @@ use bytes::Bytes;
 use replication::Record;
 use replication::row::{self, Keyspace, Row};
 use ring::{Now, SLOTS, Slot, WallMillis};
+
+use minima::Minima;
 
 /// Live keys, and those of them with an expiry.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -50,8 +54,8 @@ impl Counted {
     }
 }
 
-/// What a slot held when it was counted last.
-#[derive(Clone, Debug, Default)]
+/// What was found in a slot.
+#[derive(Debug, Default)]
 struct Of {
     keyspaces: Vec<(Keyspace, Keys)>,
     /// When the first of its keys expires.
@@ -71,9 +75,13 @@ struct Walk {
 
 /// The tally of one core.
 pub struct Tally {
-    slots: Vec<Of>,
+    /// What each slot held when it was counted last, and all of them together.
+    slots: Vec<Vec<(Keyspace, Keys)>>,
+    all: BTreeMap<Keyspace, Keys>,
+    /// When the first key of a slot expires.
+    expiries: Minima<WallMillis>,
     /// Since when a slot has not been counted.
-    stale: Vec<Option<ring::Instant>>,
+    stale: Minima<ring::Instant>,
     stale_count: usize,
     walk: Option<Walk>,
     /// Where to look for the next stale slot.
@@ -93,14 +101,16 @@ impl Tally {
     #[must_use]
     pub fn new(now: ring::Instant, slots: impl Iterator<Item = Slot>) -> Self {
         let count = usize::from(SLOTS);
-        let mut stale = vec![None; count];
+        let mut stale = Minima::new(count);
         let mut unknown = 0;
         for slot in slots {
-            stale[usize::from(slot.0)] = Some(now);
+            stale.set(usize::from(slot.0), Some(now));
             unknown += 1;
         }
         Self {
-            slots: vec![Of::default(); count],
+            slots: vec![Vec::new(); count],
+            all: BTreeMap::new(),
+            expiries: Minima::new(count),
             stale,
             stale_count: unknown,
             walk: None,
@@ -120,18 +130,18 @@ impl Tally {
 
     fn mark(&mut self, slot: usize, now: ring::Instant) {
         // Whoever could not be counted may be marked with a time before that of a later write.
-        let since = self.stale[slot].map_or(now, |since| since.min(now));
-        self.stale_count += usize::from(self.stale[slot].is_none());
-        self.stale[slot] = Some(since);
+        let known = self.stale.get(slot);
+        if known.is_none_or(|since| now < since) {
+            self.stale.set(slot, Some(now));
+        }
+        self.stale_count += usize::from(known.is_none());
     }
 
     /// Keys whose time is over count no more.
     pub fn expire(&mut self, now: Now) {
-        for slot in 0..self.slots.len() {
-            if self.slots[slot].next_expiry.is_some_and(|at| at <= now.wall) {
-                self.slots[slot].next_expiry = None;
-                self.mark(slot, now.mono);
-            }
+        while let Some(slot) = self.expiries.first_up_to(now.wall) {
+            self.expiries.set(slot, None);
+            self.mark(slot, now.mono);
         }
     }
 
@@ -193,7 +203,21 @@ impl Tally {
     }
 
     fn finish(&mut self, walk: &mut Walk) {
-        self.slots[walk.at] = std::mem::take(&mut walk.of);
+        let Of { keyspaces, next_expiry } = std::mem::take(&mut walk.of);
+        for (keyspace, keys) in &keyspaces {
+            let sum = self.all.entry(*keyspace).or_default();
+            sum.live += keys.live;
+            sum.expiring += keys.expiring;
+        }
+        for (keyspace, keys) in std::mem::replace(&mut self.slots[walk.at], keyspaces) {
+            let sum = self.all.entry(keyspace).or_default();
+            sum.live -= keys.live;
+            sum.expiring -= keys.expiring;
+            if *sum == Keys::default() {
+                self.all.remove(&keyspace);
+            }
+        }
+        self.expiries.set(walk.at, next_expiry);
         self.unknown = self.unknown.saturating_sub(1);
         walk.at += 1;
     }
@@ -204,13 +228,13 @@ impl Tally {
             return None;
         }
         let count = self.stale.len();
-        let at = (0..count).map(|i| (self.next + i) % count).find(|i| self.stale[*i].is_some())?;
-        let mut walk =
-            Walk { at, last: at, since: self.stale[at]?, from: Row::new(), of: Of::default() };
+        let at = self.stale.next(self.next)?;
+        let since = self.stale.get(at)?;
+        let mut walk = Walk { at, last: at, since, from: Row::new(), of: Of::default() };
         let end = count.min(at + SLOTS_AT_ONCE);
         for slot in at..end {
             // Written to from here on, it is stale again.
-            let Some(since) = self.stale[slot].take() else { break };
+            let Some(since) = self.stale.set(slot, None) else { break };
             walk.last = slot;
             walk.since = walk.since.min(since);
             self.stale_count -= 1;
@@ -222,19 +246,9 @@ impl Tally {
     /// What was counted, and how old that is.
     #[must_use]
     pub fn counted(&self, now: ring::Instant) -> Counted {
-        let mut counted = Counted::default();
-        for of in &self.slots {
-            for (keyspace, keys) in &of.keyspaces {
-                let sum = counted.keyspaces.entry(*keyspace).or_default();
-                sum.live += keys.live;
-                sum.expiring += keys.expiring;
-            }
-        }
-        let oldest = self.stale.iter().flatten().copied();
-        let oldest = oldest.chain(self.walk.iter().map(|w| w.since)).min();
-        counted.age =
-            (self.unknown == 0).then(|| oldest.map_or(Duration::ZERO, |since| now.since(since)));
-        counted
+        let oldest = self.stale.min().into_iter().chain(self.walk.iter().map(|w| w.since)).min();
+        let age = oldest.map_or(Duration::ZERO, |since| now.since(since));
+        Counted { keyspaces: self.all.clone(), age: (self.unknown == 0).then_some(age) }
     }
 }
 
@@ -397,7 +411,7 @@ mod tests {
         for slot in touched {
             let (first, end) = row::range_of_slot(slot);
             let rows = story.rows.range(Row::from(first)..Row::from(end)).count() as u64;
-            let live = story.tally.slots[usize::from(slot.0)].keyspaces[0].1.live;
+            let live = story.tally.slots[usize::from(slot.0)][0].1.live;
             assert_eq!(live, rows, "{slot:?}");
         }
     }

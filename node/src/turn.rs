@@ -191,6 +191,7 @@ pub struct Core {
     peer: Peer,
     store: Store,
     tally: Tally,
+    gaps: look::Gaps,
     now: Option<Now>,
     begun: bool,
     /// When the turn began.
@@ -265,6 +266,7 @@ impl Core {
             looks: Slab::default(),
             peer,
             store,
+            gaps: look::Gaps::default(),
             now: None,
             begun: false,
             begun_at: ring::Instant(0),

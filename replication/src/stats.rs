@@ -39,6 +39,4 @@ pub struct Stats {
     pub many_siblings: u64,
     /// Names of forwarded requests remembered now.
     pub known_requests: u64,
-    /// Gaps in the slot clocks now, of slots that are kept here for every keyspace.
-    pub clock_gaps: u64,
 }
