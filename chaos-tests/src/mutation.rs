@@ -63,6 +63,7 @@ pub const PLANTED: &[Planted] = &[
     replication(Bug::FlushesUnsaved, "small-log"),
     replication(Bug::TrustsOneAck, "acks"),
     replication(Bug::TellsRefused, "acks"),
+    replication(Bug::TellsLate, "acks"),
     storage(PlantedBug::MissingFsync, "sync"),
     storage(PlantedBug::DamageReadAsTornTail, "rot"),
     session(SessionBug::AnswersOutOfTurn, "sessions"),

@@ -58,6 +58,9 @@ impl Acks {
             drop(all);
             answers.hear(hlc);
             let waited = answers.answer(id, Came::Reply(Ok(ack.reply)));
+            if waited {
+                answers.supersede(id);
+            }
             self.confirmed.fetch_add(u64::from(waited), Ordering::Relaxed);
         }
     }

@@ -65,7 +65,7 @@ pub struct Settings {
 impl Default for Settings {
     fn default() -> Self {
         let patience = Patience::default();
-        Self { patience, zone: None, hedging: true, direct_reads: true, direct_acks: false }
+        Self { patience, zone: None, hedging: true, direct_reads: true, direct_acks: true }
     }
 }
 
@@ -93,7 +93,7 @@ pub struct Tally {
     /// Requests that were asked again after a failure.
     pub retried: u64,
     /// Answers of the connections that stand for which nobody waited any more: they came after the deadline, or
-    /// after that of another node.
+    /// after that of another node that was asked as well.
     pub unwanted: u64,
     /// The epoch of the map of the slots; none before there is one.
     pub epoch: Option<u64>,
@@ -529,6 +529,19 @@ impl Client {
         request: &ClientRequest<'_>,
         until: Instant,
     ) -> Result<ClientReply, NoAnswer> {
+        self.ask_link_or_doubt(link, asking, request, until, &|_| false).await
+    }
+
+    /// The same, of a write of which replicas are to tell: `doubts` says whether one of them may have told in vain since
+    /// then.
+    pub(crate) async fn ask_link_or_doubt(
+        &self,
+        link: &Link,
+        asking: Asking,
+        request: &ClientRequest<'_>,
+        until: Instant,
+        doubts: &(dyn Fn(Instant) -> bool + Sync),
+    ) -> Result<ClientReply, NoAnswer> {
         let left = until.saturating_duration_since(Instant::now()).min(asking.timeout);
         let told = left - ANSWER_MARGIN_MAX.min(left / 5);
         let hlc = Hlc(self.inner.hlc.fetch_max(link.hlc().0, Ordering::Relaxed)).max(link.hlc());
@@ -540,7 +553,8 @@ impl Client {
             inside = ClientRequest::In { keyspace: self.keyspace, request };
             &inside
         };
-        let reply = link.ask(request, hlc, told, until, &|| self.may_retry()).await;
+        let reply =
+            link.ask(request, hlc, told, until, &|made| doubts(made) && self.may_retry()).await;
         self.inner.hlc.fetch_max(link.hlc().0, Ordering::Relaxed);
         self.inner.routes.hear_epoch(link.epoch());
         reply

@@ -27,7 +27,7 @@ pub const PENDING_RETRY_AFTER: Duration = Duration::from_millis(20);
 pub const WAY_OUT: u32 = 4;
 
 /// A write of which its replicas have told nothing for this part of its time is asked for again, for an answer of its
-/// coordinator: somebody's word may be lost.
+/// coordinator, if one of them has said nothing at all since: its word may be lost.
 pub const ACKS_PATIENCE: u32 = 4;
 
 /// What goes out as one, at most, beside a single larger request.

@@ -5,7 +5,7 @@
 //! all the writing and no caller can be cancelled in the middle of it. What waited here until its caller
 //! gave up is not sent, and of what is sent the node hears when it was made.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -31,7 +31,7 @@ use crate::dial::{Dialled, how_it_ended};
 use crate::error::{ClientError, Told};
 use crate::limits::{
     ACKS_PATIENCE, BATCH_BYTES, CLOSE_TIMEOUT, MOMENTS_APART, PENDING_MAX, PENDING_RETRY_AFTER,
-    QUEUE_FRAMES_MAX, READ_BYTES, WAY_OUT,
+    QUEUE_FRAMES_MAX, READ_BYTES, SUPERSEDED_MAX, WAY_OUT,
 };
 
 /// How a request over a link came to no answer.
@@ -58,6 +58,7 @@ pub(crate) struct Link {
     queue: mpsc::Sender<Outgoing>,
     shared: Arc<Answers>,
     acks: Arc<Acks>,
+    began: Instant,
 }
 
 /// A frame that waits to be written.
@@ -98,6 +99,8 @@ pub(crate) struct Answers {
     moment_us: AtomicU64,
     /// Answers for which nobody waited any more.
     unwanted: AtomicU64,
+    /// When the node last said anything, in microseconds since the connection was made.
+    heard_us: AtomicU64,
 }
 
 #[derive(Default)]
@@ -106,6 +109,8 @@ struct Waiting {
     asked: u64,
     /// How many of those that wait are for the client's own use.
     own: usize,
+    /// Those that were asked for anew, or answered by others: what answers them still is neither late nor wanted.
+    superseded: BTreeSet<u64>,
     ended: Option<String>,
 }
 
@@ -160,13 +165,25 @@ impl Answers {
     /// True if somebody waited for it.
     pub(crate) fn answer(&self, id: u64, came: Came) -> bool {
         let is_answer = matches!(came, Came::Reply(_));
-        if let Some(asker) = self.waiting().askers.remove(&id) {
+        let mut waiting = self.waiting();
+        if let Some(asker) = waiting.askers.remove(&id) {
+            drop(waiting);
             drop(asker.send(came));
             return true;
         }
         // Nobody there: the caller went away, and does not want to know.
-        self.unwanted.fetch_add(u64::from(is_answer), Ordering::Relaxed);
+        let unwanted = is_answer && !waiting.superseded.remove(&id);
+        self.unwanted.fetch_add(u64::from(unwanted), Ordering::Relaxed);
         false
+    }
+
+    /// A request is asked for anew, or was answered by others: what this node answers does not matter.
+    pub(crate) fn supersede(&self, id: u64) {
+        let mut waiting = self.waiting();
+        waiting.superseded.insert(id);
+        if waiting.superseded.len() > SUPERSEDED_MAX {
+            waiting.superseded.pop_first();
+        }
     }
 }
 
@@ -177,9 +194,11 @@ impl Link {
         let shared = Arc::new(Answers::default());
         let (queue, frames) = mpsc::channel(QUEUE_FRAMES_MAX);
         tokio::spawn(write_all(send, frames, shared.clone()));
-        let hears = Hears { node: answer.node, answers: shared.clone(), acks: acks.clone() };
+        let began = Instant::now();
+        let (answers, acks) = (shared.clone(), acks.clone());
+        let hears = Hears { node: answer.node, answers, acks: acks.clone(), began };
         tokio::spawn(read_all(recv, connection.clone(), hears));
-        Self { address, answer, connection, endpoint, queue, shared, acks: acks.clone() }
+        Self { address, answer, connection, endpoint, queue, shared, acks, began }
     }
 
     /// The address that was dialled.
@@ -202,6 +221,12 @@ impl Link {
     /// Whether requests still make sense.
     pub(crate) fn is_alive(&self) -> bool {
         self.shared.waiting().ended.is_none()
+    }
+
+    /// Whether the node has said nothing since then.
+    pub(crate) fn is_silent_since(&self, at: Instant) -> bool {
+        let heard = Duration::from_micros(self.shared.heard_us.load(Ordering::Relaxed));
+        self.began + heard < at
     }
 
     /// How many requests of the program wait for their answers.
@@ -227,14 +252,14 @@ impl Link {
 
     /// Sends `request`, which may take `told` as the node hears it, and waits for its answer until
     /// `until`. Of a write that replicas are to tell of, `may_ask_again` says whether its coordinator may be asked
-    /// once more when nobody tells.
+    /// once more when nobody has told since the given time.
     pub(crate) async fn ask(
         &self,
         request: &ClientRequest<'_>,
         hlc: Hlc,
         told: Duration,
         until: Instant,
-        may_ask_again: &(dyn Fn() -> bool + Sync),
+        may_ask_again: &(dyn Fn(Instant) -> bool + Sync),
     ) -> Result<ClientReply, NoAnswer> {
         let own = matches!(request, ClientRequest::Layout);
         let made = Instant::now();
@@ -267,6 +292,7 @@ impl Link {
             Some(Ok(Came::Doubt)) => {
                 // The node is asked again, and must not stop.
                 place.left = false;
+                self.shared.supersede(place.id);
                 Err(NoAnswer::Lost { reason: "no replica tells that it holds the write".into() })
             }
             Some(Ok(Came::Reply(Err(error)))) => {
@@ -297,13 +323,13 @@ impl Link {
         mut answer: oneshot::Receiver<Came>,
         made: Instant,
         until: Instant,
-        asks_again: Option<&(dyn Fn() -> bool + Sync)>,
+        asks_again: Option<&(dyn Fn(Instant) -> bool + Sync)>,
     ) -> Option<Result<Came, oneshot::error::RecvError>> {
         let Some(may) = asks_again else { return by(until, answer).await };
         let part = until.saturating_duration_since(made) / ACKS_PATIENCE;
         match timeout_at(made + part, &mut answer).await {
             Ok(came) => (Instant::now() <= until).then_some(came),
-            Err(_) if may() => Some(Ok(Came::Doubt)),
+            Err(_) if may(made) => Some(Ok(Came::Doubt)),
             Err(_) => by(until, answer).await,
         }
     }
@@ -466,6 +492,7 @@ struct Hears {
     node: NodeId,
     answers: Arc<Answers>,
     acks: Arc<Acks>,
+    began: Instant,
 }
 
 impl Hears {
@@ -486,6 +513,8 @@ async fn read_all(mut recv: RecvStream, connection: Connection, hears: Hears) {
     let reason = loop {
         match recv.read_chunk(READ_BYTES, true).await {
             Ok(Some(chunk)) => {
+                let since = u64::try_from(hears.began.elapsed().as_micros()).unwrap_or(u64::MAX);
+                hears.answers.heard_us.store(since, Ordering::Relaxed);
                 inbox.bytes.extend_from_slice(&chunk.bytes);
                 if let Err(reason) = inbox.deliver(&hears) {
                     connection.close(close::CONTENT.into(), reason.as_bytes());

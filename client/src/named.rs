@@ -63,6 +63,7 @@ impl Client {
             };
             let mut is_over = false;
             let at_hand = links.len();
+            let all: Vec<Arc<Link>> = links.iter().map(|(_, link)| link.clone()).collect();
             for (node, link) in links {
                 if tries > 0 && !self.may_retry() {
                     return Err(last.unwrap_or(ClientError::TimedOut { after: timeout }));
@@ -70,7 +71,8 @@ impl Client {
                 tries += 1;
                 // Asked for the first time: whoever is asked again has to answer for itself.
                 let direct = told && !name.is_sent() && self.hears_replicas(at_hand);
-                let tried = self.try_named(&link, asking, (name, direct), until, &request).await;
+                let told = (name, direct, &all[..]);
+                let tried = self.try_named(&link, asking, told, until, &request).await;
                 match tried {
                     Tried::Done(reply) => {
                         if node.is_some() {
@@ -134,13 +136,17 @@ impl Client {
         &self,
         link: &Link,
         asking: Asking,
-        (name, direct): (&Name, bool),
+        (name, direct, tellers): (&Name, bool, &[Arc<Link>]),
         until: Instant,
         request: &impl Fn(wire::Name) -> ClientRequest<'r>,
     ) -> Tried {
         let (named, mut is_first) = name.over(link, direct);
         let asked_first = name.is_first_asked(link);
-        let mut answer = self.ask_link(link, asking, &request(named), until).await;
+        let is_other = |other: &&Arc<Link>| other.address() != link.address();
+        let doubts =
+            |made| tellers.iter().filter(is_other).any(|teller| teller.is_silent_since(made));
+        let mut answer =
+            self.ask_link_or_doubt(link, asking, &request(named), until, &doubts).await;
         if direct && link.is_alive() && matches!(answer, Err(NoAnswer::Lost { .. })) {
             // The coordinator has heard the replicas, or will, and knows by its name that the write is the same.
             is_first = false;

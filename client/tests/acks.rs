@@ -194,8 +194,30 @@ async fn when_no_replica_speaks_for_a_part_of_the_time_the_coordinator_is_asked(
 }
 
 #[tokio::test]
+async fn while_the_replicas_speak_of_other_things_the_coordinator_is_not_asked_again() {
+    let stage = stage(told()).await;
+    let ring = stage.ring.clone();
+    let began = std::time::Instant::now();
+    let write = tokio::spawn(async move {
+        let put = ring.put(KEY, "v").timeout(Duration::from_secs(2));
+        Bytes::copy_from_slice(put.await.unwrap().as_bytes())
+    });
+    // Its patience with them is over after 500 ms.
+    let mut reads = 0;
+    while began.elapsed() < Duration::from_millis(800) {
+        stage.ring.get(format!("other{reads}")).await.unwrap();
+        reads += 1;
+    }
+    let (coordinator, name) = stage.heard.lock().unwrap().writes[0];
+    stage.others(coordinator)[0].hold(&[ack(name, coordinator, 1)]).await;
+    assert_eq!(write.await.unwrap(), "replica");
+    assert_eq!(stage.heard.lock().unwrap().writes.len(), 1);
+}
+
+#[tokio::test]
 async fn whoever_does_not_want_it_hears_the_coordinator() {
-    let stage = stage(Settings::default()).await;
+    let settings = Settings { direct_acks: false, ..Settings::default() };
+    let stage = stage(settings).await;
     assert_eq!(stage.ring.put(KEY, "v").await.unwrap().as_bytes(), b"coordinator");
     assert!(!stage.heard.lock().unwrap().writes[0].1.direct);
 }

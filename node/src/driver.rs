@@ -284,9 +284,13 @@ impl Ears {
         match header.kind {
             Kind::PEER_MESSAGES => {
                 for message in peers::messages(from, frame.body) {
-                    core.receive(from, header.epoch, header.hlc, message);
+                    core.receive(from, (header.epoch, header.hlc), message);
                 }
             }
+            Kind::MOMENT => match codec::decode(frame.body) {
+                Ok(moment) => core.peer_said(from, moment),
+                Err(e) => warn!(%from, error = %e, "a moment is not understood"),
+            },
             Kind::HEARTBEAT => match codec::decode::<Heartbeat>(frame.body) {
                 Ok(beat) => core.with_members(|members, now, events| {
                     members.heard(now, from, &beat, header.epoch, events);
@@ -360,6 +364,10 @@ impl MeshHandler for Ears {
         debug!(%peer, ?ending, dropped, "a link is down");
         let core = &mut *self.core.borrow_mut();
         core.with_members(|members, now, events| members.closed(now, peer, events));
+    }
+
+    fn on_accepted(&self, _mesh: &Mesh, peer: ring::NodeId) {
+        self.core.borrow_mut().peer_came(peer);
     }
 
     fn on_second(&self, _mesh: &Mesh, peer: ring::NodeId, why: &str) {

@@ -124,3 +124,7 @@ pub const ACKS_QUEUED_MAX: usize = 64 << 10;
 
 /// How long it may take until all that only the log told before a rotation is in rows.
 pub const SAVE_MAX: Duration = Duration::from_millis(500);
+
+/// If so many requests are in flight on a core, clients hear of writes through their coordinators: batches are large
+/// then, and a second word for each write costs more than the way that it saves (decision 32).
+pub const DIRECT_IN_FLIGHT_MAX: usize = 128;

@@ -18,10 +18,12 @@ use ring::keyspace::majority;
 use ring::liveness::{self, Liveness, NodeState};
 use ring::{Incarnation, Instant, Layout, NodeId, Now, Slot};
 use tracing::{error, info, warn};
+use wire::moment::Moment;
 use wire::{FrameWriter, Header, Kind, codec};
 
+use crate::clock;
 use crate::mesh::{Lane, Mesh};
-use crate::peers::{Heartbeat, LAYOUT, LAYOUT_WANTED};
+use crate::peers::{Heartbeat, LAYOUT, LAYOUT_WANTED, say_moment};
 use crate::shared::{MemberView, MembersView, Shared};
 
 pub use terms::{Then, Wanted};
@@ -93,7 +95,7 @@ impl Members {
             ready,
             was_ready: false,
             draining: false,
-            exchange: Exchange::new(register, crate::clock::seed()),
+            exchange: Exchange::new(register, clock::seed()),
             changes: terms::Changes::default(),
             effects: Vec::new(),
             strangers: Vec::new(),
@@ -295,6 +297,10 @@ impl Members {
     fn send_frame(&self, to: NodeId, lane: Lane, kind: Kind, body: &[u8]) {
         let mut writer = FrameWriter::new();
         let header = Header { epoch: self.layout.epoch.0, ..Header::new(kind) };
+        if kind == Kind::HEARTBEAT {
+            // So that it is known before it matters how far the clocks are apart.
+            say_moment(&mut writer, Moment { at_us: clock::mono().0 / 1_000, heard_us: 0 });
+        }
         if let Err(e) = writer.frame(header, body) {
             warn!(%to, error = %e, "a frame cannot be sent");
             return;

@@ -13,6 +13,7 @@ use ring::liveness::NodeState;
 use ring::{Hlc, Incarnation, Instant, NodeId};
 use serde::{Deserialize, Serialize};
 use tracing::warn;
+use wire::moment::Moment;
 use wire::{FrameWriter, Header, Kind, codec};
 
 use crate::limits::PEER_FRAME_BYTES;
@@ -147,8 +148,14 @@ impl Sends {
         self.waiting.is_empty()
     }
 
-    /// Seals all that waits into frames and calls `f` with each, ready to be sent.
-    pub fn seal(&mut self, epoch: u64, hlc: Hlc, mut f: impl FnMut(NodeId, Lane, &[u8])) {
+    /// Seals all that waits into frames and calls `f` with each, ready to be sent. Where it matters how long a message is
+    /// under way, the moment goes before it.
+    pub fn seal(
+        &mut self,
+        (epoch, hlc): (u64, Hlc),
+        moment: impl Fn(NodeId) -> Moment,
+        mut f: impl FnMut(NodeId, Lane, &[u8]),
+    ) {
         let writer = &mut self.writer;
         for to in self.waiting.drain(..) {
             let Some(peer) = self.peers.get_mut(&to) else { continue };
@@ -158,6 +165,9 @@ impl Sends {
             for (lane, messages) in [(Lane::Fast, &mut peer.fast), (Lane::Bulk, &mut peer.bulk)] {
                 let left = time_left(messages);
                 let header = Header { epoch, hlc, ..Header::new(Kind::PEER_MESSAGES) };
+                if messages.iter().any(is_timed) {
+                    say_moment(writer, moment(to));
+                }
                 let mut rest = messages.drain(..).peekable();
                 while rest.peek().is_some() {
                     writer.begin(header.with_time_left(left));
@@ -174,6 +184,20 @@ impl Sends {
                 }
             }
         }
+    }
+}
+
+/// Whether the receiver is to know when a message was made.
+const fn is_timed(message: &Message) -> bool {
+    matches!(message, Message::Replicate { direct: Some(_), .. })
+}
+
+/// Says when the frames behind it were made.
+pub fn say_moment(writer: &mut FrameWriter, moment: Moment) {
+    let mut body = Vec::new();
+    codec::encode_into(&moment, &mut body);
+    if let Err(e) = writer.frame(Header::new(Kind::MOMENT), &body) {
+        warn!(error = %e, "a moment cannot be told");
     }
 }
 
@@ -227,7 +251,11 @@ mod tests {
         }
         sends.push(NodeId(3), refused(9));
         let mut frames = Vec::new();
-        sends.seal(4, Hlc(77), |to, lane, bytes| frames.push((to, lane, bytes.to_vec())));
+        sends.seal(
+            (4, Hlc(77)),
+            |_| Moment::default(),
+            |to, lane, bytes| frames.push((to, lane, bytes.to_vec())),
+        );
         assert!(sends.is_empty());
         assert_eq!(frames.len(), 2);
         let mut decoder = FrameDecoder::new();
@@ -244,14 +272,18 @@ mod tests {
         let (start, mut tokens) = (Instant(5), Vec::new());
         let mut seal = |sends: &mut Sends| {
             tokens.clear();
-            sends.seal(1, Hlc(1), |to, _, bytes| {
-                let mut decoder = FrameDecoder::new();
-                let frame = decoder.decode(bytes).expect("sound").expect("whole");
-                tokens.extend(messages(to, frame.body).map(|m| match m {
-                    Message::Refused { token, .. } => (to.0, token),
-                    other => panic!("{other:?}"),
-                }));
-            });
+            sends.seal(
+                (1, Hlc(1)),
+                |_| Moment::default(),
+                |to, _, bytes| {
+                    let mut decoder = FrameDecoder::new();
+                    let frame = decoder.decode(bytes).expect("sound").expect("whole");
+                    tokens.extend(messages(to, frame.body).map(|m| match m {
+                        Message::Refused { token, .. } => (to.0, token),
+                        other => panic!("{other:?}"),
+                    }));
+                },
+            );
             tokens.clone()
         };
         sends.push_later(NodeId(2), refused(1), start);

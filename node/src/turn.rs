@@ -97,13 +97,17 @@ pub enum Letter {
         held: Held,
         /// What the client is told.
         direct: Direct,
+        /// When the coordinator asked.
+        made: ring::Instant,
         /// The clock of the core that holds it.
         hlc: Hlc,
     },
-    /// See [`Effect::Handed`].
-    Handed {
+    /// See [`Effect::Told`].
+    Told {
         /// The request that the receiver submitted.
         id: u64,
+        /// When its client was told.
+        at: ring::Instant,
     },
     /// To core 0: exchange layouts with this peer.
     FetchLayout {
@@ -160,8 +164,8 @@ struct Asked {
     /// The level of a write, and how many copies there are.
     write: Level,
     copies: u8,
-    /// Its replicas tell the client when it is done: for us it was answered then.
-    handed: bool,
+    /// Its replicas told the client then: for us it was answered.
+    told: Option<ring::Instant>,
 }
 
 /// One core of a node.
@@ -216,6 +220,8 @@ pub struct Core {
     asked: Slab<Asked>,
     /// Core 0: clients that hear replicas themselves.
     hearers: acks::Hearers,
+    /// Core 0: how long what peers send is under way.
+    peers_said: BTreeMap<NodeId, Age>,
     /// Answers for native clients, which leave when the turn ends.
     answers: Vec<(Asked, Answer, Hlc)>,
     /// Something was applied and not committed.
@@ -281,6 +287,7 @@ impl Core {
             submitting: Vec::new(),
             asked: Slab::default(),
             hearers: acks::Hearers::default(),
+            peers_said: BTreeMap::new(),
             answers: Vec::new(),
             uncommitted: false,
             on_commit: Vec::new(),
@@ -387,13 +394,14 @@ impl Core {
     }
 
     /// A message came from a peer; only core 0 hears them.
-    pub fn receive(&mut self, from: NodeId, epoch: u64, hlc: Hlc, message: Message) {
+    pub fn receive(&mut self, from: NodeId, (epoch, hlc): (u64, Hlc), message: Message) {
         let Some(slot) = message.slot() else {
             warn!(%from, "a message without a slot");
             return;
         };
         self.report.messages_in += 1;
-        let event = Event::Received { from, epoch, hlc, message };
+        let made = self.made_by(from);
+        let event = Event::Received { from, epoch, hlc, made, message };
         self.tell(slot.core(self.mail.len()), event);
     }
 
@@ -449,8 +457,8 @@ impl Core {
             Request::Task(Task { write: Some(level), .. }) => *level,
             _ => terms.write,
         };
-        let (copies, handed) = (terms.n, false);
-        let key = self.asked.insert(Asked { asker, since, deadline, class, write, copies, handed });
+        let (copies, told) = (terms.n, None);
+        let key = self.asked.insert(Asked { asker, since, deadline, class, write, copies, told });
         let id = ((self.index as u64) << CORE_SHIFT) | key.to_bits();
         if class == Class::Write && self.shared.engine.debt().memtables >= 1.0 {
             let error = TaskError::Overloaded { retry_after_ms: 50 };
@@ -509,10 +517,10 @@ impl Core {
             Letter::CoreReady { core, ready } => {
                 self.with_members(|members, now, _| members.core_is(now, core, ready));
             }
-            Letter::Acknowledge { to, held, direct, hlc } => {
-                self.tell_client(to, held, direct, hlc);
+            Letter::Acknowledge { to, held, direct, made, hlc } => {
+                self.tell_client(to, held, direct, (made, hlc));
             }
-            Letter::Handed { id } => self.handed(id),
+            Letter::Told { id, at } => self.told(id, at),
             Letter::FetchLayout { from } => {
                 if let Some(members) = &self.members {
                     members.fetch_layout(from);
@@ -588,9 +596,9 @@ impl Core {
                 self.report.messages_out += 1;
                 self.sends.push(to, message);
             }
-            Effect::Handed { id } => self.handed(id),
-            Effect::Acknowledge { to, request, token, slot, direct } => {
-                self.acknowledge(to, (request, token, slot), *direct);
+            Effect::Told { id, at } => self.told(id, at),
+            Effect::Acknowledge { to, request, token, slot, direct, made } => {
+                self.acknowledge(to, (request, token, slot), *direct, made);
             }
             Effect::Load { token, rows } => match self.store.load(&rows) {
                 Ok(records) => self.feed(Event::Loaded { token, records }),
@@ -676,12 +684,14 @@ impl Core {
 
     fn give(&mut self, asked: Asked, answer: Answer, hlc: Hlc) {
         let now = self.now();
-        let took = now.mono.since(asked.since);
-        if !asked.handed {
-            self.report.histogram(asked.class).record(took);
-        }
+        let took = asked.told.unwrap_or(now.mono).since(asked.since);
+        self.report.histogram(asked.class).record(took);
         // Whoever is told by replicas cannot hear of it too late from us.
-        if matches!(answer, Answer::Confirmed) || self.is_given_up(&asked) {
+        let confirmed = matches!(answer, Answer::Confirmed);
+        if confirmed && asked.told.is_some() {
+            self.admission.answered(now.mono, took);
+        }
+        if confirmed || self.is_given_up(&asked) {
             return;
         }
         let answer = self.in_time(&asked, answer);
@@ -693,7 +703,7 @@ impl Core {
                 _ => {}
             }
         }
-        if !matches!(answer, Answer::Failed(_)) && asked.class != Class::Whole && !asked.handed {
+        if !matches!(answer, Answer::Failed(_)) && asked.class != Class::Whole {
             self.admission.answered(now.mono, took);
         }
         match asked.asker {
@@ -835,7 +845,9 @@ impl Core {
             let (epoch, hlc) = (self.shared.layout().epoch.0, self.peer.hlc(now));
             let (members, mail, dropped) =
                 (&self.members, &mut self.mail, &mut self.report.messages_dropped);
-            self.sends.seal(epoch, hlc, |to, lane, bytes| match members {
+            let (said, sent_at) = (&self.peers_said, clock::mono());
+            let moment = |to| Self::moment_for(said, to, sent_at);
+            self.sends.seal((epoch, hlc), moment, |to, lane, bytes| match members {
                 Some(members) => *dropped += u64::from(!members.send(to, lane, bytes)),
                 None => mail[0].push(Letter::Frames { to, lane, bytes: bytes.to_vec() }),
             });

@@ -46,11 +46,13 @@ pub enum Bug {
     FlushesUnsaved,
     /// A replica tells a client that it holds a write which it refused.
     TellsRefused,
+    /// A replica tells a client of a write though it waits no more.
+    TellsLate,
 }
 
 impl Bug {
     /// All of them.
-    pub const ALL: [Self; 20] = [
+    pub const ALL: [Self; 21] = [
         Self::CountsAcks,
         Self::ClockAfterKey,
         Self::ReusesDots,
@@ -71,5 +73,6 @@ impl Bug {
         Self::TrustsOneAck,
         Self::FlushesUnsaved,
         Self::TellsRefused,
+        Self::TellsLate,
     ];
 }

@@ -9,7 +9,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use ring::keyspace::Durability;
-use ring::{Hlc, Incarnation, Layout, NodeId, Policies, Slot, WallMillis};
+use ring::{Hlc, Incarnation, Instant, Layout, NodeId, Policies, Slot, WallMillis};
 use smallvec::SmallVec;
 
 use crate::causality::DotSet;
@@ -81,6 +81,8 @@ pub enum Event {
         epoch: u64,
         /// And this clock.
         hlc: Hlc,
+        /// When it was made, by the receiver's clock, as far as that is known; never later than now.
+        made: Instant,
         /// The message.
         message: Message,
     },
@@ -194,16 +196,18 @@ pub enum Effect {
         /// What.
         message: Message,
     },
-    /// The replicas of this write tell its client when it is done. Another answer follows, which may come late:
-    /// [`Answer::Confirmed`], or what the client would be told otherwise.
-    Handed {
+    /// As many replicas as it takes have told the client of this request that its write is done;
+    /// [`Answer::Confirmed`] follows.
+    Told {
         /// The request.
         id: RequestId,
+        /// The last of them did so then.
+        at: Instant,
     },
     /// A write of this client is held here. If the client is connected to this node, tell it so, as the
     /// acknowledgement of `token` of the coordinator `to`; [`Message::Replicated`] with `told` may then wait for other
-    /// messages to `to`, for [`ACK_DELAY`](crate::limits::ACK_DELAY) at most. If not, send that at once,
-    /// without `told`.
+    /// messages to `to`, for [`ACK_DELAY`](crate::limits::ACK_DELAY) at most. If not, or if it is too late for that,
+    /// send it at once, as one that has told nobody.
     Acknowledge {
         /// The coordinator.
         to: NodeId,
@@ -215,6 +219,8 @@ pub enum Effect {
         slot: Slot,
         /// What the client is told.
         direct: Box<Direct>,
+        /// When the coordinator's message was made, by our clock.
+        made: Instant,
     },
     /// Read these rows' records: [`Event::Loaded`].
     Load {

@@ -97,6 +97,12 @@ pub enum Refusal {
     NotHeld,
 }
 
+/// Serde asks whether a field may be left out.
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde calls it so")]
+const fn is_zero(us: &u32) -> bool {
+    *us == 0
+}
+
 /// What a replica is to tell a client of a write that it holds. The coordinator's copy survives the death of its process
 /// before this leaves, so that whoever is told so knows of both.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -107,6 +113,9 @@ pub struct Direct {
     /// At once; or with whatever else goes to that client, soon: others are told at once.
     #[serde(rename = "p", default)]
     pub prompt: bool,
+    /// How long the client waited still when this was made, in microseconds: whoever would tell it later tells it nothing.
+    #[serde(rename = "l", default)]
+    pub left_us: u64,
     /// The answer: one outcome an op.
     #[serde(rename = "o")]
     pub outcomes: Vec<Outcome>,
@@ -147,9 +156,10 @@ pub enum Message {
         /// The slot.
         #[serde(rename = "l")]
         slot: Slot,
-        /// True if the client was told so as well.
-        #[serde(rename = "c", default, skip_serializing_if = "core::ops::Not::not")]
-        told: bool,
+        /// The client was told so as well, so many microseconds after the message was made to which this is the
+        /// answer; 0 if it was not.
+        #[serde(rename = "u", default, skip_serializing_if = "is_zero")]
+        told_us: u32,
     },
     /// Say what you hold of a key.
     #[serde(rename = "r")]

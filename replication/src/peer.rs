@@ -203,12 +203,12 @@ impl Peer {
             }
             Event::Cancel(id) => self.on_cancel(id),
             Event::Heard { hlc } => drop(self.merge_clock(now, hlc, self.me())),
-            Event::Received { from, epoch, hlc, message } => {
+            Event::Received { from, epoch, hlc, made, message } => {
                 let skewed = self.merge_clock(now, hlc, from);
                 if epoch > self.epoch() {
                     out.push(Effect::FetchLayout { from });
                 }
-                self.on_message(now, from, (epoch, skewed), message, out);
+                self.on_message(now, from, (epoch, skewed, made), message, out);
             }
             Event::Loaded { token, records } => match Token::from_u64(token) {
                 Token::Job(key) => self.with_job(now, key, out, |peer, job, out| match &job.body {
@@ -237,7 +237,7 @@ impl Peer {
                     }
                     _ => peer.write_applied(now, key, job, failed, out),
                 }),
-                Token::Served(key) => self.served_applied(key, failed, out),
+                Token::Served(key) => self.served_applied(now, key, failed, out),
                 Token::Join(_) | Token::Pull(_) | Token::Nobody => {}
             },
             Event::Listed { token, rows, next } => match Token::from_u64(token) {
@@ -488,12 +488,12 @@ impl Peer {
         now: Now,
         key: Key,
         job: &mut Job,
-        (from, part, told): (NodeId, u32, bool),
+        (from, part, told_us): (NodeId, u32, u32),
         out: &mut Outbox,
     ) -> Flow {
         match &job.body {
             Body::Flush(_) => self.flush_acked(key, job, (from, part), out),
-            _ => self.write_replicated(now, key, job, (from, told), out),
+            _ => self.write_replicated(now, key, job, (from, told_us), out),
         }
     }
 

@@ -4,9 +4,11 @@
 //! answer pairs the record with the clock as it was before the record was read. Whoever speaks from
 //! an older layout than a slot's last change is refused before anything is done.
 
+use core::time::Duration;
+
 use bytes::Bytes;
 use ring::keyspace::Durability;
-use ring::{Hlc, NodeId, Now, Slot};
+use ring::{Hlc, Instant, NodeId, Now, Slot};
 use smallvec::smallvec;
 
 use crate::bugs::Bug;
@@ -15,6 +17,7 @@ use crate::coordinator::gather::encode_state;
 use crate::delta::Delta;
 use crate::encoding::Reader;
 use crate::event::{Changes, Effect, Outbox};
+use crate::limits::TELL_DELAY;
 use crate::message::{Direct, Message, ReadKind, Refusal, RequestKey, State};
 use crate::peer::Peer;
 use crate::raw::RawDelta;
@@ -28,7 +31,7 @@ pub(crate) enum Served {
     /// A read; with our clock as it was before, if the state is wanted and not only its digest.
     Read { from: NodeId, token: u64, index: u16, row: Row, clock: Option<DotSet> },
     /// An apply, and the acknowledgement to send when it is durable; and what a client is to hear of it.
-    Apply { to: NodeId, ack: Message, client: Option<(RequestKey, Box<Direct>)> },
+    Apply { to: NodeId, ack: Message, client: Option<Telling> },
     /// A listing for a scan.
     List { from: NodeId, token: u64, first: Slot, last: Slot, clocks: Vec<(Slot, Bytes)> },
     /// The rows of a span.
@@ -38,13 +41,30 @@ pub(crate) enum Served {
     Count { from: NodeId, token: u64, slots: Vec<Slot> },
 }
 
+/// What a client is to hear of a write that another node coordinates.
+#[derive(Debug)]
+pub(crate) struct Telling {
+    request: RequestKey,
+    direct: Box<Direct>,
+    /// When the coordinator's message was made.
+    made: Instant,
+}
+
+impl Telling {
+    /// Whether the client waits no more when it would be told.
+    fn is_late(&self, now: Now) -> bool {
+        let waits = if self.direct.prompt { Duration::ZERO } else { TELL_DELAY };
+        now.mono.since(self.made) + waits >= Duration::from_micros(self.direct.left_us)
+    }
+}
+
 impl Peer {
     /// A message came; its frame's epoch and clock were looked at already.
     pub(crate) fn on_message(
         &mut self,
         now: Now,
         from: NodeId,
-        (epoch, skewed): (u64, bool),
+        (epoch, skewed, made): (u64, bool, Instant),
         message: Message,
         out: &mut Outbox,
     ) {
@@ -65,13 +85,14 @@ impl Peer {
                 message: Message::Refused { token, slot, why, epoch },
             });
             if self.has_bug(Bug::TellsRefused) {
-                out.extend(tells_refused(from, slot, message));
+                out.extend(tells_refused(from, slot, message, made));
             }
             return;
         }
         match message {
             Message::Replicate { token, part, deltas, sync, direct } => {
-                self.on_replicate(now, (from, slot, token, part), &deltas, (sync, direct), out);
+                let ack = Message::Replicated { token, part, slot, told_us: 0 };
+                self.on_replicate(now, from, &deltas, (ack, sync), (direct, made), out);
             }
             Message::Read { token, index, row, kind } => {
                 let clock = match kind {
@@ -137,8 +158,8 @@ impl Peer {
         };
         let Token::Job(key) = Token::from_u64(token) else { return };
         self.with_job(now, key, out, |peer, job, out| match message {
-            Message::Replicated { part, told, .. } => {
-                peer.job_replicated(now, key, job, (from, part, told), out)
+            Message::Replicated { part, told_us, .. } => {
+                peer.job_replicated(now, key, job, (from, part, told_us), out)
             }
             Message::DigestIs { index, digest, .. } => {
                 peer.gather_said(now, key, job, (from, index), Ok(digest), out)
@@ -215,23 +236,26 @@ impl Peer {
     fn on_replicate(
         &mut self,
         now: Now,
-        (from, slot, token, part): (NodeId, Slot, u64, u32),
+        from: NodeId,
         deltas: &[RawDelta],
-        (sync, direct): (bool, Option<Box<Direct>>),
+        (ack, sync): (Message, bool),
+        (direct, made): (Option<Box<Direct>>, Instant),
         out: &mut Outbox,
     ) {
+        let slot = ack.slot();
         let mut changes = Changes::new();
         let mut request = None;
         for raw in deltas {
-            let Some(delta) = Delta::decode(raw.encoded()).filter(|d| d.slot() == slot) else {
+            let Some(delta) = Delta::decode(raw.encoded()).filter(|d| Some(d.slot()) == slot)
+            else {
                 self.stats.unreadable_messages += 1;
                 return;
             };
             request = delta.request;
             self.take_in(now, from, (&delta, raw), &mut changes);
         }
-        let ack = Message::Replicated { token, part, slot, told: false };
-        let client = request.zip(direct);
+        let telling = |(request, direct)| Telling { request, direct, made };
+        let client = request.zip(direct).map(telling);
         self.apply_and_ack((from, client), ack, changes, sync, out);
     }
 
@@ -294,7 +318,7 @@ impl Peer {
 
     fn apply_and_ack(
         &mut self,
-        (to, client): (NodeId, Option<(RequestKey, Box<Direct>)>),
+        (to, client): (NodeId, Option<Telling>),
         ack: Message,
         changes: Changes,
         sync: bool,
@@ -356,11 +380,19 @@ impl Peer {
     }
 
     /// What a peer asked to apply is durable, or failed.
-    pub(crate) fn served_applied(&mut self, key: Key, failed: Option<String>, out: &mut Outbox) {
+    pub(crate) fn served_applied(
+        &mut self,
+        now: Now,
+        key: Key,
+        failed: Option<String>,
+        out: &mut Outbox,
+    ) {
         let Some(Served::Apply { to, ack, client }) = self.served.remove(key) else { return };
+        let client = client.filter(|c| !c.is_late(now) || self.has_bug(Bug::TellsLate));
         match (failed, ack, client) {
-            (None, Message::Replicated { token, slot, .. }, Some((request, direct))) => {
-                out.push(Effect::Acknowledge { to, request, token, slot, direct });
+            (None, Message::Replicated { token, slot, .. }, Some(client)) => {
+                let Telling { request, direct, made } = client;
+                out.push(Effect::Acknowledge { to, request, token, slot, direct, made });
             }
             (None, message, _) => out.push(Effect::Send { to, message }),
             (Some(why), ..) => {
@@ -386,8 +418,8 @@ impl Peer {
 }
 
 /// The planted bug: what was refused is told to its client like what is held.
-fn tells_refused(to: NodeId, slot: Slot, message: Message) -> Option<Effect> {
+fn tells_refused(to: NodeId, slot: Slot, message: Message, made: Instant) -> Option<Effect> {
     let Message::Replicate { token, deltas, direct, .. } = message else { return None };
     let request = Delta::decode(deltas.first()?.encoded())?.request?;
-    Some(Effect::Acknowledge { to, request, token, slot, direct: direct? })
+    Some(Effect::Acknowledge { to, request, token, slot, direct: direct?, made })
 }

@@ -57,8 +57,8 @@ fn one_teller_beside_the_coordinator_is_a_quorum_of_three() {
     let (mut c, [a, b, d]) = three();
     without_replicates_to(&mut c, d);
     let id = c.submit_named(a, at("k", Op::Increment(5), Level::Quorum), name(1, true));
-    assert_eq!(c.handed, [id], "our own copy is there, and the replicas tell");
     c.settle();
+    assert_eq!(c.told_at.iter().map(|(told, _)| *told).collect::<Vec<_>>(), [id]);
     assert_eq!(c.told.iter().map(|told| told.by).collect::<Vec<_>>(), [b]);
     assert_eq!(c.told[0].write.coordinator, a);
     assert_eq!(taken(&c.told, 1), Some(vec![Outcome::Integer(5)]));
@@ -148,7 +148,7 @@ fn some_writes_are_for_the_coordinator_alone_to_answer() {
         let (mut c, [a, ..]) = three();
         let id = c.submit_named_within(a, request, (name(1, direct), time));
         assert!(is_done(&c.await_answer(id)), "{case}");
-        assert_eq!((c.told, c.handed), (vec![], vec![]), "{case}");
+        assert_eq!((c.told, c.told_at), (vec![], vec![]), "{case}");
     }
     let (mut c, [a, ..]) = three();
     let request = at("k", set("v"), Level::Quorum);
@@ -183,7 +183,7 @@ fn what_is_sent_again_is_answered_by_the_coordinator() {
 #[test]
 fn a_replica_whose_word_got_lost_on_its_way_to_the_coordinator_has_told_nonetheless() {
     let (mut c, [a, ..]) = three();
-    c.lose = Box::new(|_, _, m| matches!(m, Message::Replicated { told: true, .. }));
+    c.lose = Box::new(|_, _, m| matches!(m, Message::Replicated { told_us: 1.., .. }));
     let id = c.submit_named(a, at("k", Op::Increment(5), Level::Quorum), name(1, true));
     c.settle();
     assert_eq!(taken(&c.told, 1), Some(vec![Outcome::Integer(5)]));
@@ -322,4 +322,45 @@ fn a_message_that_comes_twice_tells_twice_and_counts_once() {
     assert_eq!(c.told.iter().map(|told| told.by).collect::<Vec<_>>(), [b, b]);
     assert_eq!((taken(&c.told, 1), c.answer(id)), (None, None));
     assert_eq!(c.incr(a, "k", 0), 5);
+}
+
+#[test]
+fn nobody_is_told_once_the_client_has_given_up() {
+    // The coordinator's messages are under way for so long: the client waits for 200 ms.
+    for (ms, is_told) in [(0, true), (150, true), (199, true), (200, false), (300, false)] {
+        let (mut c, [a, ..]) = three();
+        c.under_way = Duration::from_millis(ms);
+        let request = at("k", set("v"), Level::All);
+        let time = Duration::from_millis(200);
+        let id = c.submit_named_within(a, request, (name(1, true), time));
+        c.settle();
+        assert_eq!(taken(&c.told, 1).is_some(), is_told, "{ms} ms");
+        // What is not told is acknowledged at once, and the coordinator knows what is late.
+        let answer = c.answer(id).expect("answered");
+        assert_eq!(answer == Answer::Confirmed, is_told, "{ms} ms");
+        assert!(is_told || is_done(&answer), "{answer:?}");
+    }
+    // Whoever need not tell at once has to be able to tell later.
+    let (mut c, [a, b, d]) = three();
+    c.under_way = Duration::from_millis(196);
+    let request = at("k", set("v"), Level::Quorum);
+    c.submit_named_within(a, request, (name(1, true), Duration::from_millis(200)));
+    c.settle();
+    let told: Vec<_> = c.told.iter().map(|told| (told.by, told.direct.prompt)).collect();
+    assert!(matches!(told[..], [(by, true)] if by == b || by == d), "{told:?}");
+}
+
+#[test]
+fn the_coordinator_learns_when_the_client_was_told() {
+    // Its messages are under way for so long by their receivers' clocks, and 20 ms pass until it hears of them; what
+    // it takes for the time of telling is never later than that.
+    for (under_way, told_after) in [(7, 7), (50, 20)] {
+        let (mut c, [a, ..]) = three();
+        c.under_way = Duration::from_millis(under_way);
+        let asked = c.now.mono;
+        let id = c.submit_named(a, at("k", set("v"), Level::Quorum), name(1, true));
+        c.now.mono = asked + Duration::from_millis(20);
+        c.settle();
+        assert_eq!(c.told_at, [(id, asked + Duration::from_millis(told_after))]);
+    }
 }

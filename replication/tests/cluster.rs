@@ -127,8 +127,10 @@ pub(crate) struct Cluster {
     pub(crate) connected: BTreeSet<NodeId>,
     /// What those were told, in order.
     pub(crate) told: Vec<Told>,
-    /// Requests whose clients were handed to the replicas.
-    pub(crate) handed: Vec<u64>,
+    /// Requests whose clients their replicas told, and when.
+    pub(crate) told_at: Vec<(u64, Instant)>,
+    /// How long messages are under way.
+    pub(crate) under_way: Duration,
 }
 
 pub(crate) fn n(id: u32) -> NodeId {
@@ -153,7 +155,8 @@ impl Cluster {
             next_id: 0,
             connected: (1..=count).map(NodeId).collect(),
             told: Vec::new(),
-            handed: Vec::new(),
+            told_at: Vec::new(),
+            under_way: Duration::ZERO,
         };
         for i in 1..=count {
             let node = Node {
@@ -278,14 +281,16 @@ impl Cluster {
                         self.answers.insert(id, answer);
                     }
                     Effect::Send { to, message } => self.flying.push_back((id, to, message)),
-                    Effect::Handed { id } => self.handed.push(id),
-                    Effect::Acknowledge { to, request, token, slot, direct } => {
+                    Effect::Told { id, at } => self.told_at.push((id, at)),
+                    Effect::Acknowledge { to, request, token, slot, direct, made } => {
                         let told = self.connected.contains(&id);
                         if told {
                             let write = WriteId { coordinator: to, number: token };
                             self.told.push(Told { by: id, request, write, direct: *direct });
                         }
-                        let message = Message::Replicated { token, part: 0, slot, told };
+                        let since = self.now.mono.since(made).as_micros() as u32;
+                        let told_us = if told { since.max(1) } else { 0 };
+                        let message = Message::Replicated { token, part: 0, slot, told_us };
                         self.flying.push_back((id, to, message));
                     }
                     Effect::Load { token, rows } => {
@@ -365,7 +370,8 @@ impl Cluster {
         }
         let Some(peer) = &self.nodes[&from].peer else { return };
         let (epoch, hlc) = (peer.epoch(), peer.hlc(self.now));
-        self.event(to, Event::Received { from, epoch, hlc, message });
+        let made = Instant(self.now.mono.0 - self.under_way.as_nanos() as u64);
+        self.event(to, Event::Received { from, epoch, hlc, made, message });
     }
 
     /// Delivers the copies that were kept.

@@ -9,7 +9,7 @@ use replication::message::{Direct, RequestKey};
 use replication::{Bug, Config, Effect, Event, Message, Outbox, Peer};
 use ring::keyspace::{Conflict, Durability, KeyspacePolicy};
 use ring::liveness::{Liveness, NodeState};
-use ring::{Actor, Layout, NodeId, Now, Policies, Slot, WallMillis};
+use ring::{Actor, Instant, Layout, NodeId, Now, Policies, Slot, WallMillis};
 use storage::{Engine, Error, Options};
 use store::Store;
 
@@ -105,6 +105,8 @@ pub struct Held {
     pub answers: Vec<(u64, replication::Answer)>,
     /// What clients are to hear of writes that other nodes coordinate.
     pub acks: Vec<Ack>,
+    /// Requests that were taken in whose clients hear replicas.
+    pub asked: Vec<u64>,
     /// Replies of sessions.
     pub spoken: Vec<Spoken>,
     /// For other cores of the process.
@@ -128,6 +130,8 @@ pub struct Ack {
     pub slot: Slot,
     /// What the client is told.
     pub direct: Box<Direct>,
+    /// When the coordinator asked.
+    pub made: Instant,
 }
 
 /// What a turn asks of the world at once.
@@ -362,6 +366,11 @@ impl Core {
             }
             _ => None,
         };
+        if let Event::SubmitNamed { named, .. } = &event
+            && named.direct
+        {
+            self.held.asked.push(named.request.n);
+        }
         let mut out = Outbox::new();
         self.peer.on_event(around.now, event, &mut out);
         if let Some(slot) = stale_slot {
@@ -381,11 +390,11 @@ impl Core {
                 Some(core) => self.held.mail.push((core, Input::Answered(id, Box::new(answer)))),
             },
             Effect::Send { to, message } => self.held.sends.push((to, message)),
-            Effect::Acknowledge { to, request, token, slot, direct } => {
-                self.held.acks.push(Ack { to, request, token, slot, direct });
+            Effect::Acknowledge { to, request, token, slot, direct, made } => {
+                self.held.acks.push(Ack { to, request, token, slot, direct, made });
             }
             // For figures only.
-            Effect::Handed { .. } => {}
+            Effect::Told { .. } => {}
             Effect::Apply { token, changes, durability } => {
                 around.watch.applied(around.me, &changes);
                 self.store.apply(&changes).map_err(|e| format!("apply: {e}"))?;

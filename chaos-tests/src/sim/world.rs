@@ -42,7 +42,7 @@ use crate::workload::{Client, Speaker};
 /// What happens in the world.
 pub(crate) enum Happening {
     /// A frame arrives.
-    Frame { from: usize, to: usize, connection: u64, bytes: Rc<[u8]> },
+    Frame { from: usize, to: usize, connection: u64, made: u64, bytes: Rc<[u8]> },
     /// A core looks at its inbox.
     Turn { node: usize, life: u64, core: usize },
     /// Something for a core.
@@ -268,7 +268,8 @@ impl World {
         if let Some(at) = self.profile.new_layout_at {
             self.announce_new_layout(at.max(6 * SECOND));
         }
-        if let Some(at) = self.profile.replicas_move_at {
+        // What one copy acknowledged is gone with it (decision 11): that is for writes of two and more.
+        if let Some(at) = self.profile.replicas_move_at.filter(|_| self.is_written_twice()) {
             self.queue.plan(at.max(6 * SECOND), Happening::Rebuild);
         }
     }
@@ -298,8 +299,8 @@ impl World {
 
     fn happen(&mut self, what: Happening) {
         match what {
-            Happening::Frame { from, to, connection, bytes } => {
-                self.frame_arrives(from, to, connection, &bytes);
+            Happening::Frame { from, to, connection, made, bytes } => {
+                self.frame_arrives(from, to, (connection, made), &bytes);
             }
             Happening::Turn { node, life, core } => self.take_turn(node, life, core),
             Happening::Input { node, life, core, input } => {

@@ -66,6 +66,9 @@ struct Options {
     /// The native client instead, by this file of contexts, over `--connections` / 16 connections to each node.
     #[arg(long, value_name = "FILE")]
     native: Option<PathBuf>,
+    /// Native clients hear of their writes from coordinators alone.
+    #[arg(long)]
+    no_direct_acks: bool,
     /// Processes whose memory is shown.
     #[arg(long, value_delimiter = ',')]
     pids: Vec<u32>,

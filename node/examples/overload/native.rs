@@ -55,7 +55,8 @@ impl Clients {
         let cluster = contexts.choose(None, file).map_err(|e| e.to_string())?;
         let tls = Tls::load(&cluster.tls_files())?;
         // A read that is asked twice would hide which answer nobody wanted.
-        let settings = Settings { hedging: false, ..Settings::default() };
+        let direct_acks = !options.no_direct_acks;
+        let settings = Settings { hedging: false, direct_acks, ..Settings::default() };
         let mut clients = Vec::new();
         for _ in 0..options.connections.div_ceil(CONNECTIONS_A_CLIENT) {
             let nodes = cluster.nodes.clone();

@@ -97,6 +97,11 @@ pub trait MeshHandler {
         let _ = (mesh, peer, wire);
     }
 
+    /// `peer` is connected anew: its frames follow.
+    fn on_accepted(&self, mesh: &Mesh, peer: NodeId) {
+        let _ = (mesh, peer);
+    }
+
     /// The connection to `peer` is gone; it is dialled again. `dropped` bytes had been taken by
     /// [`Mesh::send`] and never left; of those that left the last may not have arrived.
     fn on_closed(&self, mesh: &Mesh, peer: NodeId, ending: &Ending, dropped: usize) {

@@ -29,6 +29,8 @@ pub struct Age {
     ahead_us: Option<i64>,
     /// When what is read now was made, on our clock.
     made: Option<Instant>,
+    /// The latest that it said.
+    latest_us: u64,
     /// When it last heard of our clock.
     told: Option<Instant>,
 }
@@ -49,6 +51,7 @@ impl Age {
             ahead = ahead.max(at_least.min(at_most));
         }
         self.ahead_us = Some(ahead);
+        self.latest_us = said.at_us;
         let made_us = theirs.saturating_add(ahead).clamp(0, ours);
         self.made = Some(Instant(made_us.unsigned_abs() * 1_000));
         let due = self.told.is_none_or(|told| now.since(told) >= TOLD_EVERY);
@@ -56,6 +59,18 @@ impl Age {
             self.told = Some(now);
             Moment { at_us: now.0 / 1_000, heard_us: said.at_us }
         })
+    }
+
+    /// When what is read now was made, on our clock; nothing if nothing was said of it.
+    #[must_use]
+    pub const fn made(&self) -> Option<Instant> {
+        self.made
+    }
+
+    /// The latest of the other side's moments, as it says them; 0 if there is none.
+    #[must_use]
+    pub const fn latest(&self) -> u64 {
+        self.latest_us
     }
 
     /// How long a request that is read now was under way; nothing if its client says nothing of it.

@@ -34,7 +34,7 @@ use explain::{explain, invalid};
 pub use task::who;
 pub use window::Window;
 
-use crate::limits::REQUEST_TIMEOUT;
+use crate::limits::{DIRECT_IN_FLIGHT_MAX, REQUEST_TIMEOUT};
 use crate::mesh::ClientConn;
 use crate::shared::Shared;
 use crate::status;
@@ -134,7 +134,10 @@ pub fn on_frame(core: &mut Core, client: &ClientConn, frame: &Frame<'_>) {
     match asked {
         Ok(asked) => {
             hear(core, asked.slot(), heard);
-            let name = task::name_of(&request, client.boot());
+            let mut name = task::name_of(&request, client.boot());
+            if let Some(named) = &mut name {
+                named.direct &= core.in_flight() < DIRECT_IN_FLIGHT_MAX;
+            }
             core.submit_named(Asker::Native(asker(wants)), asked, timeout_us, name);
         }
         Err(why) => say(&invalid(&why)),

@@ -6,18 +6,21 @@
 //! The coordinator then hears of it with whatever goes there next, since nobody waits for that.
 
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 use replication::Message;
 use replication::limits::TELL_DELAY;
 use replication::message::{Direct, RequestKey};
 use ring::{Hlc, Incarnation, Instant, NodeId, Slot};
 use tracing::debug;
+use wire::moment::Moment;
 use wire::{Ack, FrameWriter, Header, Kind, codec};
 
 use super::{CORE_SHIFT, Core, Letter};
+use crate::clock;
 use crate::limits::ACKS_QUEUED_MAX;
 use crate::mesh::ClientConn;
-use crate::native;
+use crate::native::{self, Age};
 use crate::slab::Key;
 
 /// A write that is held here: its client's name for it, its coordinator's number of it, its slot.
@@ -38,7 +41,8 @@ pub(super) struct Hearers {
 /// A client that hears replicas itself.
 struct Hearer {
     conn: ClientConn,
-    acks: Vec<Ack>,
+    /// Each with the time after which it is not told any more.
+    acks: Vec<(Instant, Ack)>,
     /// When they have to leave, if nothing else goes there before.
     until: Instant,
     /// The highest clock of those who hold them: what the client writes next is to be later.
@@ -66,8 +70,13 @@ impl Hearers {
         }
     }
 
-    /// A client is to be told by then; false if it is not here, or does not listen.
-    fn tell(&mut self, who: Who, (until, hlc): (Instant, Hlc), ack: impl FnOnce() -> Ack) -> bool {
+    /// A client is to be told by `until`, and not after `by`; false if it is not here, or does not listen.
+    fn tell(
+        &mut self,
+        who: Who,
+        (until, by, hlc): (Instant, Instant, Hlc),
+        ack: impl FnOnce() -> Ack,
+    ) -> bool {
         let Some(hearer) = self.clients.get_mut(&who) else { return false };
         if hearer.conn.queued() > ACKS_QUEUED_MAX {
             return false;
@@ -78,7 +87,7 @@ impl Hearers {
         }
         hearer.until = hearer.until.min(until);
         hearer.hlc = hearer.hlc.max(hlc);
-        hearer.acks.push(ack());
+        hearer.acks.push((by, ack()));
         true
     }
 
@@ -88,21 +97,32 @@ impl Hearers {
         self.waiting.iter().filter_map(until).min()
     }
 
-    /// Sends what is due by now or goes along with replies; returns how many acknowledgements that were.
-    pub(super) fn send(&mut self, now: Instant, epoch: u64, hlc: Hlc) -> u64 {
-        let mut count = 0;
+    /// Sends what is due by `due` or goes along with replies, but nothing that `now` is too late for; returns how many
+    /// acknowledgements that were, and how many came too late.
+    pub(super) fn send(
+        &mut self,
+        (due, now): (Instant, Instant),
+        epoch: u64,
+        hlc: Hlc,
+    ) -> (u64, u64) {
+        let (mut count, mut late) = (0, 0);
         let (clients, writer) = (&mut self.clients, &mut self.writer);
         self.waiting.retain(|who| {
             let Some(Hearer { conn, acks, until, hlc: held }) = clients.get_mut(who) else {
                 return false;
             };
-            if *until > now && conn.queued() == 0 {
+            if *until > due && conn.queued() == 0 {
                 return true;
             }
             writer.begin(Header { epoch, hlc: hlc.max(*held), ..Header::new(Kind::ACKS) });
-            for ack in acks.drain(..) {
-                codec::encode_into(&ack, writer.body());
-                count += 1;
+            let all = acks.len() as u64;
+            let in_time = acks.drain(..).filter(|(by, _)| now < *by);
+            let told =
+                in_time.map(|(_, ack)| codec::encode_into(&ack, writer.body())).count() as u64;
+            (count, late) = (count + told, late + all - told);
+            if told == 0 {
+                writer.clear();
+                return false;
             }
             let sent = writer.finish().map_err(|e| e.to_string()).and_then(|()| {
                 let append = |buffer: &mut Vec<u8>| buffer.extend_from_slice(writer.bytes());
@@ -115,7 +135,7 @@ impl Hearers {
             writer.clear();
             false
         });
-        count
+        (count, late)
     }
 }
 
@@ -131,29 +151,48 @@ impl Core {
         self.forget_native(client.id());
     }
 
-    /// The replicas of a write tell its client: for us it is answered, though whoever asked may hear from us yet.
-    pub(super) fn handed(&mut self, id: u64) {
-        let (now, core) = (self.now().mono, (id >> CORE_SHIFT) as usize);
+    /// The replicas of a write told its client at `at`: that is when it was answered.
+    pub(super) fn told(&mut self, id: u64, at: Instant) {
+        let core = (id >> CORE_SHIFT) as usize;
         if core != self.index {
-            return self.hand(core, Letter::Handed { id });
+            return self.hand(core, Letter::Told { id, at });
         }
-        let Some(asked) = self.asked.get_mut(Key::from_bits(id & ((1 << CORE_SHIFT) - 1))) else {
-            return;
-        };
-        asked.handed = true;
-        let (class, took) = (asked.class, now.since(asked.since));
-        self.report.histogram(class).record(took);
-        self.admission.answered(now, took);
+        if let Some(asked) = self.asked.get_mut(Key::from_bits(id & ((1 << CORE_SHIFT) - 1))) {
+            asked.told = Some(at);
+        }
+    }
+
+    /// A peer says when what it sends next was made.
+    pub fn peer_said(&mut self, from: NodeId, said: Moment) {
+        let now = clock::mono();
+        // It hears of our clock with what we send.
+        let _ = self.peers_said.entry(from).or_default().heard(now, said);
+    }
+
+    /// A peer is connected anew: its clock may have begun again.
+    pub fn peer_came(&mut self, from: NodeId) {
+        self.peers_said.remove(&from);
+    }
+
+    /// When what comes from this peer now was made, by our clock.
+    pub(super) fn made_by(&mut self, from: NodeId) -> Instant {
+        let now = self.now().mono;
+        self.peers_said.get(&from).and_then(Age::made).map_or(now, |made| made.min(now))
+    }
+
+    /// What a peer hears of our clock with what is sent to it now.
+    pub(super) fn moment_for(said: &BTreeMap<NodeId, Age>, to: NodeId, now: Instant) -> Moment {
+        Moment { at_us: now.0 / 1_000, heard_us: said.get(&to).map_or(0, Age::latest) }
     }
 
     /// See [`Effect::Acknowledge`](replication::Effect).
-    pub(super) fn acknowledge(&mut self, to: NodeId, held: Held, direct: Direct) {
+    pub(super) fn acknowledge(&mut self, to: NodeId, held: Held, direct: Direct, made: Instant) {
         let now = self.now();
         let hlc = self.peer.hlc(now);
         if self.index == 0 {
-            self.tell_client(to, held, direct, hlc);
+            self.tell_client(to, held, direct, (made, hlc));
         } else {
-            self.hand(0, Letter::Acknowledge { to, held, direct, hlc });
+            self.hand(0, Letter::Acknowledge { to, held, direct, made, hlc });
         }
     }
 
@@ -164,19 +203,24 @@ impl Core {
         to: NodeId,
         (request, token, slot): Held,
         direct: Direct,
-        hlc: Hlc,
+        (made, hlc): (Instant, Hlc),
     ) {
         let now = self.now().mono;
         let until = if direct.prompt { now } else { now + TELL_DELAY };
-        let told = self.hearers.tell((request.front, request.incarnation), (until, hlc), || Ack {
+        let by = made + Duration::from_micros(direct.left_us);
+        let ack = || Ack {
             n: request.n,
             coordinator: to.0,
             write: token,
             needed: direct.needed,
             reply: native::reply_to(direct.outcomes, false),
-        });
+        };
+        let who = (request.front, request.incarnation);
+        let told = until < by && self.hearers.tell(who, (until, by, hlc), ack);
         self.report.messages_out += 1;
-        let message = Message::Replicated { token, part: 0, slot, told };
+        let told_us = u32::try_from(until.since(made).as_micros()).unwrap_or(u32::MAX).max(1);
+        let told_us = if told { told_us } else { 0 };
+        let message = Message::Replicated { token, part: 0, slot, told_us };
         if told && !self.stopped {
             self.sends.push_later(to, message, now);
         } else {
@@ -192,8 +236,11 @@ impl Core {
             let now = self.now();
             let (epoch, hlc) = (self.shared.layout().epoch.0, self.peer.hlc(now));
             // At the end nobody can wait for company.
-            let by = if self.stopped { Instant(u64::MAX) } else { now.mono };
-            self.report.direct_acks += self.hearers.send(by, epoch, hlc);
+            let due = if self.stopped { Instant(u64::MAX) } else { now.mono };
+            // The turn may have lasted: what its beginning was in time for may be too late at its end.
+            let (told, late) = self.hearers.send((due, clock::mono()), epoch, hlc);
+            self.report.direct_acks += told;
+            self.report.late += late;
         }
     }
 }

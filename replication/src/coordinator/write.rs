@@ -4,6 +4,8 @@
 //! and at every replica. The keys are given free as soon as the batch is minted: whoever reads next
 //! on this replica sees it.
 
+use core::time::Duration;
+
 use bytes::Bytes;
 use ring::keyspace::{Conflict, Durability, ReplicaSet};
 use ring::{Instant, NodeId, Now, WallMillis};
@@ -38,8 +40,11 @@ pub(crate) struct Writing {
     sync: bool,
     /// Replicas tell the client.
     direct: bool,
-    /// Those that have, or will.
+    /// Those that have, or will, and when the last of them did.
     told: ReplicaSet,
+    told_at: Instant,
+    /// When the replicas were asked first.
+    asked_at: Instant,
     replied: bool,
     /// The answer that a forwarding node got, in case that it got lost.
     given: Option<(Answer, Bytes)>,
@@ -204,6 +209,7 @@ impl Peer {
         }
         let sync = t.durability == Durability::Sync;
         let direct = hears_replicas(now, job.origin, job.deadline, t);
+        let left_us = job.deadline.since(now.mono).as_micros() as u64;
         let token = Token::Job(key).to_u64();
         out.push(Effect::Apply { token, changes, durability: t.durability });
         // As many as it takes tell the client at once, each time others, and the rest when it costs nothing.
@@ -217,7 +223,8 @@ impl Peer {
                 let is_prompt = prompt > 0 && self.up.contains(&node);
                 prompt -= u8::from(is_prompt);
                 let outcomes = || outcomes.clone();
-                let tells = || Box::new(Direct { needed, prompt: is_prompt, outcomes: outcomes() });
+                let prompt = is_prompt;
+                let tells = || Box::new(Direct { needed, prompt, left_us, outcomes: outcomes() });
                 let message =
                     Message::Replicate { token, part: 0, deltas, sync, direct: direct.then(tells) };
                 out.push(Effect::Send { to: node, message });
@@ -234,6 +241,8 @@ impl Peer {
             sync,
             direct,
             told: ReplicaSet::EMPTY,
+            told_at: now.mono,
+            asked_at: now.mono,
             replied: false,
             given: None,
             awaiting: Vec::new(),
@@ -353,15 +362,16 @@ impl Peer {
         now: Now,
         key: Key,
         job: &mut Job,
-        (from, told): (NodeId, bool),
+        (from, told_us): (NodeId, u32),
         out: &mut Outbox,
     ) -> Flow {
         let Body::Task(t) = &mut job.body else { return Flow::Waits };
         let Some(place) = t.replicas.iter().position(|n| *n == from) else { return Flow::Waits };
         if let Stage::Writing(w) = &mut t.stage
-            && told
+            && told_us > 0
         {
             w.told.insert(place);
+            w.told_at = w.told_at.max(w.asked_at + Duration::from_micros(told_us.into()));
         }
         self.write_acked(now, key, job, place, out)
     }
@@ -386,11 +396,6 @@ impl Peer {
             WriteHandle { slot: t.task.slot, coordinator: self.cfg.me.node, id: token_id(key) };
         // How many have to hold it beside us.
         let needed = t.write.needs.total.saturating_sub(1);
-        if let (Origin::Named { id: Some(id), .. }, true) =
-            (job.origin, is_direct && !met && place == t.mine)
-        {
-            out.push(Effect::Handed { id });
-        }
         if met && !w.replied {
             w.replied = true;
             let outcomes = core::mem::take(&mut w.outcomes);
@@ -404,6 +409,7 @@ impl Peer {
             }
             match job.origin {
                 Origin::Named { id: Some(id), .. } if is_direct && w.told.len() >= needed => {
+                    out.push(Effect::Told { id, at: w.told_at.min(now.mono) });
                     out.push(Effect::Answer { id, answer: Answer::Confirmed });
                 }
                 origin => self.answer_having(origin, answer, heard, out),
@@ -512,11 +518,11 @@ impl Peer {
         (write, acks, timeout_ms): (WriteHandle, u8, u32),
         out: &mut Outbox,
     ) {
-        let deadline = now.mono + core::time::Duration::from_millis(u64::from(timeout_ms));
+        let deadline = now.mono + Duration::from_millis(u64::from(timeout_ms));
         if write.coordinator != self.cfg.me.node {
             let request = crate::op::Request::AwaitAcks { write, acks, timeout_ms };
             let node = [write.coordinator];
-            let slack = core::time::Duration::from_millis(500);
+            let slack = Duration::from_millis(500);
             return self.start_forward(now, origin, request, &node, deadline + slack, out);
         }
         let Token::Job(key) = Token::from_u64(write.id) else {

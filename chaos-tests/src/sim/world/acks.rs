@@ -19,6 +19,9 @@ use crate::sim::node::Ack;
 /// A question whose client hears replicas itself has the number of its request, with this bit.
 const DIRECT: u64 = 1 << 61;
 
+/// What a turn has found in time leaves when the log is written: a node looks at the time again then.
+const LOG_WRITTEN: u64 = 50 * MS;
+
 /// A client listens to replicas for such a part of its patience.
 const PATIENCE_PARTS: u64 = 4;
 
@@ -80,12 +83,21 @@ impl World {
         ack: Ack,
     ) -> Option<(NodeId, Message)> {
         let (by, to, op) = (self.nodes[node].id, ack.to, ack.request.n);
-        let client = self.named.get(&op).map_or(0, |naming| naming.client);
+        let (client, asked_at) =
+            self.named.get(&op).map_or((0, 0), |naming| (naming.client, naming.asked_at));
         let listens = self.listening.get(&(client, node)).copied().unwrap_or(Listens::Yes);
         let told = listens != Listens::No;
-        let message = Message::Replicated { token: ack.token, part: 0, slot: ack.slot, told };
+        let told_us = (self.now.saturating_sub(ack.made.0) / 1_000).max(1) as u32;
+        let told_us = if told { told_us } else { 0 };
+        let message = Message::Replicated { token: ack.token, part: 0, slot: ack.slot, told_us };
         if !told {
             return Some((to, message));
+        }
+        let until = asked_at + self.profile.patience_ns;
+        if self.now > until + LOG_WRITTEN {
+            let late = (self.now - until) / 1_000;
+            let text = format!("n{} tells the client of {op}, {late} µs too late", node + 1);
+            self.truth.breaks("nobody is told of a write after its deadline", text);
         }
         let mut at = self.now + self.of_network.between(20_000, 400_000);
         if !ack.direct.prompt && self.of_network.coin() {
@@ -136,7 +148,7 @@ impl World {
 
     /// A replica tells a client that it holds a write.
     pub(super) fn told(&mut self, by: NodeId, ack: Ack) {
-        let Ack { to, request, token, slot, direct } = ack;
+        let Ack { to, request, token, slot, direct, .. } = ack;
         let op = request.n;
         self.trace.tell(self.now, format_args!("op {op} told by {by}: {to}'s {token}, {direct:?}"));
         let trusts = self.profile.bugs.contains(&Bug::TrustsOneAck);

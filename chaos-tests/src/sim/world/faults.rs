@@ -126,7 +126,7 @@ impl World {
     }
 
     /// True if two copies at least acknowledge each write.
-    fn is_written_twice(&self) -> bool {
+    pub(super) fn is_written_twice(&self) -> bool {
         !self.profile.mixed_levels && crate::workload::needed(self.profile.write) >= 2
     }
 

@@ -28,6 +28,8 @@ pub(crate) struct Naming {
     /// It was not sent: copies that are on their way do not count.
     void: bool,
     questions: u64,
+    /// A process took it in last then, as from one that hears replicas.
+    pub(super) asked_at: u64,
 }
 
 impl Naming {
@@ -54,7 +56,8 @@ impl World {
         }
         let client = self.history.get(op).client;
         let request = request.clone();
-        let naming = Naming { client, request, first: None, void: false, questions: 1 };
+        let naming =
+            Naming { client, request, first: None, void: false, questions: 1, asked_at: 0 };
         self.named.insert(op, naming);
         // Now and then the client does not wait for an answer.
         if self.of_clients.hits(200_000) {

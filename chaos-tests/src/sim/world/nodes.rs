@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use replication::{Bug, Effect, Event, Message, RowChange};
 use ring::liveness::{self, NodeState};
-use ring::{Actor, Hlc, Incarnation, NodeId, Slot};
+use ring::{Actor, Hlc, Incarnation, Instant, NodeId, Slot};
 use storage::Crash;
 use wire::codec;
 use wire::frame::{FrameDecoder, FrameWriter, Header, Kind};
@@ -169,7 +169,7 @@ impl World {
         let Some(life) = &mut self.nodes[node].life else { return };
         let number = life.number;
         let c = &mut life.cores[core];
-        let Held { mut sends, answers, acks, spoken, mail, applied, to_sync } =
+        let Held { mut sends, answers, acks, asked, spoken, mail, applied, to_sync } =
             std::mem::take(&mut c.held);
         let (epoch, hlc) = (c.peer.epoch(), c.peer.hlc(now));
         for token in applied.into_iter().filter(|t| *t != 0) {
@@ -185,6 +185,11 @@ impl World {
             let at = self.now + self.of_network.between(20_000, 400_000);
             self.queue
                 .plan(at, Happening::Heard { op, from: (node, number), answer: Box::new(answer) });
+        }
+        for op in asked {
+            if let Some(naming) = self.named.get_mut(&op) {
+                naming.asked_at = self.now;
+            }
         }
         for ack in acks {
             sends.extend(self.tell((node, number, core), ack));
@@ -235,7 +240,8 @@ impl World {
         let bytes: Rc<[u8]> = Rc::from(bytes);
         for at in arrivals.into_iter().flatten() {
             let bytes = bytes.clone();
-            self.queue.plan(at, Happening::Frame { from, to, connection, bytes });
+            let made = self.now;
+            self.queue.plan(at, Happening::Frame { from, to, connection, made, bytes });
         }
     }
 
@@ -243,7 +249,7 @@ impl World {
         &mut self,
         from: usize,
         to: usize,
-        connection: u64,
+        (connection, made): (u64, u64),
         bytes: &Rc<[u8]>,
     ) {
         if self.network.connection(from, to) != Some(connection) {
@@ -253,7 +259,7 @@ impl World {
             // A faithful connection sends again until it gets through; else it is lost.
             if self.network.manners.faithful {
                 let (at, bytes) = (self.now + 50 * MS, bytes.clone());
-                self.queue.plan(at, Happening::Frame { from, to, connection, bytes });
+                self.queue.plan(at, Happening::Frame { from, to, connection, made, bytes });
             }
             return;
         }
@@ -295,7 +301,8 @@ impl World {
             };
             let core = slot.core(usize::from(self.profile.cores));
             let (epoch, hlc) = (header.epoch, header.hlc);
-            let event = Event::Received { from: sender, epoch, hlc, message };
+            let made = Instant(made);
+            let event = Event::Received { from: sender, epoch, hlc, made, message };
             self.put(to, core, Input::Event(event));
         }
     }
@@ -315,7 +322,7 @@ impl World {
         let Some(life) = &mut self.nodes[node].life else { return };
         let mut effects = Vec::new();
         let is_tick = event == liveness::Event::Tick;
-        life.liveness.on_event(ring::Instant(now), event, &mut effects);
+        life.liveness.on_event(Instant(now), event, &mut effects);
         let (incarnation, state) = (life.actor.incarnation.0, life.liveness.state());
         let (number, wake) = (life.number, life.liveness.next_deadline());
         for effect in effects {
