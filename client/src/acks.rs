@@ -57,10 +57,9 @@ impl Acks {
             let (answers, id) = waiting.asked.clone();
             drop(all);
             answers.hear(hlc);
+            // Whatever the coordinator says besides does not matter any more.
+            answers.supersede(id);
             let waited = answers.answer(id, Came::Reply(Ok(ack.reply)));
-            if waited {
-                answers.supersede(id);
-            }
             self.confirmed.fetch_add(u64::from(waited), Ordering::Relaxed);
         }
     }

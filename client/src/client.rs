@@ -19,9 +19,9 @@ use crate::budget::Budget;
 use crate::dial::{Dialler, dial_any};
 use crate::error::{ClientError, Told};
 use crate::limits::{
-    ADDRESSES_MAX, ANSWER_MARGIN_MAX, DIAL_TIMEOUT, HEDGE_RESERVE, HEDGES_PER_THOUSAND,
-    REQUEST_TIMEOUT, RETRIES_PER_THOUSAND, RETRY_RESERVE, UNDECIDED_PER_THOUSAND,
-    UNDECIDED_RESERVE,
+    ADDRESSES_MAX, ANSWER_MARGIN_MAX, CLOSE_TIMEOUT, DIAL_TIMEOUT, HEDGE_RESERVE,
+    HEDGES_PER_THOUSAND, REQUEST_TIMEOUT, RETRIES_PER_THOUSAND, RETRY_RESERVE,
+    UNDECIDED_PER_THOUSAND, UNDECIDED_RESERVE,
 };
 use crate::link::{Link, NoAnswer};
 use crate::name::{Name, Names};
@@ -58,7 +58,7 @@ pub struct Settings {
     /// asked only if they differ.
     pub direct_reads: bool,
     /// Hear from the replicas of a write that they hold it, instead of waiting until their coordinator has heard them.
-    /// Off if it is not said: a cluster that is offered more than it can do tells some of it after the deadline.
+    /// A coordinator that has much to do answers itself nevertheless.
     pub direct_acks: bool,
 }
 
@@ -309,11 +309,17 @@ impl Client {
     /// Says farewell to the nodes, and waits a moment until it was heard. Dropping the last clone
     /// does so without waiting.
     pub async fn close(self) {
-        for link in self.inner.routes.links() {
-            link.close().await;
-        }
-        let link = self.inner.link.lock().await.clone();
-        link.close().await;
+        let mut links = self.inner.routes.links();
+        links.push(self.inner.link.lock().await.clone());
+        // Two of them may share a socket, which is idle once both are gone.
+        links.iter().for_each(|link| link.hang_up());
+        let idle = async {
+            for link in &links {
+                link.wait_idle().await;
+            }
+        };
+        // A node that does not hear it notices by itself.
+        drop(timeout(CLOSE_TIMEOUT, idle).await);
     }
 
     pub(crate) async fn ask_default(
@@ -391,6 +397,11 @@ impl Client {
     /// Whether replicas are to tell of a write themselves, where there are connections to so many holders of it.
     pub(crate) fn hears_replicas(&self, at_hand: usize) -> bool {
         self.inner.settings.direct_acks && at_hand > 1
+    }
+
+    /// How many nodes keep a key, as far as is known.
+    pub(crate) fn holders(&self, key: &[u8]) -> usize {
+        self.inner.routes.holders(Slot::of_key(key), false, None).len()
     }
 
     pub(crate) fn count_routed(&self) {

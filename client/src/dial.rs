@@ -128,7 +128,9 @@ async fn dial(address: &str, dialler: &Dialler, until: Instant) -> Result<Dialle
             dialler.tls.dial_config().map_err(|e| Failed::Unreached(e.to_string()))?;
         let mut config = ClientConfig::new(Arc::new(crypto));
         config.transport_config(Arc::new(transport(to)));
-        match timeout_at(until, greet(address, to, config, dialler)).await {
+        let greeted = timeout_at(until, greet(address, to, config, dialler)).await;
+        dialler.sockets.dialled(to, matches!(greeted, Ok(Ok(_))));
+        match greeted {
             Ok(Ok(dialled)) => return Ok(dialled),
             Ok(Err(error)) => last = why(&error, &refused),
             Err(_) => last = silent(),

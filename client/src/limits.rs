@@ -26,8 +26,8 @@ pub const PENDING_RETRY_AFTER: Duration = Duration::from_millis(20);
 /// A request that waits for its way to a node longer than this part of its time is not sent.
 pub const WAY_OUT: u32 = 4;
 
-/// A write of which its replicas have told nothing for this part of its time is asked for again, for an answer of its
-/// coordinator, if one of them has said nothing at all since: its word may be lost.
+/// A write of which its replicas have told nothing for such a part of its time is asked for again, for an answer of its
+/// coordinator, if one of them has said nothing at all meanwhile: its word may be lost.
 pub const ACKS_PATIENCE: u32 = 4;
 
 /// What goes out as one, at most, beside a single larger request.
@@ -112,3 +112,6 @@ pub(crate) const SUPERSEDED_MAX: usize = 4_096;
 
 /// So many sockets are kept for addresses that are dialled again, beside those that are in use.
 pub(crate) const SOCKETS_MAX: usize = 256;
+
+/// After so many dials in a row that came to nothing an address gets another socket.
+pub(crate) const SOCKET_FAILURES_MAX: u32 = 8;

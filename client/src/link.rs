@@ -16,7 +16,7 @@ use ring::{Hlc, NodeId};
 use rustls::pki_types::CertificateDer;
 use serde::Serialize;
 use tokio::sync::{mpsc, oneshot};
-use tokio::time::{Instant, timeout, timeout_at};
+use tokio::time::{Instant, timeout_at};
 use tracing::{debug, warn};
 use wire::hello::{LENGTH_BYTES, close};
 use wire::limits::{FRAME_BODY_BYTES_MAX, FRAME_BYTES_MAX};
@@ -30,8 +30,8 @@ use crate::acks::Acks;
 use crate::dial::{Dialled, how_it_ended};
 use crate::error::{ClientError, Told};
 use crate::limits::{
-    ACKS_PATIENCE, BATCH_BYTES, CLOSE_TIMEOUT, MOMENTS_APART, PENDING_MAX, PENDING_RETRY_AFTER,
-    QUEUE_FRAMES_MAX, READ_BYTES, SUPERSEDED_MAX, WAY_OUT,
+    ACKS_PATIENCE, BATCH_BYTES, MOMENTS_APART, PENDING_MAX, PENDING_RETRY_AFTER, QUEUE_FRAMES_MAX,
+    READ_BYTES, SUPERSEDED_MAX, WAY_OUT,
 };
 
 /// How a request over a link came to no answer.
@@ -327,11 +327,14 @@ impl Link {
     ) -> Option<Result<Came, oneshot::error::RecvError>> {
         let Some(may) = asks_again else { return by(until, answer).await };
         let part = until.saturating_duration_since(made) / ACKS_PATIENCE;
-        match timeout_at(made + part, &mut answer).await {
-            Ok(came) => (Instant::now() <= until).then_some(came),
-            Err(_) if may(made) => Some(Ok(Came::Doubt)),
-            Err(_) => by(until, answer).await,
+        for parts in 1..ACKS_PATIENCE {
+            match timeout_at(made + part * parts, &mut answer).await {
+                Ok(came) => return (Instant::now() <= until).then_some(came),
+                Err(_) if may(made + part * (parts - 1)) => return Some(Ok(Came::Doubt)),
+                Err(_) => {}
+            }
         }
+        by(until, answer).await
     }
 
     fn take_place(
@@ -361,14 +364,13 @@ impl Link {
         Ok((Place { link: self, id, own, direct, left: false }, answer))
     }
 
-    /// Says farewell, and waits a moment until it was heard.
-    pub(crate) async fn close(&self) {
-        self.hang_up();
-        // A node that does not hear it notices by itself.
-        drop(timeout(CLOSE_TIMEOUT, self.endpoint.wait_idle()).await);
+    /// Waits until no connection of this socket has anything to say any more.
+    pub(crate) async fn wait_idle(&self) {
+        self.endpoint.wait_idle().await;
     }
 
-    fn hang_up(&self) {
+    /// Says farewell.
+    pub(crate) fn hang_up(&self) {
         self.connection.close(close::CLOSING.into(), b"the client is done");
     }
 }

@@ -71,7 +71,9 @@ impl Client {
                 tries += 1;
                 // Asked for the first time: whoever is asked again has to answer for itself.
                 let direct = told && !name.is_sent() && self.hears_replicas(at_hand);
-                let told = (name, direct, &all[..]);
+                // Whoever keeps the key and is not at hand may speak where nobody listens any more.
+                let all_listen = || at_hand == self.holders(key);
+                let told = (name, direct, &all[..], &all_listen as &(dyn Fn() -> bool + Sync));
                 let tried = self.try_named(&link, asking, told, until, &request).await;
                 match tried {
                     Tried::Done(reply) => {
@@ -136,15 +138,22 @@ impl Client {
         &self,
         link: &Link,
         asking: Asking,
-        (name, direct, tellers): (&Name, bool, &[Arc<Link>]),
+        (name, direct, tellers, all_listen): (
+            &Name,
+            bool,
+            &[Arc<Link>],
+            &(dyn Fn() -> bool + Sync),
+        ),
         until: Instant,
         request: &impl Fn(wire::Name) -> ClientRequest<'r>,
     ) -> Tried {
         let (named, mut is_first) = name.over(link, direct);
         let asked_first = name.is_first_asked(link);
         let is_other = |other: &&Arc<Link>| other.address() != link.address();
-        let doubts =
-            |made| tellers.iter().filter(is_other).any(|teller| teller.is_silent_since(made));
+        let doubts = |since| {
+            let mut others = tellers.iter().filter(is_other);
+            others.any(|teller| teller.is_silent_since(since)) || !all_listen()
+        };
         let mut answer =
             self.ask_link_or_doubt(link, asking, &request(named), until, &doubts).await;
         if direct && link.is_alive() && matches!(answer, Err(NoAnswer::Lost { .. })) {

@@ -10,16 +10,22 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use quinn::{ClientConfig, ConnectError, Connecting, Endpoint, EndpointConfig};
 
-use crate::limits::{MTU_LOOPBACK, SOCKETS_MAX};
+use crate::limits::{MTU_LOOPBACK, SOCKET_FAILURES_MAX, SOCKETS_MAX};
 
 /// The sockets of one client.
 #[derive(Default)]
 pub(crate) struct Sockets {
-    kept: Mutex<BTreeMap<SocketAddr, Endpoint>>,
+    kept: Mutex<BTreeMap<SocketAddr, Kept>>,
+}
+
+struct Kept {
+    endpoint: Endpoint,
+    /// Dials over it in a row that came to nothing.
+    failed: u32,
 }
 
 impl Sockets {
-    fn kept(&self) -> MutexGuard<'_, BTreeMap<SocketAddr, Endpoint>> {
+    fn kept(&self) -> MutexGuard<'_, BTreeMap<SocketAddr, Kept>> {
         self.kept.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -33,7 +39,7 @@ impl Sockets {
         to: SocketAddr,
         name: &str,
     ) -> io::Result<(Endpoint, Connecting)> {
-        let known = self.kept().get(&to).cloned();
+        let known = self.kept().get(&to).map(|kept| kept.endpoint.clone());
         if let Some(endpoint) = known {
             match endpoint.connect_with(config.clone(), to, name) {
                 Ok(connecting) => return Ok((endpoint, connecting)),
@@ -47,10 +53,21 @@ impl Sockets {
         let mut kept = self.kept();
         if kept.len() >= SOCKETS_MAX {
             // Nodes that have gone, or moved to other addresses.
-            kept.retain(|_, endpoint| endpoint.open_connections() > 0);
+            kept.retain(|_, kept| kept.endpoint.open_connections() > 0);
         }
-        kept.insert(to, endpoint.clone());
+        kept.insert(to, Kept { endpoint: endpoint.clone(), failed: 0 });
         Ok((endpoint, connecting))
+    }
+
+    /// A dial to `to` led to a node, or did not. Something on the way may have taken against this socket, so
+    /// now and then there is another one.
+    pub(crate) fn dialled(&self, to: SocketAddr, reached: bool) {
+        let mut kept = self.kept();
+        let Some(known) = kept.get_mut(&to) else { return };
+        known.failed = if reached { 0 } else { known.failed + 1 };
+        if known.failed >= SOCKET_FAILURES_MAX {
+            kept.remove(&to);
+        }
     }
 }
 

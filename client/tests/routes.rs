@@ -9,6 +9,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use certs::{CaPair, Role};
 use ring::{ClusterId, Layout, Member, NodeId, Slot};
+use ringdb_client::limits::CLOSE_TIMEOUT;
 use ringdb_client::{Client, Patience, Settings, Tls};
 use wire::{ClientReply, ClientRequest};
 
@@ -187,4 +188,17 @@ async fn a_node_that_is_away_is_dialled_over_the_same_socket_again() {
         tokio::task::yield_now().await;
     }
     assert_eq!(ports.len(), 1, "{dials:?}");
+}
+
+#[tokio::test]
+async fn farewells_do_not_wait_for_each_other() {
+    let stage = stage_for(None).await;
+    // The node that was dialled first is dialled as a holder of keys as well.
+    for i in 0..20 {
+        let key = format!("k{i}");
+        stage.until_read_from(&key, &stage.preferred(&key).0.to_string()).await;
+    }
+    let began = std::time::Instant::now();
+    stage.ring.close().await;
+    assert!(began.elapsed() < CLOSE_TIMEOUT / 2, "{:?}", began.elapsed());
 }

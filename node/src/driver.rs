@@ -39,7 +39,7 @@ use crate::turn::{Core, LOOK_AROUND};
 const GOODBYE_MAX: Duration = Duration::from_millis(500);
 
 /// How often keys are counted in a second at most: about one per cent of a core while everything changes.
-const COUNTS_A_LOOK: usize = 32;
+pub(crate) const COUNTS_A_LOOK: usize = 32;
 
 /// Between two counts, so that all are done before the next look.
 const COUNT_PAUSE: Duration = Duration::from_millis(25);
@@ -288,7 +288,7 @@ impl Ears {
                 }
             }
             Kind::MOMENT => match codec::decode(frame.body) {
-                Ok(moment) => core.peer_said(from, moment),
+                Ok(said) => core.with_members(|members, _, _| members.said(from, said)),
                 Err(e) => warn!(%from, error = %e, "a moment is not understood"),
             },
             Kind::HEARTBEAT => match codec::decode::<Heartbeat>(frame.body) {
@@ -366,8 +366,8 @@ impl MeshHandler for Ears {
         core.with_members(|members, now, events| members.closed(now, peer, events));
     }
 
-    fn on_accepted(&self, _mesh: &Mesh, peer: ring::NodeId) {
-        self.core.borrow_mut().peer_came(peer);
+    fn on_accepted(&self, _mesh: &Mesh, peer: ring::NodeId, boot: u64) {
+        self.core.borrow_mut().with_members(|members, _, _| members.accepted(peer, boot));
     }
 
     fn on_second(&self, _mesh: &Mesh, peer: ring::NodeId, why: &str) {

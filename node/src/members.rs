@@ -23,6 +23,7 @@ use wire::{FrameWriter, Header, Kind, codec};
 
 use crate::clock;
 use crate::mesh::{Lane, Mesh};
+use crate::native::Age;
 use crate::peers::{Heartbeat, LAYOUT, LAYOUT_WANTED, say_moment};
 use crate::shared::{MemberView, MembersView, Shared};
 
@@ -49,6 +50,9 @@ struct Link {
     in_step: bool,
     /// The pair for which the machines were told that the link is up.
     told: (u64, u64),
+    /// What the process that connected to us last calls itself, and how long what it sends is under way.
+    boot: u64,
+    age: Age,
 }
 
 /// What core 0 knows of the other nodes.
@@ -164,6 +168,28 @@ impl Members {
         } else if *times == SECOND_TIMES {
             error!(%peer, why, name, "another process runs under this node's name; stop one of them");
         }
+    }
+
+    /// The peer is connected to us anew. Another process has another clock.
+    pub fn accepted(&mut self, peer: NodeId, boot: u64) {
+        if let Some(link) = self.links.get_mut(&peer)
+            && link.boot != boot
+        {
+            (link.boot, link.age) = (boot, Age::default());
+        }
+    }
+
+    /// A peer says when what it sends next was made. It hears of our clock with our heartbeats.
+    pub fn said(&mut self, from: NodeId, said: Moment) {
+        if let Some(link) = self.links.get_mut(&from) {
+            let _ = link.age.heard(clock::mono(), said);
+        }
+    }
+
+    /// When what comes from this peer now was made, by our clock; nothing if it has not said so.
+    #[must_use]
+    pub fn made_by(&self, from: NodeId) -> Option<Instant> {
+        self.links.get(&from).and_then(|link| link.age.made())
     }
 
     /// The connection to the peer is gone.
@@ -299,7 +325,8 @@ impl Members {
         let header = Header { epoch: self.layout.epoch.0, ..Header::new(kind) };
         if kind == Kind::HEARTBEAT {
             // So that it is known before it matters how far the clocks are apart.
-            say_moment(&mut writer, Moment { at_us: clock::mono().0 / 1_000, heard_us: 0 });
+            let heard_us = self.links.get(&to).map_or(0, |link| link.age.latest());
+            say_moment(&mut writer, Moment { at_us: clock::mono().0 / 1_000, heard_us });
         }
         if let Err(e) = writer.frame(header, body) {
             warn!(%to, error = %e, "a frame cannot be sent");

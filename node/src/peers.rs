@@ -149,11 +149,11 @@ impl Sends {
     }
 
     /// Seals all that waits into frames and calls `f` with each, ready to be sent. Where it matters how long a message is
-    /// under way, the moment goes before it.
+    /// under way, `now` goes before it, the time by which the machine made it.
     pub fn seal(
         &mut self,
         (epoch, hlc): (u64, Hlc),
-        moment: impl Fn(NodeId) -> Moment,
+        now: Instant,
         mut f: impl FnMut(NodeId, Lane, &[u8]),
     ) {
         let writer = &mut self.writer;
@@ -166,7 +166,7 @@ impl Sends {
                 let left = time_left(messages);
                 let header = Header { epoch, hlc, ..Header::new(Kind::PEER_MESSAGES) };
                 if messages.iter().any(is_timed) {
-                    say_moment(writer, moment(to));
+                    say_moment(writer, Moment { at_us: now.0 / 1_000, heard_us: 0 });
                 }
                 let mut rest = messages.drain(..).peekable();
                 while rest.peek().is_some() {
@@ -233,7 +233,7 @@ pub fn messages(from: NodeId, body: &[u8]) -> impl Iterator<Item = Message> + '_
 
 #[cfg(test)]
 mod tests {
-    use replication::message::Refusal;
+    use replication::message::{Direct, Refusal};
     use ring::Slot;
     use wire::FrameDecoder;
 
@@ -251,11 +251,9 @@ mod tests {
         }
         sends.push(NodeId(3), refused(9));
         let mut frames = Vec::new();
-        sends.seal(
-            (4, Hlc(77)),
-            |_| Moment::default(),
-            |to, lane, bytes| frames.push((to, lane, bytes.to_vec())),
-        );
+        sends.seal((4, Hlc(77)), Instant(7_000), |to, lane, bytes| {
+            frames.push((to, lane, bytes.to_vec()));
+        });
         assert!(sends.is_empty());
         assert_eq!(frames.len(), 2);
         let mut decoder = FrameDecoder::new();
@@ -272,18 +270,14 @@ mod tests {
         let (start, mut tokens) = (Instant(5), Vec::new());
         let mut seal = |sends: &mut Sends| {
             tokens.clear();
-            sends.seal(
-                (1, Hlc(1)),
-                |_| Moment::default(),
-                |to, _, bytes| {
-                    let mut decoder = FrameDecoder::new();
-                    let frame = decoder.decode(bytes).expect("sound").expect("whole");
-                    tokens.extend(messages(to, frame.body).map(|m| match m {
-                        Message::Refused { token, .. } => (to.0, token),
-                        other => panic!("{other:?}"),
-                    }));
-                },
-            );
+            sends.seal((1, Hlc(1)), Instant(7_000), |to, _, bytes| {
+                let mut decoder = FrameDecoder::new();
+                let frame = decoder.decode(bytes).expect("sound").expect("whole");
+                tokens.extend(messages(to, frame.body).map(|m| match m {
+                    Message::Refused { token, .. } => (to.0, token),
+                    other => panic!("{other:?}"),
+                }));
+            });
             tokens.clone()
         };
         sends.push_later(NodeId(2), refused(1), start);
@@ -297,6 +291,32 @@ mod tests {
         assert!(sends.hurry(start + ACK_DELAY));
         assert_eq!(seal(&mut sends), [(2, 4), (2, 1)]);
         assert_eq!(sends.next_due(), None);
+    }
+
+    #[test]
+    fn a_write_that_its_receiver_is_to_tell_of_says_when_it_was_made() {
+        let direct = |direct| {
+            let deltas = replication::RawDeltas::default();
+            Message::Replicate { token: 1, part: 0, deltas, sync: false, direct }
+        };
+        let told = Direct { needed: 1, prompt: true, left_us: 9, outcomes: Vec::new() };
+        let mut sends = Sends::default();
+        sends.push(NodeId(2), direct(None));
+        sends.push(NodeId(3), direct(Some(Box::new(told))));
+        let mut kinds = Vec::new();
+        sends.seal((4, Hlc(77)), Instant(7_000), |to, _, mut bytes| {
+            let mut decoder = FrameDecoder::new();
+            while let Some(frame) = decoder.decode(bytes).expect("sound") {
+                if frame.header.kind == Kind::MOMENT {
+                    let said: Moment = codec::decode(frame.body).expect("a moment");
+                    assert_eq!(said, Moment { at_us: 7, heard_us: 0 });
+                }
+                kinds.push((to.0, frame.header.kind));
+                bytes = &bytes[frame.consumed..];
+            }
+        });
+        let messages = Kind::PEER_MESSAGES;
+        assert_eq!(kinds, [(2, messages), (3, Kind::MOMENT), (3, messages)]);
     }
 
     #[test]

@@ -417,6 +417,30 @@ mod tests {
     }
 
     #[test]
+    fn the_sum_is_what_counting_anew_gives_whatever_comes_and_goes() {
+        let mut story = Story::new();
+        for at in 1..60_u64 {
+            for i in 0..7 {
+                let key = format!("k{}", (at * 31 + i * 17) % 40);
+                match (at + i) % 4 {
+                    0 => story.delete(at, key.as_bytes()),
+                    1 => story.set(at, 3, key.as_bytes(), Some(at + 20)),
+                    _ => story.set(at, 0, key.as_bytes(), None),
+                }
+            }
+            if at % 9 == 0 {
+                // A walk that fails half-way.
+                story.step(at, 300);
+                let bad = |_, _, _: &[u8], _| Err::<(Vec<_>, Row), _>("bad");
+                let _ = story.tally.step(now(at), 300, bad);
+            }
+            let counted = story.count_all(at);
+            story.tally = Tally::new(Instant(0), Slot::all());
+            assert_eq!(story.count_all(at).keyspaces, counted.keyspaces, "at {at}");
+        }
+    }
+
+    #[test]
     fn slots_that_could_not_be_read_are_read_again() {
         let mut story = Story::new();
         story.set(1, 0, b"a", None);

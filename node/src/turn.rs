@@ -220,8 +220,6 @@ pub struct Core {
     asked: Slab<Asked>,
     /// Core 0: clients that hear replicas themselves.
     hearers: acks::Hearers,
-    /// Core 0: how long what peers send is under way.
-    peers_said: BTreeMap<NodeId, Age>,
     /// Answers for native clients, which leave when the turn ends.
     answers: Vec<(Asked, Answer, Hlc)>,
     /// Something was applied and not committed.
@@ -287,7 +285,6 @@ impl Core {
             submitting: Vec::new(),
             asked: Slab::default(),
             hearers: acks::Hearers::default(),
-            peers_said: BTreeMap::new(),
             answers: Vec::new(),
             uncommitted: false,
             on_commit: Vec::new(),
@@ -845,9 +842,8 @@ impl Core {
             let (epoch, hlc) = (self.shared.layout().epoch.0, self.peer.hlc(now));
             let (members, mail, dropped) =
                 (&self.members, &mut self.mail, &mut self.report.messages_dropped);
-            let (said, sent_at) = (&self.peers_said, clock::mono());
-            let moment = |to| Self::moment_for(said, to, sent_at);
-            self.sends.seal((epoch, hlc), moment, |to, lane, bytes| match members {
+            // How long a client waits still was found out when the turn began.
+            self.sends.seal((epoch, hlc), now.mono, |to, lane, bytes| match members {
                 Some(members) => *dropped += u64::from(!members.send(to, lane, bytes)),
                 None => mail[0].push(Letter::Frames { to, lane, bytes: bytes.to_vec() }),
             });

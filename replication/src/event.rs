@@ -205,7 +205,7 @@ pub enum Effect {
         at: Instant,
     },
     /// A write of this client is held here. If the client is connected to this node, tell it so, as the
-    /// acknowledgement of `token` of the coordinator `to`; [`Message::Replicated`] with `told` may then wait for other
+    /// acknowledgement of `token` of the coordinator `to`; [`Message::Replicated`] with `told_us` may then wait for other
     /// messages to `to`, for [`ACK_DELAY`](crate::limits::ACK_DELAY) at most. If not, or if it is too late for that,
     /// send it at once, as one that has told nobody.
     Acknowledge {

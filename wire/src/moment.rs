@@ -2,7 +2,8 @@
 //!
 //! A deadline is an interval, since clocks differ; how long a frame waited in buffers on its way is
 //! not in it. A client therefore says now and then what its own clock shows, and what the node's
-//! last said; and the node answers in kind. From the two each can tell how far apart the clocks are.
+//! last said; and the node answers in kind. From the two each can tell how far apart the clocks are. Nodes say
+//! it to each other where it matters.
 //! Promise: whoever does not know such frames loses nothing by passing over them.
 
 use serde::{Deserialize, Serialize};

@@ -250,7 +250,7 @@ async fn serve_peer(
     let window = VarInt::from_u64(inner.ends.tuning.connection_window_bytes);
     connection.set_receive_window(window.unwrap_or(VarInt::MAX));
     debug!(peer = %link.id, name = link.name, from = %connection.remote_address(), "accepted");
-    inner.handler.on_accepted(mesh, link.id);
+    inner.handler.on_accepted(mesh, link.id, hello.boot);
     let deliver =
         |lane| move |frames: Frames<'_>| inner.handler.on_frames(mesh, link.id, lane, frames);
     let bulk = async {

@@ -97,9 +97,9 @@ pub trait MeshHandler {
         let _ = (mesh, peer, wire);
     }
 
-    /// `peer` is connected anew: its frames follow.
-    fn on_accepted(&self, mesh: &Mesh, peer: NodeId) {
-        let _ = (mesh, peer);
+    /// `peer` is connected anew, a process that calls itself `boot`: its frames follow.
+    fn on_accepted(&self, mesh: &Mesh, peer: NodeId, boot: u64) {
+        let _ = (mesh, peer, boot);
     }
 
     /// The connection to `peer` is gone; it is dialled again. `dropped` bytes had been taken by

@@ -1,8 +1,9 @@
-//! Age: how long the requests of one native client were under way.
+//! Age: how long the requests of one native client were under way, or the messages of a peer.
 //!
 //! A request carries how long its client waits, counted from when it was made; since then it lay in
 //! buffers of both ends. The client says its own clock's time besides, and which of ours it had heard
-//! by then. A pure machine that finds out how far the clocks are apart:
+//! by then. So does a peer, before each write of which we are to tell a client, and with its heartbeats.
+//! A pure machine that finds out how far the clocks are apart:
 //!
 //! * No frame comes before it is sent. So ours is ahead of theirs by no more than the quickest
 //!   frame shows.
@@ -12,7 +13,7 @@
 //! old; the second corrects that as soon as a word has gone there and back, and clocks that drift.
 //! Promise: an age is never negative, never more than the time since the client last heard from us,
 //! and of two requests the one that waited longer is the older one. What a client says wrongly only
-//! ever concerns itself.
+//! ever concerns itself. The way of the quickest frame counts as none: between regions an age is that much too small.
 
 use std::time::Duration;
 
@@ -23,13 +24,13 @@ use wire::moment::Moment;
 const TOLD_EVERY: Duration = Duration::from_millis(250);
 
 /// What is known of one client's clock.
-#[derive(Clone, Copy, Debug, Default)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Age {
     /// How far ours is ahead of theirs, in microseconds, as far as is known.
     ahead_us: Option<i64>,
     /// When what is read now was made, on our clock.
     made: Option<Instant>,
-    /// The latest that it said.
+    /// What it said last.
     latest_us: u64,
     /// When it last heard of our clock.
     told: Option<Instant>,
@@ -67,7 +68,7 @@ impl Age {
         self.made
     }
 
-    /// The latest of the other side's moments, as it says them; 0 if there is none.
+    /// What the other side said last of its clock; 0 if it said nothing.
     #[must_use]
     pub const fn latest(&self) -> u64 {
         self.latest_us

@@ -13,14 +13,13 @@ use replication::limits::TELL_DELAY;
 use replication::message::{Direct, RequestKey};
 use ring::{Hlc, Incarnation, Instant, NodeId, Slot};
 use tracing::debug;
-use wire::moment::Moment;
 use wire::{Ack, FrameWriter, Header, Kind, codec};
 
 use super::{CORE_SHIFT, Core, Letter};
 use crate::clock;
 use crate::limits::ACKS_QUEUED_MAX;
 use crate::mesh::ClientConn;
-use crate::native::{self, Age};
+use crate::native;
 use crate::slab::Key;
 
 /// A write that is held here: its client's name for it, its coordinator's number of it, its slot.
@@ -98,14 +97,9 @@ impl Hearers {
     }
 
     /// Sends what is due by `due` or goes along with replies, but nothing that `now` is too late for; returns how many
-    /// acknowledgements that were, and how many came too late.
-    pub(super) fn send(
-        &mut self,
-        (due, now): (Instant, Instant),
-        epoch: u64,
-        hlc: Hlc,
-    ) -> (u64, u64) {
-        let (mut count, mut late) = (0, 0);
+    /// acknowledgements that were.
+    pub(super) fn send(&mut self, (due, now): (Instant, Instant), epoch: u64, hlc: Hlc) -> u64 {
+        let mut count = 0;
         let (clients, writer) = (&mut self.clients, &mut self.writer);
         self.waiting.retain(|who| {
             let Some(Hearer { conn, acks, until, hlc: held }) = clients.get_mut(who) else {
@@ -115,11 +109,10 @@ impl Hearers {
                 return true;
             }
             writer.begin(Header { epoch, hlc: hlc.max(*held), ..Header::new(Kind::ACKS) });
-            let all = acks.len() as u64;
             let in_time = acks.drain(..).filter(|(by, _)| now < *by);
             let told =
                 in_time.map(|(_, ack)| codec::encode_into(&ack, writer.body())).count() as u64;
-            (count, late) = (count + told, late + all - told);
+            count += told;
             if told == 0 {
                 writer.clear();
                 return false;
@@ -135,7 +128,7 @@ impl Hearers {
             writer.clear();
             false
         });
-        (count, late)
+        count
     }
 }
 
@@ -162,27 +155,11 @@ impl Core {
         }
     }
 
-    /// A peer says when what it sends next was made.
-    pub fn peer_said(&mut self, from: NodeId, said: Moment) {
-        let now = clock::mono();
-        // It hears of our clock with what we send.
-        let _ = self.peers_said.entry(from).or_default().heard(now, said);
-    }
-
-    /// A peer is connected anew: its clock may have begun again.
-    pub fn peer_came(&mut self, from: NodeId) {
-        self.peers_said.remove(&from);
-    }
-
     /// When what comes from this peer now was made, by our clock.
     pub(super) fn made_by(&mut self, from: NodeId) -> Instant {
         let now = self.now().mono;
-        self.peers_said.get(&from).and_then(Age::made).map_or(now, |made| made.min(now))
-    }
-
-    /// What a peer hears of our clock with what is sent to it now.
-    pub(super) fn moment_for(said: &BTreeMap<NodeId, Age>, to: NodeId, now: Instant) -> Moment {
-        Moment { at_us: now.0 / 1_000, heard_us: said.get(&to).map_or(0, Age::latest) }
+        let made = self.members.as_ref().and_then(|members| members.made_by(from));
+        made.map_or(now, |made| made.min(now))
     }
 
     /// See [`Effect::Acknowledge`](replication::Effect).
@@ -205,7 +182,8 @@ impl Core {
         direct: Direct,
         (made, hlc): (Instant, Hlc),
     ) {
-        let now = self.now().mono;
+        // By now its log is written, which may have taken a while.
+        let now = clock::mono();
         let until = if direct.prompt { now } else { now + TELL_DELAY };
         let by = made + Duration::from_micros(direct.left_us);
         let ack = || Ack {
@@ -235,12 +213,11 @@ impl Core {
         if self.hearers.next_due().is_some() {
             let now = self.now();
             let (epoch, hlc) = (self.shared.layout().epoch.0, self.peer.hlc(now));
-            // At the end nobody can wait for company.
-            let due = if self.stopped { Instant(u64::MAX) } else { now.mono };
             // The turn may have lasted: what its beginning was in time for may be too late at its end.
-            let (told, late) = self.hearers.send((due, clock::mono()), epoch, hlc);
-            self.report.direct_acks += told;
-            self.report.late += late;
+            let ends = clock::mono();
+            // When all is over nobody can wait for company.
+            let due = if self.stopped { Instant(u64::MAX) } else { ends };
+            self.report.direct_acks += self.hearers.send((due, ends), epoch, hlc);
         }
     }
 }

@@ -12,6 +12,9 @@ const COUNT_BYTES: u32 = 64 << 10;
 /// In how many slots gaps are looked for at a time: about a tenth of a millisecond.
 const GAP_SLOTS: usize = 640;
 
+// A count ends before the next one begins.
+const _: () = assert!(ring::SLOTS as usize / GAP_SLOTS + 3 < crate::driver::COUNTS_A_LOOK);
+
 /// How far the count of gaps is.
 #[derive(Debug, Default)]
 pub(super) struct Gaps {
@@ -81,6 +84,7 @@ impl Core {
             None => {
                 self.gaps.done = true;
                 self.report.clock_gaps = self.gaps.found;
+                self.shared.set_report(self.index, self.report.clone());
             }
         }
         !self.gaps.done

@@ -5,8 +5,9 @@ use std::time::{Duration, Instant};
 
 use client::{Client, Durability, Level, Settings};
 
-use super::{connect_as, counter, runtime, until_routed};
+use super::{connect_as, connect_to, counter, runtime, until_routed};
 use crate::support::demo::Demo;
+use crate::support::{pid_of, signal};
 
 /// How many acknowledgements the node that is asked has told clients of.
 async fn told(ring: &Client) -> u64 {
@@ -79,6 +80,66 @@ fn a_write_is_done_when_its_replicas_say_so() {
             let read = ring.get(format!("k{}", i % 100)).await.unwrap();
             assert_eq!(read.values(), [format!("{i}")]);
         }
+        ring.close().await;
+    });
+    demo.stop();
+}
+
+/// What a node has told, once its reports have caught up with what it did.
+async fn told_in_the_end(at: &Client) -> u64 {
+    let end = Instant::now() + Duration::from_millis(2_500);
+    let mut last = told(at).await;
+    while Instant::now() < end {
+        last = told(at).await;
+    }
+    last
+}
+
+#[test]
+fn a_replica_that_stood_still_tells_nobody_when_it_goes_on() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut demo = Demo::start(dir.path());
+    runtime().block_on(async {
+        let ring = connect_as(dir.path(), Settings::default()).await;
+        let third = Some(format!("127.0.0.1:{}", demo.base + 103));
+        let third = connect_to(dir.path(), third, Settings::default()).await;
+        until_routed(&ring).await;
+        let end = Instant::now() + Duration::from_secs(30);
+        while told(&third).await == 0 {
+            ring.put("warm", "v").consistency(Level::All).await.unwrap();
+            assert!(Instant::now() < end, "{:?}", ring.tally());
+        }
+        let before = told_in_the_end(&third).await;
+
+        let pid = pid_of(demo.config(3).to_str().unwrap()).expect("the node runs");
+        signal("STOP", pid);
+        let stopped = Instant::now();
+        let timeout = Duration::from_millis(400);
+        let write = |i: u32| {
+            let ring = ring.clone();
+            tokio::spawn(async move {
+                let put = ring.put(format!("late{i}"), "v").consistency(Level::All);
+                put.timeout(timeout).await.unwrap_err()
+            })
+        };
+        for write in (0..60).map(write).collect::<Vec<_>>() {
+            write.await.unwrap();
+        }
+        // Longer than anybody waits, and less than it takes for a connection to be given up.
+        while stopped.elapsed() < Duration::from_millis(900) {
+            told(&ring).await;
+        }
+        signal("CONT", pid);
+        let after = told_in_the_end(&third).await;
+        assert_eq!(after, before, "all of it was too late");
+        // It has taken them in nonetheless.
+        let found = async |i: u32| ring.get(format!("late{i}")).consistency(Level::All).await;
+        let mut held = 0;
+        for i in 0..60 {
+            held += found(i).await.unwrap().values().len();
+        }
+        assert!(held > 20, "{held} of 60");
+        third.close().await;
         ring.close().await;
     });
     demo.stop();

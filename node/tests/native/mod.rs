@@ -22,11 +22,17 @@ async fn connect(dir: &Path) -> Client {
 }
 
 async fn connect_as(dir: &Path, settings: Settings) -> Client {
+    connect_to(dir, None, settings).await
+}
+
+/// A client that asks this node what concerns no key.
+async fn connect_to(dir: &Path, address: Option<String>, settings: Settings) -> Client {
     let path = dir.join("ringctl.toml");
     let file = ContextFile::load(&path).unwrap();
     let cluster = file.choose(None, &path).unwrap();
     let tls = Tls::load(&cluster.tls_files()).unwrap();
-    Client::connect_with(cluster.nodes.clone(), tls, settings).await.unwrap()
+    let nodes = address.map_or_else(|| cluster.nodes.clone(), |address| vec![address]);
+    Client::connect_with(nodes, tls, settings).await.unwrap()
 }
 
 const PATIENCE: Duration = Duration::from_secs(5);
