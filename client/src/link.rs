@@ -105,7 +105,8 @@ pub(crate) struct Answers {
 
 #[derive(Default)]
 struct Waiting {
-    askers: BTreeMap<u64, oneshot::Sender<Came>>,
+    /// They hear what came, and when.
+    askers: BTreeMap<u64, oneshot::Sender<(Came, Instant)>>,
     asked: u64,
     /// How many of those that wait are for the client's own use.
     own: usize,
@@ -168,7 +169,7 @@ impl Answers {
         let mut waiting = self.waiting();
         if let Some(asker) = waiting.askers.remove(&id) {
             drop(waiting);
-            drop(asker.send(came));
+            drop(asker.send((came, Instant::now())));
             return true;
         }
         // Nobody there: the caller went away, and does not want to know.
@@ -285,28 +286,28 @@ impl Link {
         }
         let asks_again = direct.is_some().then_some(may_ask_again);
         match self.come(answer, made, until, asks_again).await {
-            Some(Ok(Came::Reply(Ok(ClientReply::Error(error))))) => {
+            Ok(Ok(Came::Reply(Ok(ClientReply::Error(error))))) => {
                 Err(NoAnswer::Error(error.into()))
             }
-            Some(Ok(Came::Reply(Ok(reply)))) => Ok(reply),
-            Some(Ok(Came::Doubt)) => {
+            Ok(Ok(Came::Reply(Ok(reply)))) => Ok(reply),
+            Ok(Ok(Came::Doubt)) => {
                 // The node is asked again, and must not stop.
                 place.left = false;
                 self.shared.supersede(place.id);
                 Err(NoAnswer::Lost { reason: "no replica tells that it holds the write".into() })
             }
-            Some(Ok(Came::Reply(Err(error)))) => {
+            Ok(Ok(Came::Reply(Err(error)))) => {
                 let what = format!("the answer of {} is not understood", self.address);
                 let told = Told::new(what, error.to_string(), "compare the versions of both ends");
                 Err(NoAnswer::Error(ClientError::Internal { told }))
             }
-            Some(Err(_)) => {
+            Ok(Err(_)) => {
                 let ended = self.shared.waiting().ended.clone();
                 Err(NoAnswer::Lost { reason: ended.unwrap_or_else(|| "it broke".into()) })
             }
-            None => {
-                if !self.shared.waiting().askers.contains_key(&place.id) {
-                    // It came, and nobody looked in time.
+            Err(TooLate { came_in_time }) => {
+                if !came_in_time && !self.shared.waiting().askers.contains_key(&place.id) {
+                    // It came after the deadline, just before it was given up.
                     self.shared.unwanted.fetch_add(1, Ordering::Relaxed);
                 }
                 // The node knows by when it had to answer, and need not hear of it.
@@ -320,17 +321,17 @@ impl Link {
     /// lost without a trace, and then the coordinator has to be asked.
     async fn come(
         &self,
-        mut answer: oneshot::Receiver<Came>,
+        mut answer: oneshot::Receiver<(Came, Instant)>,
         made: Instant,
         until: Instant,
         asks_again: Option<&(dyn Fn(Instant) -> bool + Sync)>,
-    ) -> Option<Result<Came, oneshot::error::RecvError>> {
+    ) -> Result<Result<Came, oneshot::error::RecvError>, TooLate> {
         let Some(may) = asks_again else { return by(until, answer).await };
         let part = until.saturating_duration_since(made) / ACKS_PATIENCE;
         for parts in 1..ACKS_PATIENCE {
             match timeout_at(made + part * parts, &mut answer).await {
-                Ok(came) => return (Instant::now() <= until).then_some(came),
-                Err(_) if may(made + part * (parts - 1)) => return Some(Ok(Came::Doubt)),
+                Ok(came) => return in_time(until, came),
+                Err(_) if may(made + part * (parts - 1)) => return Ok(Ok(Came::Doubt)),
                 Err(_) => {}
             }
         }
@@ -341,7 +342,7 @@ impl Link {
         &self,
         own: bool,
         direct: Option<u64>,
-    ) -> Result<(Place<'_>, oneshot::Receiver<Came>), NoAnswer> {
+    ) -> Result<(Place<'_>, oneshot::Receiver<(Came, Instant)>), NoAnswer> {
         let mut waiting = self.shared.waiting();
         if waiting.ended.is_some() {
             return Err(NoAnswer::NotSent);
@@ -381,10 +382,33 @@ impl Drop for Link {
     }
 }
 
+/// Whoever waits has given up; its answer may have been read before, though it could not look.
+struct TooLate {
+    came_in_time: bool,
+}
+
+type Heard = Result<(Came, Instant), oneshot::error::RecvError>;
+
 /// What comes until then; nothing if it is later when whoever waits for it can look, though it came.
-async fn by<T>(until: Instant, awaited: impl Future<Output = T>) -> Option<T> {
-    let came = timeout_at(until, awaited).await.ok()?;
-    (Instant::now() <= until).then_some(came)
+async fn by(
+    until: Instant,
+    awaited: oneshot::Receiver<(Came, Instant)>,
+) -> Result<Result<Came, oneshot::error::RecvError>, TooLate> {
+    match timeout_at(until, awaited).await {
+        Ok(came) => in_time(until, came),
+        Err(_) => Err(TooLate { came_in_time: false }),
+    }
+}
+
+/// What came, if it is not too late to look at it.
+fn in_time(
+    until: Instant,
+    came: Heard,
+) -> Result<Result<Came, oneshot::error::RecvError>, TooLate> {
+    if Instant::now() > until {
+        return Err(TooLate { came_in_time: came.is_ok_and(|(_, at)| at <= until) });
+    }
+    Ok(came.map(|(came, _)| came))
 }
 
 fn encoded(body: &impl Serialize) -> Vec<u8> {
