@@ -565,7 +565,7 @@ impl Client {
             &inside
         };
         let reply =
-            link.ask(request, hlc, told, until, &|made| doubts(made) && self.may_retry()).await;
+            link.ask(request, hlc, told, until, &|since| doubts(since) && self.may_retry()).await;
         self.inner.hlc.fetch_max(link.hlc().0, Ordering::Relaxed);
         self.inner.routes.hear_epoch(link.epoch());
         reply

@@ -325,7 +325,7 @@ impl Link {
         made: Instant,
         until: Instant,
         asks_again: Option<&(dyn Fn(Instant) -> bool + Sync)>,
-    ) -> Result<Result<Came, oneshot::error::RecvError>, TooLate> {
+    ) -> Result<Heard, TooLate> {
         let Some(may) = asks_again else { return by(until, answer).await };
         let part = until.saturating_duration_since(made) / ACKS_PATIENCE;
         for parts in 1..ACKS_PATIENCE {
@@ -387,13 +387,11 @@ struct TooLate {
     came_in_time: bool,
 }
 
-type Heard = Result<(Came, Instant), oneshot::error::RecvError>;
+/// What came, or that the link is gone.
+type Heard<T = Came> = Result<T, oneshot::error::RecvError>;
 
 /// What comes until then; nothing if it is later when whoever waits for it can look, though it came.
-async fn by(
-    until: Instant,
-    awaited: oneshot::Receiver<(Came, Instant)>,
-) -> Result<Result<Came, oneshot::error::RecvError>, TooLate> {
+async fn by(until: Instant, awaited: oneshot::Receiver<(Came, Instant)>) -> Result<Heard, TooLate> {
     match timeout_at(until, awaited).await {
         Ok(came) => in_time(until, came),
         Err(_) => Err(TooLate { came_in_time: false }),
@@ -401,10 +399,7 @@ async fn by(
 }
 
 /// What came, if it is not too late to look at it.
-fn in_time(
-    until: Instant,
-    came: Heard,
-) -> Result<Result<Came, oneshot::error::RecvError>, TooLate> {
+fn in_time(until: Instant, came: Heard<(Came, Instant)>) -> Result<Heard, TooLate> {
     if Instant::now() > until {
         return Err(TooLate { came_in_time: came.is_ok_and(|(_, at)| at <= until) });
     }

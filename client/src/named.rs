@@ -29,6 +29,9 @@ enum Tried {
     Failed(ClientError),
 }
 
+/// A node that keeps a key, or any if it is not known who does; and the connection to it.
+type Holder = (Option<Arc<Node>>, Arc<Link>);
+
 impl Client {
     /// Asks for a write under the name that its terms say, or one of its own.
     pub(crate) async fn ask_write<'r>(
@@ -63,18 +66,15 @@ impl Client {
             };
             let mut is_over = false;
             let at_hand = links.len();
-            let all: Vec<Arc<Link>> = links.iter().map(|(_, link)| link.clone()).collect();
-            for (node, link) in links {
+            for (node, link) in &links {
                 if tries > 0 && !self.may_retry() {
                     return Err(last.unwrap_or(ClientError::TimedOut { after: timeout }));
                 }
                 tries += 1;
                 // Asked for the first time: whoever is asked again has to answer for itself.
                 let direct = told && !name.is_sent() && self.hears_replicas(at_hand);
-                // Whoever keeps the key and is not at hand may speak where nobody listens any more.
-                let all_listen = || at_hand == self.holders(key);
-                let told = (name, direct, &all[..], &all_listen as &(dyn Fn() -> bool + Sync));
-                let tried = self.try_named(&link, asking, told, until, &request).await;
+                let told = (key, name, direct, &links[..]);
+                let tried = self.try_named(link, asking, told, until, &request).await;
                 match tried {
                     Tried::Done(reply) => {
                         if node.is_some() {
@@ -88,14 +88,14 @@ impl Client {
                     Tried::Failed(error) => return Err(Self::timed(error, asking)),
                     Tried::Untouched(error) => {
                         node.iter().for_each(|node| node.shun());
-                        gone = Some(link);
+                        gone = Some(link.clone());
                         last = Some(error);
                     }
                     Tried::Unknown(error) => {
                         if !link.is_alive() {
                             node.iter().for_each(|node| node.shun());
-                            gone = Some(link);
-                        } else if name.is_of_successor(&link) {
+                            gone = Some(link.clone());
+                        } else if name.is_of_successor(link) {
                             is_over = true;
                         }
                         give_up_at = give_up_at.min(Instant::now() + NAMED_PATIENCE);
@@ -125,7 +125,7 @@ impl Client {
         gone: Option<Arc<Link>>,
         until: Instant,
         timeout: Duration,
-    ) -> Result<Vec<(Option<Arc<Node>>, Arc<Link>)>, ClientError> {
+    ) -> Result<Vec<Holder>, ClientError> {
         let mut holders = self.at_hand(ring::Slot::of_key(key), false);
         holders.sort_by_key(|(_, link)| !name.is_first_asked(link));
         if holders.is_empty() {
@@ -138,21 +138,18 @@ impl Client {
         &self,
         link: &Link,
         asking: Asking,
-        (name, direct, tellers, all_listen): (
-            &Name,
-            bool,
-            &[Arc<Link>],
-            &(dyn Fn() -> bool + Sync),
-        ),
+        (key, name, direct, tellers): (&[u8], &Name, bool, &[Holder]),
         until: Instant,
         request: &impl Fn(wire::Name) -> ClientRequest<'r>,
     ) -> Tried {
         let (named, mut is_first) = name.over(link, direct);
         let asked_first = name.is_first_asked(link);
-        let is_other = |other: &&Arc<Link>| other.address() != link.address();
+        // Whoever keeps the key and is not at hand may speak where nobody listens any more.
         let doubts = |since| {
-            let mut others = tellers.iter().filter(is_other);
-            others.any(|teller| teller.is_silent_since(since)) || !all_listen()
+            let mut others =
+                tellers.iter().filter(|(_, teller)| teller.address() != link.address());
+            others.any(|(_, teller)| teller.is_silent_since(since))
+                || tellers.len() < self.holders(key)
         };
         let mut answer =
             self.ask_link_or_doubt(link, asking, &request(named), until, &doubts).await;

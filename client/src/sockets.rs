@@ -2,6 +2,8 @@
 //!
 //! A new one costs the memory of its largest possible reads at once: megabytes, and milliseconds in which a thread that
 //! has other connections does nothing for them. A node that is down is dialled again and again.
+//! Promise: an address has one socket for as long as that leads anywhere, and another one when it broke, or after
+//! several dials in vain.
 
 use std::collections::BTreeMap;
 use std::io;

@@ -92,6 +92,14 @@ impl Stage {
         panic!("n{node} never answered for {key}: {:?}", self.ring.tally());
     }
 
+    /// Reads until each node answers for the keys that it is preferred for.
+    async fn until_all_are_at_hand(&self) {
+        for i in 0..20 {
+            let key = format!("k{i}");
+            self.until_read_from(&key, &self.preferred(&key).0.to_string()).await;
+        }
+    }
+
     fn preferred(&self, key: &str) -> NodeId {
         let map = self.map.lock().unwrap().clone().unwrap();
         map.replicas(Slot::of_key(key.as_bytes()))[0]
@@ -101,10 +109,7 @@ impl Stage {
 #[tokio::test]
 async fn a_key_is_read_from_its_preferred_node_and_in_a_zone_from_the_node_there() {
     let stage = stage_for(None).await;
-    for i in 0..20 {
-        let key = format!("k{i}");
-        stage.until_read_from(&key, &stage.preferred(&key).0.to_string()).await;
-    }
+    stage.until_all_are_at_hand().await;
     assert_eq!(stage.ring.tally().epoch, Some(1));
     let zoned = stage_for(Some("c")).await;
     for i in 0..20 {
@@ -194,10 +199,7 @@ async fn a_node_that_is_away_is_dialled_over_the_same_socket_again() {
 async fn farewells_do_not_wait_for_each_other() {
     let stage = stage_for(None).await;
     // The node that was dialled first is dialled as a holder of keys as well.
-    for i in 0..20 {
-        let key = format!("k{i}");
-        stage.until_read_from(&key, &stage.preferred(&key).0.to_string()).await;
-    }
+    stage.until_all_are_at_hand().await;
     let began = std::time::Instant::now();
     stage.ring.close().await;
     assert!(began.elapsed() < CLOSE_TIMEOUT / 2, "{:?}", began.elapsed());

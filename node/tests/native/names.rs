@@ -1,17 +1,15 @@
 //! Named requests, through real nodes: what is asked for again is done once.
 
 use std::net::SocketAddr;
-use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use client::context::ContextFile;
-use client::{Client, Settings, Tls};
+use client::Settings;
 use tokio::net::UdpSocket;
 use tokio::task::JoinHandle;
 
-use super::{connect, runtime, until_routed};
+use super::{connect, connect_to, runtime, until_routed};
 use crate::support::demo::Demo;
 
 /// Passes datagrams on between clients and a node. While it is deaf, the node's answers are lost; it hears again as
@@ -51,13 +49,6 @@ async fn cable_to(port: u16) -> (SocketAddr, Arc<AtomicBool>, JoinHandle<()>) {
     (address, deaf, cable)
 }
 
-async fn over(dir: &Path, address: SocketAddr) -> Client {
-    let path = dir.join("ringctl.toml");
-    let file = ContextFile::load(&path).unwrap();
-    let tls = Tls::load(&file.choose(None, &path).unwrap().tls_files()).unwrap();
-    Client::connect_with([address.to_string()], tls, Settings::default()).await.unwrap()
-}
-
 #[test]
 fn an_addition_whose_answer_is_lost_counts_once() {
     let dir = tempfile::tempdir().unwrap();
@@ -67,7 +58,7 @@ fn an_addition_whose_answer_is_lost_counts_once() {
         until_routed(&ring).await;
         for node in 1..=3_u16 {
             let (address, deaf, cable) = cable_to(demo.base + 100 + node).await;
-            let far = over(dir.path(), address).await;
+            let far = connect_to(dir.path(), Some(address.to_string()), Settings::default()).await;
             let key = format!("hits{node}");
             deaf.store(true, Ordering::SeqCst);
             let add = far.counter(key.as_str()).add(5).timeout(Duration::from_secs(10));
