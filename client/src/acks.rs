@@ -59,7 +59,7 @@ impl Acks {
             answers.hear(hlc);
             // Whatever the coordinator says besides does not matter any more.
             answers.supersede(id);
-            let waited = answers.answer(id, Came::Reply(Ok(ack.reply)));
+            let waited = answers.tell(id, Came::Reply(Ok(ack.reply)));
             self.confirmed.fetch_add(u64::from(waited), Ordering::Relaxed);
         }
     }
@@ -73,7 +73,7 @@ impl Acks {
     pub(crate) fn doubt(&self) {
         let asked: Vec<_> = self.lock().values().map(|waiting| waiting.asked.clone()).collect();
         for (answers, id) in asked {
-            answers.answer(id, Came::Doubt);
+            answers.tell(id, Came::Doubt);
         }
     }
 }

@@ -162,19 +162,27 @@ pub struct Contact {
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Asking {
     timeout: Duration,
+    /// How much earlier than the caller gives up a node hears that it has to answer. The same however often it is
+    /// asked: who is asked when little time is left needs as long for the way back as who is asked first.
+    margin: Duration,
     /// Whether asking twice does no harm.
     repeatable: bool,
 }
 
 impl Asking {
     /// Something that must not happen twice.
-    pub(crate) const fn once(timeout: Duration) -> Self {
-        Self { timeout, repeatable: false }
+    pub(crate) fn once(timeout: Duration) -> Self {
+        Self { timeout, margin: ANSWER_MARGIN_MAX.min(timeout / 5), repeatable: false }
     }
 
     /// Something that changes nothing.
-    pub(crate) const fn harmless(timeout: Duration) -> Self {
-        Self { timeout, repeatable: true }
+    pub(crate) fn harmless(timeout: Duration) -> Self {
+        Self { repeatable: true, ..Self::once(timeout) }
+    }
+
+    /// The same in the time that is left until then.
+    pub(crate) fn until(self, until: Instant) -> Self {
+        Self { timeout: until.saturating_duration_since(Instant::now()), ..self }
     }
 }
 
@@ -204,13 +212,18 @@ impl Client {
         let addresses = addresses.into_iter().map(Into::into).take(ADDRESSES_MAX);
         let addresses: Vec<String> = addresses.collect();
         let names = Arc::new(Names::new());
-        let dialler =
-            Dialler { tls, number: names.client(), acks: Arc::default(), sockets: Arc::default() };
+        let dialler = Dialler {
+            tls,
+            number: names.client(),
+            acks: Arc::default(),
+            unwanted: Arc::default(),
+            sockets: Arc::default(),
+        };
         let dialled = dial_any(&addresses, &dialler, settings.patience.dial).await?;
         let inner = Inner {
             addresses,
             settings,
-            link: Mutex::new(Arc::new(Link::open(dialled, &dialler.acks))),
+            link: Mutex::new(Arc::new(Link::open(dialled, &dialler))),
             dialler,
             hlc: AtomicU64::new(0),
             routes: Routes::default(),
@@ -245,7 +258,7 @@ impl Client {
             confirmed: self.inner.dialler.acks.confirmed(),
             hedged: read(&counts.hedged),
             retried: read(&counts.retried),
-            unwanted: self.inner.routes.links().iter().map(|link| link.unwanted()).sum(),
+            unwanted: read(&self.inner.dialler.unwanted),
             epoch: self.inner.routes.epoch(),
         }
     }
@@ -452,9 +465,7 @@ impl Client {
                 Err(NoAnswer::Error(error)) => return Err(Self::timed(error, asking)),
             }
         }
-        let left = until.saturating_duration_since(Instant::now());
-        let rest = Asking { timeout: left, ..asking };
-        self.ask(rest, request).await.map_err(|error| Self::timed(error, asking))
+        self.ask(asking.until(until), request).await.map_err(|error| Self::timed(error, asking))
     }
 
     /// The holders of `slot` to which a connection stands, in the order in which to ask them.
@@ -553,8 +564,11 @@ impl Client {
         until: Instant,
         doubts: &(dyn Fn(Instant) -> bool + Sync),
     ) -> Result<ClientReply, NoAnswer> {
-        let left = until.saturating_duration_since(Instant::now()).min(asking.timeout);
-        let told = left - ANSWER_MARGIN_MAX.min(left / 5);
+        let told = asking.until(until).timeout.saturating_sub(asking.margin);
+        if told.is_zero() {
+            // No node could answer in time.
+            return Err(NoAnswer::Error(ClientError::TimedOut { after: asking.timeout }));
+        }
         let hlc = Hlc(self.inner.hlc.fetch_max(link.hlc().0, Ordering::Relaxed)).max(link.hlc());
         let inside;
         let request = if self.keyspace == 0 || !request.is_about_keys() {
@@ -636,7 +650,7 @@ impl Client {
             let patience = inner.settings.patience.dial.min(left);
             let dialled = dial_any(&addresses, &inner.dialler, patience).await?;
             inner.hlc.fetch_max(current.hlc().0, Ordering::Relaxed);
-            *current = Arc::new(Link::open(dialled, &inner.dialler.acks));
+            *current = Arc::new(Link::open(dialled, &inner.dialler));
         }
         Ok(current.clone())
     }

@@ -6,6 +6,7 @@
 use core::time::Duration;
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
 
 use quinn::{
     AckFrequencyConfig, ClientConfig, Connection, ConnectionError, Endpoint, MtuDiscoveryConfig,
@@ -34,6 +35,8 @@ pub(crate) struct Dialler {
     pub(crate) number: u64,
     /// The writes of which it hears.
     pub(crate) acks: Arc<Acks>,
+    /// Answers that came over any of its links when nobody waited for them any more.
+    pub(crate) unwanted: Arc<AtomicU64>,
     /// Over which it does.
     pub(crate) sockets: Arc<Sockets>,
 }

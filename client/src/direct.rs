@@ -61,14 +61,14 @@ impl Client {
             Ended::Failed(error) => return Err(error),
             Ended::Undecided => {}
         }
-        let left = until.saturating_duration_since(Instant::now());
+        let asking = Asking::harmless(wish.timeout);
         let get =
             ClientRequest::Get { key: wish.key, level: wish.level, after: wish.after.to_vec() };
-        let error = match self.ask_for(wish.key, Asking::harmless(left), &get).await {
+        let error = match self.ask_for(wish.key, asking.until(until), &get).await {
             Ok(reply) => return Ok(reply),
             Err(error) => error,
         };
-        Err(Self::timed(error, Asking::harmless(wish.timeout)))
+        Err(Self::timed(error, asking))
     }
 
     async fn read_directly(&self, wish: Wish<'_>, until: Instant) -> Ended {

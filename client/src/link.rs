@@ -27,7 +27,7 @@ use wire::{
 };
 
 use crate::acks::Acks;
-use crate::dial::{Dialled, how_it_ended};
+use crate::dial::{Dialled, Dialler, how_it_ended};
 use crate::error::{ClientError, Told};
 use crate::limits::{
     ACKS_PATIENCE, BATCH_BYTES, MOMENTS_APART, PENDING_MAX, PENDING_RETRY_AFTER, QUEUE_FRAMES_MAX,
@@ -81,6 +81,8 @@ struct Times {
 pub(crate) enum Came {
     /// An answer.
     Reply(Result<ClientReply, CodecError>),
+    /// It was not sent, since the node takes requests too slowly.
+    Shed,
     /// A replica may have said in vain that it holds the write: the coordinator has to be asked.
     Doubt,
 }
@@ -97,8 +99,8 @@ pub(crate) struct Answers {
     epoch: AtomicU64,
     /// What the node's clock showed when it last spoke of it, in microseconds; 0 if it never did.
     moment_us: AtomicU64,
-    /// Answers for which nobody waited any more.
-    unwanted: AtomicU64,
+    /// Answers for which nobody waited any more, of all links of the client.
+    unwanted: Arc<AtomicU64>,
     /// When the node last said anything, in microseconds since the connection was made.
     heard_us: AtomicU64,
 }
@@ -163,19 +165,19 @@ impl Answers {
         self.hlc.fetch_max(hlc.0, Ordering::Relaxed);
     }
 
-    /// True if somebody waited for it.
-    pub(crate) fn answer(&self, id: u64, came: Came) -> bool {
-        let is_answer = matches!(came, Came::Reply(_));
-        let mut waiting = self.waiting();
-        if let Some(asker) = waiting.askers.remove(&id) {
-            drop(waiting);
-            drop(asker.send((came, Instant::now())));
-            return true;
-        }
+    /// Tells whoever asked what came of it. True if somebody waited for that.
+    pub(crate) fn tell(&self, id: u64, came: Came) -> bool {
+        let asker = self.waiting().askers.remove(&id);
         // Nobody there: the caller went away, and does not want to know.
-        let unwanted = is_answer && !waiting.superseded.remove(&id);
-        self.unwanted.fetch_add(u64::from(unwanted), Ordering::Relaxed);
-        false
+        asker.is_some_and(|asker| asker.send((came, Instant::now())).is_ok())
+    }
+
+    /// The node answered.
+    fn answered(&self, id: u64, reply: Result<ClientReply, CodecError>) {
+        if !self.tell(id, Came::Reply(reply)) {
+            let unwanted = !self.waiting().superseded.remove(&id);
+            self.unwanted.fetch_add(u64::from(unwanted), Ordering::Relaxed);
+        }
     }
 
     /// A request is asked for anew, or was answered by others: what this node answers does not matter.
@@ -190,13 +192,14 @@ impl Answers {
 
 impl Link {
     /// Takes a connection over; to be called inside a runtime, which keeps its two tasks.
-    pub(crate) fn open(dialled: Dialled, acks: &Arc<Acks>) -> Self {
+    pub(crate) fn open(dialled: Dialled, dialler: &Dialler) -> Self {
         let Dialled { address, endpoint, connection, send, recv, answer } = dialled;
-        let shared = Arc::new(Answers::default());
+        let unwanted = dialler.unwanted.clone();
+        let shared = Arc::new(Answers { unwanted, ..Answers::default() });
         let (queue, frames) = mpsc::channel(QUEUE_FRAMES_MAX);
         tokio::spawn(write_all(send, frames, shared.clone()));
         let began = Instant::now();
-        let (answers, acks) = (shared.clone(), acks.clone());
+        let (answers, acks) = (shared.clone(), dialler.acks.clone());
         let hears = Hears { node: answer.node, answers, acks: acks.clone(), began };
         tokio::spawn(read_all(recv, connection.clone(), hears));
         Self { address, answer, connection, endpoint, queue, shared, acks, began }
@@ -234,11 +237,6 @@ impl Link {
     pub(crate) fn pending(&self) -> usize {
         let waiting = self.shared.waiting();
         waiting.askers.len().saturating_sub(waiting.own)
-    }
-
-    /// How many answers came for which nobody waited any more.
-    pub(crate) fn unwanted(&self) -> u64 {
-        self.shared.unwanted.load(Ordering::Relaxed)
     }
 
     /// The greatest clock that was heard.
@@ -290,6 +288,7 @@ impl Link {
                 Err(NoAnswer::Error(error.into()))
             }
             Ok(Ok(Came::Reply(Ok(reply)))) => Ok(reply),
+            Ok(Ok(Came::Shed)) => Err(NoAnswer::Error(shed().into())),
             Ok(Ok(Came::Doubt)) => {
                 // The node is asked again, and must not stop.
                 place.left = false;
@@ -305,11 +304,8 @@ impl Link {
                 let ended = self.shared.waiting().ended.clone();
                 Err(NoAnswer::Lost { reason: ended.unwrap_or_else(|| "it broke".into()) })
             }
-            Err(TooLate { came_in_time }) => {
-                if !came_in_time && !self.shared.waiting().askers.contains_key(&place.id) {
-                    // It came after the deadline, just before it was given up.
-                    self.shared.unwanted.fetch_add(1, Ordering::Relaxed);
-                }
+            Err(TooLate { answered_late }) => {
+                self.shared.unwanted.fetch_add(u64::from(answered_late), Ordering::Relaxed);
                 // The node knows by when it had to answer, and need not hear of it.
                 place.left = false;
                 Err(late())
@@ -382,26 +378,42 @@ impl Drop for Link {
     }
 }
 
-/// Whoever waits has given up; its answer may have been read before, though it could not look.
+/// Whoever waits has given up; an answer may have been read before, though it could not look.
 struct TooLate {
-    came_in_time: bool,
+    /// An answer was read, after the deadline.
+    answered_late: bool,
+}
+
+impl TooLate {
+    fn with(until: Instant, came: Option<(Came, Instant)>) -> Self {
+        Self {
+            answered_late: came.is_some_and(|(c, at)| matches!(c, Came::Reply(_)) && at > until),
+        }
+    }
 }
 
 /// What came, or that the link is gone.
 type Heard<T = Came> = Result<T, oneshot::error::RecvError>;
 
 /// What comes until then; nothing if it is later when whoever waits for it can look, though it came.
-async fn by(until: Instant, awaited: oneshot::Receiver<(Came, Instant)>) -> Result<Heard, TooLate> {
-    match timeout_at(until, awaited).await {
+async fn by(
+    until: Instant,
+    mut awaited: oneshot::Receiver<(Came, Instant)>,
+) -> Result<Heard, TooLate> {
+    match timeout_at(until, &mut awaited).await {
         Ok(came) => in_time(until, came),
-        Err(_) => Err(TooLate { came_in_time: false }),
+        Err(_) => {
+            // What comes from here on finds nobody.
+            awaited.close();
+            Err(TooLate::with(until, awaited.try_recv().ok()))
+        }
     }
 }
 
 /// What came, if it is not too late to look at it.
 fn in_time(until: Instant, came: Heard<(Came, Instant)>) -> Result<Heard, TooLate> {
     if Instant::now() > until {
-        return Err(TooLate { came_in_time: came.is_ok_and(|(_, at)| at <= until) });
+        return Err(TooLate::with(until, came.ok()));
     }
     Ok(came.map(|(came, _)| came))
 }
@@ -466,8 +478,7 @@ impl Pieces {
         let Outgoing { mut header, body, times } = next;
         if let Some(Times { answer, send }) = times {
             if send <= now {
-                let shed = Came::Reply(Ok(ClientReply::Error(shed())));
-                self.shared.answer(header.request_id, shed);
+                self.shared.tell(header.request_id, Came::Shed);
                 return;
             }
             header = header.with_time_left(Some(answer.saturating_duration_since(now)));
@@ -593,8 +604,7 @@ fn deliver_piece(
         shared.epoch.fetch_max(frame.header.epoch, Ordering::Relaxed);
         match frame.header.kind {
             Kind::CLIENT_REPLY => {
-                let came = Came::Reply(codec::decode(frame.body));
-                shared.answer(frame.header.request_id, came);
+                shared.answered(frame.header.request_id, codec::decode(frame.body));
             }
             Kind::ACKS => hears.held(frame.header.hlc, frame.body)?,
             Kind::MOMENT => {

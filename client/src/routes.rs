@@ -184,7 +184,7 @@ impl Node {
         match dialled {
             Ok(dialled) => {
                 standing.shunned_until = None;
-                standing.link = Some(Arc::new(Link::open(dialled, &dialler.acks)));
+                standing.link = Some(Arc::new(Link::open(dialled, dialler)));
             }
             Err(error) => {
                 debug!(node = %self.id, %error, "a holder of keys cannot be reached");

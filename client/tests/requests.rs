@@ -210,3 +210,66 @@ async fn an_answer_that_is_looked_at_after_the_deadline_is_none() {
     }
     assert_eq!(asked.await.unwrap_err(), ClientError::TimedOut { after });
 }
+
+#[tokio::test]
+async fn what_is_given_up_before_it_leaves_is_no_late_answer() {
+    let ca = authority();
+    let (blocked, mut blocks) = tokio::sync::mpsc::unbounded_channel();
+    let (release, released) = std::sync::mpsc::channel();
+    let released = Mutex::new(released);
+    let n1 = FakeNode::start(&node(&ca, 1), 1, move |_, request| match request {
+        // The whole node stands still, and takes nothing in.
+        ClientRequest::Get { .. } => {
+            blocked.send(()).unwrap();
+            drop(released.lock().unwrap().recv_timeout(Duration::from_secs(10)));
+            Answer::Silence
+        }
+        ClientRequest::Put { .. } => Answer::Silence,
+        ClientRequest::Ping => Answer::Say(ClientReply::Pong),
+        other => panic!("{other:?}"),
+    });
+    let ring = client_of(&ca, &[&n1]).await;
+    let after = Duration::from_millis(300);
+    let get = tokio::spawn(ring.get("k").timeout(after).into_future());
+    blocks.recv().await.unwrap();
+    // More than may be under way, which nothing makes smaller, and one that waits behind it.
+    let large: Vec<u8> =
+        (0..8_u64 << 20).map(|i| ((i * i).wrapping_mul(0x9e37_79b1) >> 28) as u8).collect();
+    let large = tokio::spawn(ring.put("large", large).timeout(after).into_future());
+    while ring.pending().await < 2 {
+        tokio::task::yield_now().await;
+    }
+    let small = ring.put("small", "v").timeout(2 * after).await.unwrap_err();
+    assert_eq!(small, ClientError::TimedOut { after: 2 * after });
+    assert!(get.await.unwrap().is_err() && large.await.unwrap().is_err());
+    release.send(()).unwrap();
+    ring.ping().await.unwrap();
+    assert_eq!(ring.tally().unwanted, 0);
+    ring.close().await;
+}
+
+#[tokio::test]
+async fn who_is_asked_second_is_told_the_deadline_of_the_first() {
+    let ca = authority();
+    let (second, half) = (Duration::from_secs(1), Duration::from_millis(500));
+    let n1 = FakeNode::start(&node(&ca, 1), 1, move |_, _| {
+        let began = Instant::now();
+        while began.elapsed() < half {
+            std::thread::yield_now();
+        }
+        Answer::HangUp(wire::hello::close::CLOSING, "the node ends")
+    });
+    let left = Arc::new(Mutex::new(None));
+    let n2 = FakeNode::start(&node(&ca, 2), 2, {
+        let left = left.clone();
+        move |header, _| {
+            *left.lock().unwrap() = header.time_left();
+            Answer::Say(ClientReply::Value { values: vec![], context: Bytes::new() })
+        }
+    });
+    let ring = client_of(&ca, &[&n1, &n2]).await;
+    ring.get("k").timeout(second).await.unwrap();
+    let left = left.lock().unwrap().unwrap();
+    // A fifth of the whole time is kept back for the answer, and not a fifth of the rest.
+    assert!(left <= half - second / 5, "{left:?}");
+}
