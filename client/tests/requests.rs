@@ -221,7 +221,7 @@ async fn what_is_given_up_before_it_leaves_is_no_late_answer() {
         // The whole node stands still, and takes nothing in.
         ClientRequest::Get { .. } => {
             blocked.send(()).unwrap();
-            drop(released.lock().unwrap().recv_timeout(Duration::from_secs(10)));
+            let _ = released.lock().unwrap().recv_timeout(Duration::from_secs(10));
             Answer::Silence
         }
         ClientRequest::Put { .. } => Answer::Silence,
