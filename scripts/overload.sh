@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # scripts/overload.sh: three nodes are offered three times what they can do; do they hold what is promised?
 #
-#   scripts/overload.sh [--seconds N] [--only native|redis] [--plant admission-off] [--share 40] [-- OPTIONS]
+#   scripts/overload.sh [--seconds N] [--only native|redis] [--plant admission-off] [--share 40] [--stops 40-90] [-- OPTIONS]
 #
 # Starts a cluster of its own on ports 18101 and up and stops it. First native clients, then Redis clients:
 # their peak, three times as much, half of it; see node/examples/overload. Where control groups can be made
@@ -9,6 +9,8 @@
 # the machine: then whoever asks three times as often has time to do so, and to hear the answers, and it shows
 # what the nodes do and not what the clients can. Prints the series and what holds; exit code 1 if something does not.
 #
+#   --stops LO-HI          now and then, three times a second or so, one of the nodes stands still for LO to HI ms, as
+#                          on a machine that others use: nothing may be answered too late then either
 #   --plant admission-off  nothing is refused for having waited: this must fail
 #   OPTIONS                of the example, for instance --mode get, or --goodput 50 where a machine is noisy: what is
 #                          done at the peak then changes from one moment to the next
@@ -19,11 +21,15 @@ cd "$(dirname "${BASH_SOURCE[0]}")/.."
 target="${CARGO_TARGET_DIR:-$PWD/target}"
 ringd="${RINGD:-$target/release/ringd}"
 overload="${OVERLOAD:-$target/release/examples/overload}"
-seconds=5 only="native redis" share=40 base="${BASE_PORT:-18100}"
+seconds=5 only="native redis" share=40 stops="" base="${BASE_PORT:-18100}"
 while [ "$#" -gt 0 ]; do
     case "$1" in
         --seconds) seconds="$2"; shift ;;
         --share) share="$2"; shift ;;
+        --stops)
+            [[ "$2" =~ ^([0-9]{1,3})-([0-9]{1,3})$ ]] && [ "${BASH_REMATCH[1]}" -lt "${BASH_REMATCH[2]}" ] ||
+                { echo "error: --stops takes milliseconds as 40-90, and not $2" >&2; exit 2; }
+            stops="$2"; shift ;;
         --only) only="$2"; shift ;;
         --plant)
             [ "$2" = admission-off ] || { echo "error: nothing is called $2 that could be planted" >&2; exit 2; }
@@ -38,8 +44,10 @@ if [ ! -x "$ringd" ] || [ ! -x "$overload" ]; then
     cargo build --release -p ringdb-node --bin ringd --example overload
 fi
 dir="$(mktemp -d "${TMPDIR:-/tmp}/ringdb-overload.XXXXXX")"
-demo="" group="" clients=""
+demo="" group="" clients="" stopper=""
 cleanup() {
+    [ -z "$stopper" ] || kill "$stopper" 2>/dev/null || true
+    [ -z "$stopper" ] || wait "$stopper" 2>/dev/null || true
     [ -z "$demo" ] || kill -INT "$demo" 2>/dev/null || true
     [ -z "$demo" ] || wait "$demo" 2>/dev/null || true
     [ -z "$group" ] || rmdir "$group" "$clients" 2>/dev/null || true
@@ -87,6 +95,25 @@ until grep -q '^ready' "$dir/demo.out"; do
     sleep 0.1
 done
 pids="$(tr -s ' ' ',' <"/proc/$demo/task/$demo/children" | sed 's/,$//')"
+
+# Whoever is stopped goes on, also if this is the end.
+stop_now_and_then() {
+    local of=() which lo="${stops%-*}" hi="${stops#*-}" count=0
+    IFS=, read -ra of <<<"$pids"
+    trap 'kill -CONT "${of[@]}" 2>/dev/null; echo "$count stops"; exit' TERM
+    while true; do
+        which="${of[RANDOM % ${#of[@]}]}"
+        kill -STOP "$which" 2>/dev/null || break
+        sleep "$(printf '0.%03d' $((lo + RANDOM % (hi - lo))))"
+        kill -CONT "$which"
+        count=$((count + 1))
+        sleep "$(printf '0.%03d' $((RANDOM % 600)))"
+    done
+}
+if [ -n "$stops" ]; then
+    stop_now_and_then &
+    stopper=$!
+fi
 
 failed=0
 for kind in $only; do

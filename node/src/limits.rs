@@ -75,12 +75,15 @@ pub const DRAIN_MAX: Duration = Duration::from_secs(5);
 /// How long a request may take unless its client says otherwise.
 pub const REQUEST_TIMEOUT: Duration = Duration::from_secs(2);
 
-/// Native clients name a deadline 200 ms before their own, so that they still hear why there is no answer. What
-/// would leave so long after it would hardly come in time.
-pub const GIVEN_UP_AFTER: Duration = Duration::from_millis(100);
+/// Native clients name a deadline so much before their own, so that they still hear why there is no answer.
+pub const KEPT_BACK: Duration = Duration::from_millis(200);
 
-/// Who has less than a second names one a fifth of it before: then half of that is this part of what was named.
-pub const GIVEN_UP_PART: u32 = 8;
+/// What would leave so long after the deadline, a quarter of that, might not come in time: a node may be kept from running
+/// for some tens of milliseconds before its words are on their way, and another few before they are read.
+pub const GIVEN_UP_AFTER: Duration = Duration::from_millis(50);
+
+/// Who has less than a second names one a fifth of it before: then a quarter of that is this part of what was named.
+pub const GIVEN_UP_PART: u32 = 16;
 
 /// A turn that lasts longer is ended before more is read from clients, so that what it did leaves.
 pub const TURN_MAX: Duration = Duration::from_millis(10);
@@ -101,6 +104,7 @@ pub const DEMO_READY_MAX: Duration = Duration::from_secs(30);
 /// The most nodes of a demo.
 pub const DEMO_NODES_MAX: u16 = 32;
 
+const _: () = assert!(GIVEN_UP_AFTER.as_millis() * 4 == KEPT_BACK.as_millis());
 const _: () = assert!(READ_BYTES < AHEAD_BYTES && AHEAD_BYTES < AHEAD_BYTES_MAX);
 const _: () = assert!(OUTPUT_PAUSE_BYTES < OUTPUT_BYTES_MAX);
 const _: () = assert!(PEER_FRAME_BYTES < wire::limits::FRAME_BODY_BYTES_MAX as usize);

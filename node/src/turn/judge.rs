@@ -15,7 +15,8 @@ use crate::admission::{self, Refused};
 use crate::clock;
 use crate::front::host::Fed;
 use crate::limits::{
-    AHEAD_BYTES_MAX, AHEAD_EVERY, GIVEN_UP_AFTER, GIVEN_UP_PART, REQUEST_TIMEOUT, TURN_MAX,
+    AHEAD_BYTES_MAX, AHEAD_EVERY, GIVEN_UP_AFTER, GIVEN_UP_PART, KEPT_BACK, REQUEST_TIMEOUT,
+    TURN_MAX,
 };
 use crate::metrics::Class;
 
@@ -232,7 +233,7 @@ impl Core {
                 Err(Refusal::Late)
             }
             // It would hear of that when it has given up.
-            Err(Refused::Queue) if waited + GIVEN_UP_AFTER * 2 >= given => {
+            Err(Refused::Queue) if waited + KEPT_BACK >= given => {
                 self.report.late += 1;
                 Err(Refusal::Late)
             }
@@ -254,7 +255,7 @@ mod tests {
             // As the native client names its deadline.
             let gives_up = Duration::from_millis(ms);
             let given = gives_up - Duration::from_millis(200).min(gives_up / 5);
-            let way_back = (gives_up - given) / 3;
+            let way_back = (gives_up - given) * 7 / 10;
             for under_way in 0..10 {
                 let left = given - given * under_way / 10;
                 let leaves = given + given_up_after(left);
