@@ -27,7 +27,7 @@ while [ "$#" -gt 0 ]; do
         --seconds) seconds="$2"; shift ;;
         --share) share="$2"; shift ;;
         --stops)
-            [[ "$2" =~ ^([0-9]{1,3})-([0-9]{1,3})$ ]] && [ "${BASH_REMATCH[1]}" -lt "${BASH_REMATCH[2]}" ] ||
+            [[ "$2" =~ ^([1-9][0-9]{0,2})-([1-9][0-9]{0,2})$ ]] && [ "${BASH_REMATCH[1]}" -lt "${BASH_REMATCH[2]}" ] ||
                 { echo "error: --stops takes milliseconds as 40-90, and not $2" >&2; exit 2; }
             stops="$2"; shift ;;
         --only) only="$2"; shift ;;
@@ -100,7 +100,8 @@ pids="$(tr -s ' ' ',' <"/proc/$demo/task/$demo/children" | sed 's/,$//')"
 stop_now_and_then() {
     local of=() which lo="${stops%-*}" hi="${stops#*-}" count=0
     IFS=, read -ra of <<<"$pids"
-    trap 'kill -CONT "${of[@]}" 2>/dev/null; echo "$count stops"; exit' TERM
+    trap 'kill -CONT "${of[@]}" 2>/dev/null || true; echo "nodes were stopped $count times"' EXIT
+    trap exit TERM HUP INT
     while true; do
         which="${of[RANDOM % ${#of[@]}]}"
         kill -STOP "$which" 2>/dev/null || break
@@ -128,4 +129,8 @@ for kind in $only; do
         exec timeout 300 "$overload" "${to[@]}" --pids "$pids" --seconds "$seconds" --connections 48 "$@"
     ) || failed=1
 done
+if [ -n "$stopper" ] && ! kill -0 "$stopper" 2>/dev/null; then
+    echo "FAILS: nodes are stopped to the end: one of them was gone" >&2
+    failed=1
+fi
 exit "$failed"

@@ -13,6 +13,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use ring::{Confirmation, Hlc, NodeId, WriteId};
+use tokio::time::Instant;
 use wire::Ack;
 
 use crate::link::{Answers, Came};
@@ -30,6 +31,8 @@ struct Waiting {
     confirmation: Confirmation,
     /// Where it was asked for, and under which number.
     asked: (Arc<Answers>, u64),
+    /// Until then it may be asked for again.
+    again: Instant,
 }
 
 impl Acks {
@@ -37,9 +40,9 @@ impl Acks {
         self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// A write of the client's number `n` is asked for.
-    pub(crate) fn expect(&self, n: u64, asked: (Arc<Answers>, u64)) {
-        self.lock().insert(n, Waiting { confirmation: Confirmation::default(), asked });
+    /// A write of the client's number `n` is asked for, and may be asked for again until then.
+    pub(crate) fn expect(&self, n: u64, asked: (Arc<Answers>, u64), again: Instant) {
+        self.lock().insert(n, Waiting { confirmation: Confirmation::default(), asked, again });
     }
 
     /// Nobody waits for it any more.
@@ -69,11 +72,35 @@ impl Acks {
         self.confirmed.load(Ordering::Relaxed)
     }
 
-    /// A connection is gone.
+    /// A connection is gone. Whoever has no time left to ask again waits on: for its coordinator, or another word.
     pub(crate) fn doubt(&self) {
-        let asked: Vec<_> = self.lock().values().map(|waiting| waiting.asked.clone()).collect();
+        let now = Instant::now();
+        let all = self.lock();
+        let asked = all.values().filter(|waiting| now < waiting.again);
+        let asked: Vec<_> = asked.map(|waiting| waiting.asked.clone()).collect();
+        drop(all);
         for (answers, id) in asked {
+            answers.supersede(id);
             answers.tell(id, Came::Doubt);
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use core::time::Duration;
+
+    use super::*;
+
+    #[test]
+    fn only_who_has_time_to_ask_again_hears_of_a_lost_connection() {
+        let (acks, answers, now) = (Acks::default(), Arc::new(Answers::default()), Instant::now());
+        let mut late = answers.expect(1);
+        let mut early = answers.expect(2);
+        acks.expect(11, (answers.clone(), 1), now);
+        acks.expect(12, (answers.clone(), 2), now + Duration::from_secs(60));
+        acks.doubt();
+        assert!(late.try_recv().is_err(), "its coordinator may answer yet");
+        assert!(matches!(early.try_recv(), Ok((Came::Doubt, _))));
     }
 }

@@ -92,7 +92,7 @@ pub struct Tally {
     pub hedged: u64,
     /// Requests that were asked again after a failure.
     pub retried: u64,
-    /// Answers of the connections that stand for which nobody waited any more: they came after the deadline, or
+    /// Answers for which nobody waited any more: they came after the deadline, or
     /// after that of another node that was asked as well.
     pub unwanted: u64,
     /// The epoch of the map of the slots; none before there is one.
@@ -178,6 +178,16 @@ impl Asking {
     /// Something that changes nothing.
     pub(crate) fn harmless(timeout: Duration) -> Self {
         Self { repeatable: true, ..Self::once(timeout) }
+    }
+
+    /// How long it may take.
+    pub(crate) const fn timeout(&self) -> Duration {
+        self.timeout
+    }
+
+    /// In which time a node would have to answer of what is asked now and given up then.
+    pub(crate) fn told(&self, until: Instant) -> Duration {
+        self.until(until).timeout.saturating_sub(self.margin)
     }
 
     /// The same in the time that is left until then.
@@ -462,6 +472,9 @@ impl Client {
                     }
                 }
                 Err(NoAnswer::Error(ClientError::NotReady { .. })) => node.shun(),
+                Err(NoAnswer::NoTime) => {
+                    return Err(ClientError::TimedOut { after: asking.timeout });
+                }
                 Err(NoAnswer::Error(error)) => return Err(Self::timed(error, asking)),
             }
         }
@@ -520,7 +533,7 @@ impl Client {
             node.latency.record(began.elapsed());
             return reply;
         }
-        if !self.may_hedge() {
+        if asking.told(until).is_zero() || !self.may_hedge() {
             let reply = first.await;
             node.latency.record(began.elapsed());
             return reply;
@@ -564,10 +577,9 @@ impl Client {
         until: Instant,
         doubts: &(dyn Fn(Instant) -> bool + Sync),
     ) -> Result<ClientReply, NoAnswer> {
-        let told = asking.until(until).timeout.saturating_sub(asking.margin);
+        let told = asking.told(until);
         if told.is_zero() {
-            // No node could answer in time.
-            return Err(NoAnswer::Error(ClientError::TimedOut { after: asking.timeout }));
+            return Err(NoAnswer::NoTime);
         }
         let hlc = Hlc(self.inner.hlc.fetch_max(link.hlc().0, Ordering::Relaxed)).max(link.hlc());
         let inside;
@@ -618,6 +630,9 @@ impl Client {
                     error
                 }
                 Err(NoAnswer::Error(error @ ClientError::NotReady { .. })) => error,
+                Err(NoAnswer::NoTime) => {
+                    return Err(ClientError::TimedOut { after: asking.timeout });
+                }
                 Err(NoAnswer::Error(error)) => return Err(Self::timed(error, asking)),
             };
             if turns_left == 0 {

@@ -112,7 +112,8 @@ impl Client {
                 biased;
                 told = next(&mut together) => told,
                 () = at(hedge_at) => {
-                    if let Some((node, link)) = spare.take().filter(|_| self.may_hedge()) {
+                    let hedges = !asking.told(until).is_zero() && self.may_hedge();
+                    if let Some((node, link)) = spare.take().filter(|_| hedges) {
                         let asked = self.ask_share((node, link), asking, &whole, until);
                         together.push(Box::pin(asked));
                     }
@@ -128,6 +129,10 @@ impl Client {
                 Err(NoAnswer::NotSent | NoAnswer::Lost { .. }) => {
                     node.shun();
                     return self.undecided();
+                }
+                Err(NoAnswer::NoTime) => {
+                    let error = ClientError::TimedOut { after: wish.timeout };
+                    return self.share_refused(error, wish);
                 }
                 Err(NoAnswer::Error(error)) => return self.share_refused(error, wish),
             };

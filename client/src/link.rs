@@ -39,6 +39,8 @@ use crate::limits::{
 pub(crate) enum NoAnswer {
     /// The link was gone before the request left. Ask over another one.
     NotSent,
+    /// It was not sent, since no node could answer in the time that is left.
+    NoTime,
     /// The link ended while the answer was awaited; or, if it stands, another one over which a replica may have
     /// told that a write is done.
     Lost {
@@ -165,6 +167,14 @@ impl Answers {
         self.hlc.fetch_max(hlc.0, Ordering::Relaxed);
     }
 
+    /// Somebody waits for the answer to a request of this number.
+    #[cfg(test)]
+    pub(crate) fn expect(&self, id: u64) -> oneshot::Receiver<(Came, Instant)> {
+        let (sender, answer) = oneshot::channel();
+        self.waiting().askers.insert(id, sender);
+        answer
+    }
+
     /// Tells whoever asked what came of it. True if somebody waited for that.
     pub(crate) fn tell(&self, id: u64, came: Came) -> bool {
         let asker = self.waiting().askers.remove(&id);
@@ -263,7 +273,7 @@ impl Link {
         let own = matches!(request, ClientRequest::Layout);
         let made = Instant::now();
         let direct = request.name().filter(|name| name.direct).map(|name| name.n);
-        let (mut place, answer) = self.take_place(own, direct)?;
+        let (mut place, answer) = self.take_place(own, direct.map(|n| (n, made + told)))?;
         let header = Header { hlc, request_id: place.id, ..Header::new(Kind::CLIENT_REQUEST) };
         let body = encoded(request);
         if body.len() > FRAME_BODY_BYTES_MAX as usize {
@@ -275,7 +285,7 @@ impl Link {
         // Who waited longer for the way out would come when little of its time is left, and in front of
         // all who have theirs yet: then every one comes too late.
         let part = until.saturating_duration_since(made) / WAY_OUT;
-        let times = Some(Times { answer: made + told, send: made + part * 2 });
+        let times = Some(Times { answer: made + told, send: made + told.min(part * 2) });
         let queued = self.queue.send(Outgoing { header, body, times });
         match timeout_at(made + part, queued).await {
             Ok(Ok(())) => place.left = true,
@@ -283,7 +293,7 @@ impl Link {
             Err(_) => return Err(NoAnswer::Error(shed().into())),
         }
         let asks_again = direct.is_some().then_some(may_ask_again);
-        match self.come(answer, made, until, asks_again).await {
+        match self.come(place.id, answer, (made, made + told, until), asks_again).await {
             Ok(Ok(Came::Reply(Ok(ClientReply::Error(error))))) => {
                 Err(NoAnswer::Error(error.into()))
             }
@@ -292,7 +302,6 @@ impl Link {
             Ok(Ok(Came::Doubt)) => {
                 // The node is asked again, and must not stop.
                 place.left = false;
-                self.shared.supersede(place.id);
                 Err(NoAnswer::Lost { reason: "no replica tells that it holds the write".into() })
             }
             Ok(Ok(Came::Reply(Err(error)))) => {
@@ -313,13 +322,13 @@ impl Link {
         }
     }
 
-    /// What comes until then. Replicas that are to tell of a write have a part of that time: a word of theirs may be
-    /// lost without a trace, and then the coordinator has to be asked.
+    /// What comes until the last of the three times. Replicas that are to tell of a write have a part of that time: a
+    /// word of theirs may be lost without a trace, and then the coordinator has to be asked, before the second.
     async fn come(
         &self,
+        id: u64,
         mut answer: oneshot::Receiver<(Came, Instant)>,
-        made: Instant,
-        until: Instant,
+        (made, again, until): (Instant, Instant, Instant),
         asks_again: Option<&(dyn Fn(Instant) -> bool + Sync)>,
     ) -> Result<Heard, TooLate> {
         let Some(may) = asks_again else { return by(until, answer).await };
@@ -327,7 +336,12 @@ impl Link {
         for parts in 1..ACKS_PATIENCE {
             match timeout_at(made + part * parts, &mut answer).await {
                 Ok(came) => return in_time(until, came),
-                Err(_) if may(made + part * (parts - 1)) => return Ok(Ok(Came::Doubt)),
+                Err(_) if Instant::now() >= again => break,
+                Err(_) if may(made + part * (parts - 1)) => {
+                    // Before its receiver is gone, for whom an answer could still be meant.
+                    self.shared.supersede(id);
+                    return Ok(Ok(Came::Doubt));
+                }
                 Err(_) => {}
             }
         }
@@ -337,7 +351,7 @@ impl Link {
     fn take_place(
         &self,
         own: bool,
-        direct: Option<u64>,
+        direct: Option<(u64, Instant)>,
     ) -> Result<(Place<'_>, oneshot::Receiver<(Came, Instant)>), NoAnswer> {
         let mut waiting = self.shared.waiting();
         if waiting.ended.is_some() {
@@ -355,9 +369,10 @@ impl Link {
         let (sender, answer) = oneshot::channel();
         waiting.askers.insert(id, sender);
         drop(waiting);
-        if let Some(n) = direct {
-            self.acks.expect(n, (self.shared.clone(), id));
+        if let Some((n, again)) = direct {
+            self.acks.expect(n, (self.shared.clone(), id), again);
         }
+        let direct = direct.map(|(n, _)| n);
         Ok((Place { link: self, id, own, direct, left: false }, answer))
     }
 

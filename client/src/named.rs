@@ -25,6 +25,8 @@ enum Tried {
     Untouched(ClientError),
     /// Not known, by this node.
     Unknown(ClientError),
+    /// It was not sent this time: no time was left for an answer.
+    NoTime,
     /// Nothing better can be had.
     Failed(ClientError),
 }
@@ -82,8 +84,13 @@ impl Client {
                         }
                         return Ok(reply);
                     }
-                    Tried::Failed(ClientError::TimedOut { .. }) if last.is_some() => {
-                        return Err(last.expect("just looked at"));
+                    Tried::NoTime => {
+                        return Err(last.unwrap_or(ClientError::TimedOut { after: timeout }));
+                    }
+                    // What was said before of a write that was not done is not true of this one.
+                    Tried::Failed(error @ ClientError::TimedOut { .. }) => {
+                        let last = last.filter(|last| !last.had_no_effect());
+                        return Err(last.unwrap_or_else(|| Self::timed(error, asking)));
                     }
                     Tried::Failed(error) => return Err(Self::timed(error, asking)),
                     Tried::Untouched(error) => {
@@ -158,6 +165,9 @@ impl Client {
             is_first = false;
             let (named, _) = name.over(link, false);
             answer = self.ask_link(link, asking, &request(named), until).await;
+            if matches!(answer, Err(NoAnswer::NoTime)) {
+                answer = Err(NoAnswer::Error(ClientError::TimedOut { after: asking.timeout() }));
+            }
         }
         match answer {
             Ok(reply) => Tried::Done(reply),
@@ -170,6 +180,12 @@ impl Client {
                 } else {
                     Tried::Unknown(error)
                 }
+            }
+            Err(NoAnswer::NoTime) => {
+                if is_first {
+                    name.unsend();
+                }
+                Tried::NoTime
             }
             Err(NoAnswer::Lost { reason }) => {
                 Tried::Unknown(ClientError::Interrupted { address: link.address().into(), reason })

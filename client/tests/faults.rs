@@ -377,3 +377,16 @@ async fn an_answer_to_another_question_is_an_error() {
     let error = ring.get("k").await.unwrap_err();
     assert!(error.to_string().starts_with("the node answered another question\n"), "{error}");
 }
+
+#[tokio::test]
+async fn a_refusal_of_one_node_says_nothing_of_what_the_next_one_does() {
+    let ca = authority();
+    let n1 = FakeNode::start(&node(&ca, 1), 1, |_, _| Answer::Say(error(ErrorCode::NotReady)));
+    let n2 = FakeNode::start(&node(&ca, 2), 2, |_, _| Answer::Silence);
+    let ring = client_of(&ca, &[&n1, &n2]).await;
+    let after = Duration::from_millis(400);
+    let error = ring.put("k", "v").timeout(after).await.unwrap_err();
+    // The second may have done it.
+    assert_eq!(error, ClientError::TimedOut { after });
+    assert!(!error.had_no_effect());
+}

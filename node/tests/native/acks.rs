@@ -144,3 +144,59 @@ fn a_replica_that_stood_still_tells_nobody_when_it_goes_on() {
     });
     demo.stop();
 }
+
+#[test]
+fn a_coordinator_with_much_in_flight_answers_itself() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut demo = Demo::start(dir.path());
+    runtime().block_on(async {
+        let ring = connect_as(dir.path(), Settings::default()).await;
+        until_routed(&ring).await;
+        let end = Instant::now() + Duration::from_secs(30);
+        while ring.tally().confirmed == 0 {
+            ring.put("warm", "v").consistency(Level::All).await.unwrap();
+            assert!(Instant::now() < end, "{:?}", ring.tally());
+        }
+        // While one of three stands still, nothing that all have to hold is done: it stays in flight.
+        let pid = pid_of(demo.config(3).to_str().unwrap()).expect("the node runs");
+        let together = async |keys: &[String]| {
+            let before = ring.tally().confirmed;
+            signal("STOP", pid);
+            let stopped = Instant::now();
+            let write = |key: &String| {
+                let (ring, key) = (ring.clone(), key.clone());
+                tokio::spawn(async move {
+                    ring.put(key, "v").consistency(Level::All).await.unwrap();
+                })
+            };
+            let writes: Vec<_> = keys.iter().map(write).collect();
+            // Long enough for all to come in, and less than after which the client would ask again.
+            while stopped.elapsed() < Duration::from_millis(600) {
+                told(&ring).await;
+            }
+            signal("CONT", pid);
+            for write in writes {
+                write.await.unwrap();
+            }
+            ring.tally().confirmed - before
+        };
+        // Of those that the two others coordinate.
+        let mut keys = Vec::new();
+        for i in 0.. {
+            let key = format!("k{i}");
+            if ring.owners(&key).await.unwrap().nodes[0].id != 3 {
+                keys.push(key);
+            }
+            if keys.len() == 1_500 {
+                break;
+            }
+        }
+        let few = together(&keys[..60]).await;
+        assert!(few >= 40, "{few} of 60: {:?}", ring.tally());
+        let many = together(&keys).await;
+        // 128 of each.
+        assert!((100..=256).contains(&many), "{many} of 1,500: {:?}", ring.tally());
+        ring.close().await;
+    });
+    demo.stop();
+}
