@@ -153,7 +153,7 @@ impl CertError {
             Self::Expired { path, fingerprint, not_after } => (
                 format!("the certificate in {} has expired", path.display()),
                 format!("{fingerprint} was valid until {not_after}"),
-                "ringctl cert renew NAME, then restart or reload the node".into(),
+                "issue it again: ringctl cert issue NAME, then restart or reload the node".into(),
             ),
             Self::NotYetValid { path, fingerprint, not_before } => (
                 format!("the certificate in {} is not valid yet", path.display()),

@@ -20,8 +20,8 @@ use crate::dial::{Dialler, dial_any};
 use crate::error::{ClientError, Told};
 use crate::limits::{
     ADDRESSES_MAX, ANSWER_MARGIN_MAX, CLOSE_TIMEOUT, DIAL_TIMEOUT, HEDGE_RESERVE,
-    HEDGES_PER_THOUSAND, REQUEST_TIMEOUT, RETRIES_PER_THOUSAND, RETRY_RESERVE,
-    UNDECIDED_PER_THOUSAND, UNDECIDED_RESERVE,
+    HEDGES_PER_THOUSAND, REACH_PAUSE, REACH_TIMEOUT, REQUEST_TIMEOUT, RETRIES_PER_THOUSAND,
+    RETRY_RESERVE, UNDECIDED_PER_THOUSAND, UNDECIDED_RESERVE,
 };
 use crate::link::{Link, NoAnswer};
 use crate::name::{Name, Names};
@@ -479,6 +479,21 @@ impl Client {
             }
         }
         self.ask(asking.until(until), request).await.map_err(|error| Self::timed(error, asking))
+    }
+
+    /// Connects to the nodes that keep `key`, so that the first request for it need not go through another one; waits
+    /// for half a second at most. To how many of them connections stand then. Nothing is asked of the key.
+    pub async fn reach(&self, key: impl AsRef<[u8]>) -> usize {
+        let key = key.as_ref();
+        let until = Instant::now() + REACH_TIMEOUT;
+        loop {
+            let at_hand = self.at_hand(Slot::of_key(key), true).len();
+            let known = self.inner.routes.epoch().is_some();
+            if (known && at_hand == self.holders(key)) || Instant::now() >= until {
+                return at_hand;
+            }
+            tokio::time::sleep(REACH_PAUSE).await;
+        }
     }
 
     /// The holders of `slot` to which a connection stands, in the order in which to ask them.

@@ -99,6 +99,12 @@ pub const TRIES_MAX: usize = 16;
 /// The rows of one page of a range, unless the program says otherwise.
 pub const PAGE_ROWS: u32 = 512;
 
+/// How long connections to the nodes of a key are waited for that is not asked for yet.
+pub const REACH_TIMEOUT: Duration = Duration::from_millis(500);
+
+/// How often it is looked whether they stand.
+pub const REACH_PAUSE: Duration = Duration::from_millis(5);
+
 /// How long a farewell may take.
 pub const CLOSE_TIMEOUT: Duration = Duration::from_millis(500);
 

@@ -86,8 +86,12 @@ fn style(args: &Args) -> Style {
 fn print(text: &str) {
     let mut out = std::io::stdout().lock();
     let written = out.write_all(text.as_bytes()).and_then(|()| out.flush());
-    if written.is_err() {
+    let Err(error) = written else { return };
+    if error.kind() == std::io::ErrorKind::BrokenPipe {
         // Nobody reads any longer: there is nobody to tell either.
         std::process::exit(0);
     }
+    let fix = "make room there, or send it elsewhere; what was asked for may be done";
+    eprintln!("{}", Failure::operation("the output cannot be written", &error, fix));
+    std::process::exit(Exit::Failed as i32);
 }

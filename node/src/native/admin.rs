@@ -302,7 +302,7 @@ fn note(row: &[u8], bytes: &[u8], now: ring::WallMillis, keys: &mut Vec<BigKey>)
     if !view.exists() {
         return false;
     }
-    let values = view.values.len() as u64;
+    let values = (view.values.len() as u64).max(u64::from(view.sum.is_some()));
     keys.push(BigKey { keyspace, key: key.into(), bytes: bytes.len() as u64, values });
     true
 }

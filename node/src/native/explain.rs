@@ -16,6 +16,16 @@ pub(super) fn invalid(why: &str) -> ClientReply {
     })
 }
 
+/// It is understood, and asks for what there is not.
+pub(super) fn senseless(why: &str) -> ClientReply {
+    ClientReply::Error(ErrorReply {
+        code: ErrorCode::Invalid,
+        what: "this cannot be asked for".to_owned(),
+        why: why.to_owned(),
+        fix: "ask for something else: the line above says what there is".to_owned(),
+    })
+}
+
 /// One thing could not be done to the key as it is; nothing was changed.
 pub(super) fn refused(error: OpError) -> ClientReply {
     let (why, fix) = match error {

@@ -30,7 +30,7 @@ pub use admin::{Look, Looker, look, look_for_peer, looked};
 pub use age::Age;
 use asker::{Many, Wants};
 pub use asker::{NativeAsker, reply_to};
-use explain::{explain, invalid};
+use explain::{explain, invalid, senseless};
 pub use task::who;
 pub use window::Window;
 
@@ -68,7 +68,7 @@ pub fn on_frame(core: &mut Core, client: &ClientConn, frame: &Frame<'_>) {
     let (keyspace, request) = match request {
         ClientRequest::In { keyspace, request } => match task::within(keyspace, *request) {
             Ok(request) => (keyspace, request),
-            Err(why) => return say(&invalid(&why)),
+            Err(why) => return say(&senseless(&why)),
         },
         request => (0, request),
     };
@@ -110,7 +110,7 @@ pub fn on_frame(core: &mut Core, client: &ClientConn, frame: &Frame<'_>) {
     if let ClientRequest::GetMany { keys, level, after } = &request {
         let parts = match task::of_many_keys(keys, keyspace, *level, after) {
             Ok(parts) => parts,
-            Err(why) => return say(&invalid(&why)),
+            Err(why) => return say(&senseless(&why)),
         };
         if parts.is_empty() {
             return say(&ClientReply::Values { keys: Vec::new() });
@@ -140,7 +140,7 @@ pub fn on_frame(core: &mut Core, client: &ClientConn, frame: &Frame<'_>) {
             }
             core.submit_named(Asker::Native(asker(wants)), asked, timeout_us, name);
         }
-        Err(why) => say(&invalid(&why)),
+        Err(why) => say(&senseless(&why)),
     }
 }
 

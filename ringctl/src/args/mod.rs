@@ -104,7 +104,8 @@ pub(crate) enum Command {
     Hot {
         /// How many.
         #[arg(long, value_name = "N", default_value_t = 20)]
-        count: usize,
+        #[arg(value_parser = clap::value_parser!(u16).range(1..=1_000))]
+        count: u16,
         #[command(flatten)]
         watch: Watch,
     },

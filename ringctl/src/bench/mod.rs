@@ -20,7 +20,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use clap::ValueEnum;
-use client::{Client, Level, Told};
+use client::{Client, ClientError, Level, Told};
 use serde_json::Value;
 use tokio::sync::watch;
 
@@ -102,15 +102,20 @@ impl<'a> Bench<'a> {
         }
         let cluster = Arc::new(Cluster::find(args)?);
         cluster.check_writable("a benchmark")?;
+        if wanted.driver == Driver::RedisRs {
+            let what = "redis-rs asks Redis endpoints";
+            let told =
+                Told::new(what, "none is named", "name one with --redis, or leave --driver out");
+            return Err(Failure { exit: Exit::Usage, told });
+        }
         let client = cluster.connect(args.node.as_deref()).await?;
+        check_levels(&client, wanted).await?;
         let status = client.status().await?;
         client.close().await;
         let mut addresses = Vec::new();
         for node in status.nodes.iter().filter(|node| node.up) {
             addresses.push(node.address.clone());
-            if wanted.pid.is_empty()
-                && let Ok(client) = cluster.dial_aside(node.address.clone(), args.timeout).await
-            {
+            if let Ok(client) = cluster.dial_aside(node.address.clone(), args.timeout).await {
                 payers.push(Payer::Node { name: node.name.clone(), client });
             }
         }
@@ -167,7 +172,9 @@ impl<'a> Bench<'a> {
         let why = tally.errors.iter().max_by_key(|(_, count)| **count);
         let why = why.map(|(why, _)| why.clone()).unwrap_or_default();
         let what = format!("{errors} of {} records could not be written", w.records);
-        Err(Failure::operation(what, &why, "mend that, or measure fewer or smaller records"))
+        let exit = if is_about_rights(&why) { Exit::Unauthorised } else { Exit::Failed };
+        let fix = fix_of(&why).unwrap_or("mend that, or measure fewer or smaller records");
+        Err(Failure { exit, told: Told::new(what, why, fix) })
     }
 
     async fn measure(&self, workload: Workload, level: Option<Level>) -> Result<Run, Failure> {
@@ -316,10 +323,49 @@ impl<'a> Bench<'a> {
             Subject::Redis { address } => format!("cannot use the Redis endpoint {address}"),
             Subject::Cluster { name, .. } => format!("cannot reach the nodes of {name}"),
         };
-        let fix = "see that it runs and what it asks for (--user, --password), \
-                   or use fewer connections (--concurrency)";
-        Failure { exit: Exit::Unreachable, told: Told::new(what, why, fix) }
+        let exit = match fix_of(why) {
+            Some(_) if is_about_rights(why) => Exit::Unauthorised,
+            Some(_) => Exit::Failed,
+            None => Exit::Unreachable,
+        };
+        let fix = fix_of(why).unwrap_or(
+            "see that it runs and what it asks for (--user, --password), or use fewer connections \
+             (--concurrency)",
+        );
+        Failure { exit, told: Told::new(what, why, fix) }
     }
+}
+
+/// Whether the cluster has the levels that are wanted: else nothing would be measured but refusals.
+async fn check_levels(client: &Client, wanted: &BenchArgs) -> Result<(), Failure> {
+    for level in &wanted.level {
+        let probe = client.database(wanted.db).get(wanted.prefix.clone()).consistency(*level).await;
+        if let Err(error @ ClientError::Invalid { .. }) = probe {
+            return Err(error.into());
+        }
+    }
+    Ok(())
+}
+
+/// Whether a Redis endpoint refused us for who we are.
+fn is_about_rights(why: &str) -> bool {
+    ["NOAUTH", "WRONGPASS", "NOPERM"].iter().any(|code| why.contains(code))
+}
+
+/// What to do about what a Redis endpoint, or a node, said to a request that reached it.
+fn fix_of(why: &str) -> Option<&'static str> {
+    let fixes = [
+        ("NOAUTH", "say who you are with --user and --password"),
+        ("WRONGPASS", "check --user and --password"),
+        ("NOPERM", "use a --user who may do this"),
+        ("DB index", "name another --db"),
+        ("invalid DB", "name another --db"),
+        ("there is no database", "name another --db"),
+        ("unknown command 'CONSISTENCY'", "leave --level out: this endpoint knows no levels"),
+        ("unknown command `CONSISTENCY`", "leave --level out: this endpoint knows no levels"),
+        ("ERR ", "ask for what the endpoint has: its words say what it misses"),
+    ];
+    fixes.into_iter().find(|(said, _)| why.contains(said)).map(|(_, fix)| fix)
 }
 
 /// A crew whose workers share a connection of redis-rs.

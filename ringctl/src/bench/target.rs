@@ -7,7 +7,7 @@
 use std::time::Duration;
 
 use bytes::Bytes;
-use client::{Client, Level};
+use client::{Client, ClientError, Level};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::time::{sleep, timeout};
@@ -87,7 +87,11 @@ async fn native(
             add.await.map(drop)
         }
     };
-    done.map_err(|error| error.told().what)
+    done.map_err(|error| match error {
+        // The same each time: what is asked for does not exist.
+        ClientError::Invalid { told } => format!("{}: {}", told.what, told.why),
+        error => error.told().what,
+    })
 }
 
 /// Who to be at a Redis endpoint, and what to ask for first.

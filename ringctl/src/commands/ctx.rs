@@ -29,6 +29,9 @@ pub(crate) fn run(args: &Args, command: &Ctx) -> Result<Exit, Failure> {
     Ok(Exit::Fine)
 }
 
+/// The fields of a context.
+const CONTEXT: [&str; 6] = ["current", "name", "cluster", "nodes", "cert", "readonly"];
+
 fn row(name: &str, context: &ClusterContext, current: bool) -> Record {
     Record::new([
         ("current", current.into()),
@@ -65,7 +68,7 @@ fn list(path: &Path, file: &ContextFile, args: &Args, style: Style) -> Report {
     }
     let text = table.render(style.colour);
     let whole = Record::new([("file", path.display().to_string().into())]);
-    Report { text, whole: whole.with("contexts", &rows), rows }
+    Report { text, whole: whole.with("contexts", &rows).of(&CONTEXT), rows }
 }
 
 fn used(path: &Path, name: &str, file: &ContextFile) -> Report {

@@ -10,7 +10,7 @@ use crate::args::Args;
 use crate::cluster::Cluster;
 use crate::failure::{Exit, Failure};
 use crate::nodes::{PATIENCE, ask_all, named};
-use crate::render::{Cell, Record, Report, Style, Table, human};
+use crate::render::{Cell, Record, Report, Style, Table, human, key_fields};
 use crate::{show, style};
 
 /// The nodes that answer, or the one that was named, with their connections.
@@ -55,6 +55,21 @@ pub(crate) async fn hot(args: &Args, count: usize) -> Result<Exit, Failure> {
     Ok(Exit::Fine)
 }
 
+/// The fields of a key that is asked for much.
+const HOT: [&str; 8] = [
+    "key",
+    "key_hex",
+    "db",
+    "ops_per_second",
+    "error_per_second",
+    "share",
+    "share_of_writes",
+    "nodes",
+];
+
+/// The fields of a large key.
+const BIG: [&str; 6] = ["key", "key_hex", "db", "bytes", "values", "nodes"];
+
 fn hot_report(told: &[(String, HotKeys)], count: usize, style: Style) -> Report {
     let mut heats: BTreeMap<(u16, &Bytes), Heat> = BTreeMap::new();
     let (mut all, mut window_ms) = (0.0, 0);
@@ -90,8 +105,7 @@ fn hot_report(told: &[(String, HotKeys)], count: usize, style: Style) -> Report 
             Cell::text(human::cut(&quoted(key), if style.wide { usize::MAX } else { 60 })),
             Cell::text(heat.nodes.join(" ")),
         ]);
-        rows.push(Record::new([
-            ("key", String::from_utf8_lossy(key).into()),
+        rows.push(Record::new(key_fields(key)).and([
             ("db", (*db).into()),
             ("ops_per_second", heat.per_second.round().into()),
             ("error_per_second", heat.error.round().into()),
@@ -112,7 +126,7 @@ fn hot_report(told: &[(String, HotKeys)], count: usize, style: Style) -> Report 
         ("ops_per_second", all.round().into()),
         ("nodes", told.len().into()),
     ]);
-    Report { text, whole: whole.with("keys", &rows), rows }
+    Report { text, whole: whole.with("keys", &rows).of(&HOT), rows }
 }
 
 pub(crate) async fn big(args: &Args, count: u16) -> Result<Exit, Failure> {
@@ -175,8 +189,7 @@ fn big_report(keys: &mut [(BigKey, Vec<String>)], read: u64, nodes: usize, style
             Cell::text(human::cut(&quoted(&key.key), if style.wide { usize::MAX } else { 60 })),
             Cell::text(names.join(" ")),
         ]);
-        rows.push(Record::new([
-            ("key", String::from_utf8_lossy(&key.key).into()),
+        rows.push(Record::new(key_fields(&key.key)).and([
             ("db", key.keyspace.into()),
             ("bytes", key.bytes.into()),
             ("values", key.values.into()),
@@ -190,5 +203,5 @@ fn big_report(keys: &mut [(BigKey, Vec<String>)], read: u64, nodes: usize, style
         table.render(style.colour)
     );
     let whole = Record::new([("copies_read", read.into()), ("nodes", nodes.into())]);
-    Report { text, whole: whole.with("keys", &rows), rows }
+    Report { text, whole: whole.with("keys", &rows).of(&BIG), rows }
 }

@@ -14,7 +14,7 @@ use crate::cluster::Cluster;
 use crate::confirm::confirm;
 use crate::failure::{Exit, Failure};
 use crate::nodes::PATIENCE;
-use crate::render::{Cell, Record, Report, Style, Table, human};
+use crate::render::{Cell, Record, Report, Style, Table, hex, human, key_fields};
 use crate::{show, style};
 
 /// A key in a database.
@@ -58,10 +58,6 @@ pub(crate) fn quoted(bytes: &[u8]) -> String {
     out + "\""
 }
 
-fn hex(bytes: &[u8]) -> String {
-    bytes.iter().map(|b| format!("{b:02x}")).collect()
-}
-
 /// Bytes for programs: as text where they are text, else in hexadecimal.
 fn for_programs(bytes: &[u8]) -> [(&'static str, Value); 2] {
     match std::str::from_utf8(bytes) {
@@ -70,18 +66,24 @@ fn for_programs(bytes: &[u8]) -> [(&'static str, Value); 2] {
     }
 }
 
+/// The fields of what `get` finds.
+const VALUES: [&str; 3] = ["bytes", "value", "value_hex"];
+
+/// The fields of what `siblings` finds.
+const SIBLINGS: [&str; 7] =
+    ["place", "written_by", "dot", "written_at", "bytes", "value", "value_hex"];
+
 fn level_name(level: Option<Level>) -> String {
     level.map_or_else(|| "the keyspace's level".into(), |level| level.to_string())
 }
 
-fn head(At { db, key }: At<'_>, what: &str, level: Option<Level>) -> String {
+pub(super) fn head_of(At { db, key }: At<'_>) -> String {
     let database = if db == 0 { String::new() } else { format!("   database {db}") };
-    format!(
-        "key {}{database}   slot {}   {what}   at {}\n",
-        quoted(key),
-        Slot::of_key(key),
-        level_name(level)
-    )
+    format!("key {}{database}   slot {}", quoted(key), Slot::of_key(key))
+}
+
+fn head(at: At<'_>, what: &str, level: Option<Level>) -> String {
+    format!("{}   {what}   at {}\n", head_of(at), level_name(level))
 }
 
 /// How a person names the key to this program.
@@ -97,8 +99,7 @@ async fn read(client: &Client, key: &[u8], level: Option<Level>) -> Result<Read,
 }
 
 fn whole(At { db, key }: At<'_>, level: Option<Level>) -> Record {
-    Record::new([
-        ("key", String::from_utf8_lossy(key).into()),
+    Record::new(key_fields(key)).and([
         ("db", db.into()),
         ("slot", Slot::of_key(key).0.into()),
         ("level", level.map_or(Value::Null, |level| level.to_string().into())),
@@ -129,7 +130,7 @@ async fn get(args: &Args, at: At<'_>, level: Option<Level>) -> Result<Exit, Fail
     if rows.len() > 1 {
         text += &format!("next: ringctl key siblings {}\n", named(at));
     }
-    show(args, &Report { text, whole: whole(at, level).with("values", &rows), rows });
+    show(args, &Report { text, whole: whole(at, level).with("values", &rows).of(&VALUES), rows });
     client.close().await;
     Ok(Exit::Fine)
 }
@@ -214,7 +215,7 @@ fn siblings_report(
     if rows.len() > 1 {
         text += &format!("next: ringctl key resolve {} --take 1, or --value TEXT\n", named(at));
     }
-    Report { text, whole: whole(at, level).with("siblings", &rows), rows }
+    Report { text, whole: whole(at, level).with("siblings", &rows).of(&SIBLINGS), rows }
 }
 
 async fn resolve(
@@ -262,7 +263,7 @@ fn resolved(at: At<'_>, level: Option<Level>, found: usize, value: &[u8]) -> Rec
 fn no_such_sibling(at: At<'_>, take: usize, found: usize) -> Failure {
     let what = format!("{} has no sibling {take}", quoted(at.key));
     let why = format!("it has {}", amount(found));
-    let told = Told::new(what, why, "see them: ringctl key siblings KEY");
+    let told = Told::new(what, why, format!("see them: ringctl key siblings {}", named(at)));
     Failure { exit: Exit::Usage, told }
 }
 

@@ -55,6 +55,7 @@ async fn ls(args: &Args) -> Result<Exit, Failure> {
 fn report(kinds: &[(KeyspaceFacts, Vec<String>)], asked: usize, style: Style) -> Report {
     let mut headings = vec!["DATABASE"];
     headings.extend(TERMS);
+    headings.extend(style.wide.then_some("SLOPPY"));
     headings.extend(["FROM", ""]);
     let mut table = Table::new(&headings);
     let mut rows = Vec::new();
@@ -63,6 +64,7 @@ fn report(kinds: &[(KeyspaceFacts, Vec<String>)], asked: usize, style: Style) ->
         let only = if all { String::new() } else { format!("only at {}", nodes.join(", ")) };
         let mut cells = vec![Cell::text(keyspace.name.as_str())];
         cells.extend(cells_of(keyspace));
+        cells.extend(style.wide.then(|| Cell::text("off")));
         cells.push(Cell::text(from(keyspace, style.wide)));
         cells.push(Cell::text(only).painted(Paint::Bad));
         table.row(cells);
@@ -88,7 +90,7 @@ fn cells_of(terms: &KeyspaceFacts) -> [Cell; 6] {
     ]
 }
 
-fn record_of(k: &KeyspaceFacts) -> [(&'static str, serde_json::Value); 11] {
+fn record_of(k: &KeyspaceFacts) -> [(&'static str, serde_json::Value); 12] {
     let was_set = k.version > 0;
     [
         ("n", k.n.into()),
@@ -97,6 +99,8 @@ fn record_of(k: &KeyspaceFacts) -> [(&'static str, serde_json::Value); 11] {
         ("durability", k.durability.as_str().into()),
         ("conflict", k.conflict.as_str().into()),
         ("ttl_ms", Some(k.ttl_ms).filter(|ms| *ms > 0).into()),
+        // There is nothing else yet.
+        ("sloppy", "off".into()),
         ("set", k.set.into()),
         ("version", k.version.into()),
         ("by", Some(k.by.as_str()).filter(|_| was_set).into()),

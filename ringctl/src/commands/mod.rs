@@ -34,7 +34,7 @@ pub(crate) async fn run(args: &Args) -> Result<Exit, Failure> {
         Command::Node(command) => node::run(args, command).await,
         Command::Key { db, command } => key::run(args, *db, command).await,
         Command::Hot { count, watch } => {
-            watch::again(args, watch.every, || hot::hot(args, *count)).await
+            watch::again(args, watch.every, || hot::hot(args, usize::from(*count))).await
         }
         Command::Big { count } => hot::big(args, *count).await,
         Command::Keyspace(command) => keyspace::run(args, command).await,

@@ -9,7 +9,7 @@ use serde_json::Value;
 use crate::args::Args;
 use crate::cluster::Cluster;
 use crate::failure::{Exit, Failure};
-use crate::render::{Cell, Paint, Record, Report, Style, Table, human};
+use crate::render::{Cell, Paint, Record, Report, Style, Table, human, key_fields};
 use crate::{show, style};
 
 pub(crate) async fn run(args: &Args, key: &OsStr) -> Result<Exit, Failure> {
@@ -80,12 +80,12 @@ fn report(key: &[u8], owners: &Owners, style: Style) -> Report {
         table.render(style.colour),
         quorum(nodes.len(), up),
     );
-    let whole = Record::new([
-        ("key", String::from_utf8_lossy(key).into()),
-        ("slot", slot.0.into()),
-        ("hash_tag", if tagged { String::from_utf8_lossy(tag).into() } else { Value::Null }),
-    ])
-    .with("replicas", &rows);
+    let whole = Record::new(key_fields(key))
+        .and([
+            ("slot", slot.0.into()),
+            ("hash_tag", if tagged { String::from_utf8_lossy(tag).into() } else { Value::Null }),
+        ])
+        .with("replicas", &rows);
     Report { text, whole, rows }
 }
 

@@ -6,15 +6,15 @@
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use client::{AdminReply, AdminRequest, Client, ClientError, KeyCopy, Level, Owner, hash_tag};
+use client::{AdminReply, AdminRequest, ClientError, KeyCopy, Level, Owner};
 use serde_json::Value;
 
-use super::key::{At, quoted};
+use super::key::{At, head_of};
 use crate::args::Args;
 use crate::cluster::Cluster;
 use crate::failure::{Exit, Failure};
 use crate::nodes::PATIENCE;
-use crate::render::{Cell, Paint, Record, Report, Style, Table, human};
+use crate::render::{Cell, Paint, Record, Report, Style, Table, human, key_fields};
 use crate::{show, style};
 
 /// What came of asking a replica.
@@ -25,6 +25,7 @@ struct Asked {
 }
 
 struct Trace {
+    db: u16,
     key: Bytes,
     slot: u16,
     level: Level,
@@ -42,10 +43,14 @@ pub(crate) async fn run(
     let client = cluster.connect(args.node.as_deref()).await?.database(db);
     let key = Bytes::copy_from_slice(key);
     let owners = client.owners(&key).await?;
-    warm_up(&client, &key).await;
+    // Connecting is not to be counted. If it does not come to that, the read shows it.
+    client.reach(&key).await;
     let mut asked = Vec::new();
     for owner in owners.nodes {
         let (copy, took) = ask(&cluster, &owner, (db, &key)).await;
+        if let Err(error @ ClientError::Unauthorised { .. }) = copy {
+            return Err(error.into());
+        }
         asked.push(Asked { owner, copy, took });
     }
     let level = level.unwrap_or(Level::Quorum);
@@ -53,23 +58,10 @@ pub(crate) async fn run(
     let read = client.get(key.clone()).consistency(level).await;
     let read_took = began.elapsed();
     let read = read.map(|read| read.values().len());
-    let trace = Trace { key, slot: owners.slot.0, level, asked, read, read_took };
+    let trace = Trace { db, key, slot: owners.slot.0, level, asked, read, read_took };
     show(args, &report(&trace, style(args)));
     client.close().await;
     trace.read.map(|_| Exit::Fine).map_err(Failure::from)
-}
-
-/// Lets the client connect to the key's holders, which is not to be counted: reads a neighbour of the
-/// key in its slot until that goes to a holder. If it does not come to that, the read shows it.
-async fn warm_up(client: &Client, key: &[u8]) {
-    let neighbour = [b"{", hash_tag(key), b"}\0"].concat();
-    for _ in 0..50 {
-        drop(client.get(neighbour.clone()).consistency(Level::One).await);
-        if client.tally().routed > 0 {
-            return;
-        }
-        tokio::time::sleep(Duration::from_millis(10)).await;
-    }
 }
 
 async fn ask(
@@ -92,6 +84,10 @@ async fn ask(
         Err(error) => Err(error),
     };
     (copy, took)
+}
+
+fn one_line(told: &client::Told) -> String {
+    format!("{}: {}", told.what, told.why)
 }
 
 fn ms(time: Duration) -> String {
@@ -180,7 +176,7 @@ fn report(trace: &Trace, style: Style) -> Report {
                     ]
                     .map(unknown),
                 );
-                record.push(("error", format!("{}: {}", told.what, told.why).into()));
+                record.push(("error", one_line(&told).into()));
             }
         }
         rows.push(Record::new(record));
@@ -191,20 +187,20 @@ fn report(trace: &Trace, style: Style) -> Report {
         Err(error) => format!("failed after {}: {}", ms(trace.read_took), error.told().what),
     };
     let text = format!(
-        "key {}   slot {}\n{}copies: {same} of {} hold the same\nread at {}: {read}\n",
-        quoted(&trace.key),
-        trace.slot,
+        "{}\n{}copies: {same} of {} hold the same\nread at {}: {read}\n",
+        head_of(At { db: trace.db, key: &trace.key }),
         table.render(style.colour),
         trace.asked.len(),
         trace.level,
     );
-    let whole = Record::new([
-        ("key", String::from_utf8_lossy(&trace.key).into()),
+    let whole = Record::new(key_fields(&trace.key)).and([
+        ("db", trace.db.into()),
         ("slot", trace.slot.into()),
         ("level", trace.level.to_string().into()),
         ("same", same.into()),
         ("values", trace.read.as_ref().ok().copied().into()),
         ("read_us", (trace.read_took.as_micros() as u64).into()),
+        ("error", trace.read.as_ref().err().map(|e| one_line(&e.told())).into()),
     ]);
     Report { text, whole: whole.with("replicas", &rows), rows }
 }

@@ -138,5 +138,8 @@ pub(crate) fn report(picture: &Picture, findings: &[Finding], style: Style) -> R
         ("healthy", findings.is_empty().into()),
         ("checks", checks::ALL.map(|check| check.name).to_vec().into()),
     ]);
-    Report { text, whole: whole.with("findings", &rows), rows }
+    Report { text, whole: whole.with("findings", &rows).of(&FINDING), rows }
 }
+
+/// The fields of a finding.
+const FINDING: [&str; 6] = ["check", "weight", "node", "what", "why", "fix"];

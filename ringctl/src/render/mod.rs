@@ -32,6 +32,8 @@ pub(crate) struct Record(Vec<(&'static str, Value)>);
 pub(crate) struct Whole {
     fields: Record,
     list: Option<(&'static str, Vec<Record>)>,
+    /// What the records of the list have, for when there are none.
+    columns: &'static [&'static str],
 }
 
 /// All that a command has to say.
@@ -59,13 +61,20 @@ impl Record {
 
     /// With this list of records behind its fields.
     pub(crate) fn with(self, name: &'static str, rows: &[Self]) -> Whole {
-        Whole { fields: self, list: Some((name, rows.to_vec())) }
+        Whole { fields: self, list: Some((name, rows.to_vec())), columns: &[] }
+    }
+}
+
+impl Whole {
+    /// Its list, which may be empty, has records of these fields.
+    pub(crate) fn of(self, columns: &'static [&'static str]) -> Self {
+        Self { columns, ..self }
     }
 }
 
 impl From<Record> for Whole {
     fn from(fields: Record) -> Self {
-        Self { fields, list: None }
+        Self { fields, list: None, columns: &[] }
     }
 }
 
@@ -99,7 +108,7 @@ impl Report {
                 json.expect("names are strings and values are JSON already") + "\n"
             }
             Format::Jsonl => self.rows.iter().map(json_line).collect(),
-            Format::Csv => csv(&self.rows),
+            Format::Csv => csv(&self.rows, self.whole.columns),
         }
     }
 }
@@ -111,10 +120,17 @@ fn json_line(record: &Record) -> String {
         + "\n"
 }
 
-fn csv(rows: &[Record]) -> String {
-    let Some(first) = rows.first() else { return String::new() };
+fn csv(rows: &[Record], columns: &[&'static str]) -> String {
     let line = |fields: Vec<String>| fields.join(",") + "\n";
-    let names = line(first.0.iter().map(|(name, _)| (*name).to_owned()).collect());
+    let names = match rows.first() {
+        Some(first) => first.0.iter().map(|(name, _)| *name).collect(),
+        None => columns.to_vec(),
+    };
+    debug_assert!(columns.is_empty() || names == columns, "{names:?} are not {columns:?}");
+    if names.is_empty() {
+        return String::new();
+    }
+    let names = line(names.into_iter().map(str::to_owned).collect());
     let rows = rows.iter().map(|row| line(row.0.iter().map(|(_, value)| field(value)).collect()));
     names + &rows.collect::<String>()
 }
@@ -132,9 +148,36 @@ fn field(value: &Value) -> String {
     }
 }
 
+/// A key for programs: as text where it is text, else in hexadecimal.
+pub(crate) fn key_fields(key: &[u8]) -> [(&'static str, Value); 2] {
+    match std::str::from_utf8(key) {
+        Ok(text) => [("key", text.into()), ("key_hex", Value::Null)],
+        Err(_) => [("key", Value::Null), ("key_hex", hex(key).into())],
+    }
+}
+
+/// Bytes in hexadecimal.
+pub(crate) fn hex(bytes: &[u8]) -> String {
+    bytes.iter().map(|b| format!("{b:02x}")).collect()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_list_without_rows_has_its_line_of_names() {
+        let whole = Record::default().with("keys", &[]).of(&["key", "db"]);
+        let report = Report { text: String::new(), whole, rows: vec![] };
+        assert_eq!(report.render(Format::Csv), "key,db\n");
+        assert_eq!(report.render(Format::Jsonl), "");
+    }
+
+    #[test]
+    fn keys_that_are_no_text_are_told_apart() {
+        assert_eq!(key_fields(b"\xff\xfe")[1], ("key_hex", "fffe".into()));
+        assert_eq!(key_fields(b"k")[0], ("key", "k".into()));
+    }
 
     #[test]
     fn fields_keep_their_order_and_csv_its_quotes() {
