@@ -11,7 +11,7 @@ use wire::{ClientReply, ClientRequest};
 use crate::client::Client;
 use crate::error::{ClientError, Told};
 use crate::key::Key;
-use crate::request::Answer;
+use crate::request::{Answer, Get};
 use crate::session::Before;
 use crate::terms::{Terms, terms};
 
@@ -34,6 +34,17 @@ pub struct Add {
 
 terms!(Add: consistency, durability, timeout, session, named);
 
+/// A read of a counter, made by [`Counter::value`].
+#[derive(Clone, Debug)]
+#[must_use = "a request is sent when it is awaited"]
+pub struct CounterValue {
+    client: Client,
+    key: Key,
+    terms: Terms,
+}
+
+terms!(CounterValue: consistency, timeout, session);
+
 impl Counter {
     /// Adds `by`, which may be negative. Gives the value as the coordinator knows it then.
     pub fn add(&self, by: i64) -> Add {
@@ -43,17 +54,29 @@ impl Counter {
     }
 
     /// The value; 0 if nothing was ever added.
-    ///
-    /// # Errors
-    /// [`ClientError`]; [`ClientError::Invalid`] if the key holds something else than a number.
-    pub async fn value(&self) -> Result<i64, ClientError> {
-        let read = self.client.get(self.key.clone()).await?;
-        let Some(value) = read.values().first() else { return Ok(0) };
-        let number = core::str::from_utf8(value).ok().and_then(|text| text.parse().ok());
-        number.ok_or_else(|| {
-            let why = "its value is not a 64-bit integer";
-            let told = Told::new("the key is no counter", why, "use another key");
-            ClientError::Invalid { told }
+    pub fn value(&self) -> CounterValue {
+        let (client, key) = (self.client.clone(), self.key.clone());
+        let terms = Terms::new(client.patience().request);
+        CounterValue { client, key, terms }
+    }
+}
+
+impl IntoFuture for CounterValue {
+    /// The value; [`ClientError::Invalid`] if the key holds something else than a number.
+    type Output = Result<i64, ClientError>;
+    type IntoFuture = Answer<i64>;
+
+    fn into_future(self) -> Self::IntoFuture {
+        Box::pin(async move {
+            let Self { client, key, terms } = self;
+            let read = Get { client, key, terms }.await?;
+            let Some(value) = read.values().first() else { return Ok(0) };
+            let number = core::str::from_utf8(value).ok().and_then(|text| text.parse().ok());
+            number.ok_or_else(|| {
+                let why = "its value is not a 64-bit integer";
+                let told = Told::new("the key is no counter", why, "use another key");
+                ClientError::Invalid { told }
+            })
         })
     }
 }

@@ -65,7 +65,7 @@ pub mod limits;
 
 pub use causal::{Context, Read};
 pub use client::{Client, Contact, Owners, Patience, Settings, Tally};
-pub use counter::{Add, Counter};
+pub use counter::{Add, Counter, CounterValue};
 pub use error::{Attempt, ClientError, Told};
 pub use futures_core::Stream;
 pub use key::Key;

@@ -85,6 +85,7 @@ async fn levels_deadlines_and_clocks_travel_with_the_request() {
         .await
         .unwrap();
     ring.delete("d").consistency(Level::All).await.unwrap();
+    ring.counter("e").value().consistency(Level::One).timeout(second).await.unwrap();
     let heard = heard.lock().unwrap();
     // A client's own number is chosen by chance.
     let without_client = |text: &str| match text.split_once("client: ") {
@@ -101,6 +102,7 @@ async fn levels_deadlines_and_clocks_travel_with_the_request() {
              first_asked: 901, direct: false }) }",
             "Delete { key: [100], context: None, level: Some(All), durability: None, after: [], \
              name: Some(Name { n: 2, age_ms: 0, first_asked: 901, direct: false }) }",
+            "Get { key: [101], level: Some(One), after: [] }",
         ]
     );
     // The node hears of a little less than the caller waits, and of the default if he says nothing.
@@ -108,7 +110,8 @@ async fn levels_deadlines_and_clocks_travel_with_the_request() {
     assert!(left[0] > second && left[0] <= Duration::from_millis(1_900), "{left:?}");
     assert!(left[1] > 4 * second && left[1] <= Duration::from_millis(4_900), "{left:?}");
     // What it said of its clock is said back to it.
-    assert_eq!(heard.iter().map(|(.., hlc)| *hlc).collect::<Vec<_>>(), [Hlc(0), HLC, HLC]);
+    assert_eq!(heard.iter().map(|(.., hlc)| *hlc).collect::<Vec<_>>(), [Hlc(0), HLC, HLC, HLC]);
+    assert!(left[3] <= Duration::from_millis(800), "{left:?}");
 }
 
 #[tokio::test]

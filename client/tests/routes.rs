@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use certs::{CaPair, Role};
-use ring::{ClusterId, Layout, Member, NodeId, Slot};
+use ring::{ClusterId, Epoch, Layout, Member, NodeId, Slot};
 use ringdb_client::limits::CLOSE_TIMEOUT;
 use ringdb_client::{Client, Patience, Settings, Tls};
 use wire::{ClientReply, ClientRequest};
@@ -203,4 +203,22 @@ async fn farewells_do_not_wait_for_each_other() {
     let began = std::time::Instant::now();
     stage.ring.close().await;
     assert!(began.elapsed() < CLOSE_TIMEOUT / 2, "{:?}", began.elapsed());
+}
+
+#[tokio::test]
+async fn an_answer_that_speaks_of_a_later_map_has_it_fetched() {
+    let stage = stage(Settings::default()).await;
+    while stage.ring.tally().epoch.is_none() {
+        stage.reader("k").await;
+    }
+    // The members change places in the second map, and a node says with an answer that there is one.
+    let mut addresses: Vec<_> = stage.nodes.iter().map(FakeNode::address).collect();
+    addresses.rotate_left(1);
+    let later = Layout { epoch: Epoch(2), ..layout_of(&addresses) };
+    *stage.map.lock().unwrap() = Some(later);
+    assert_eq!(stage.ring.tally().epoch, Some(1), "nobody has said so yet");
+    stage.nodes.iter().for_each(|node| node.epoch.store(2, Ordering::SeqCst));
+    while stage.ring.tally().epoch != Some(2) {
+        stage.reader("k").await;
+    }
 }

@@ -122,13 +122,14 @@ impl Spec {
     }
 
     pub(crate) fn categories(&self) -> Vec<String> {
-        let group = match self.group {
-            "generic" => "keyspace",
-            "transactions" => "transaction",
-            "server" => "admin",
-            other => other,
+        let group = match (self.group, self.name) {
+            ("generic", _) | ("server", "dbsize" | "flushall" | "flushdb") => Some("keyspace"),
+            ("transactions", _) => Some("transaction"),
+            ("server", "command") => Some("connection"),
+            ("server", _) => self.has(ADMIN).then_some("admin"),
+            (other, _) => Some(other),
         };
-        let mut all = vec![format!("@{group}")];
+        let mut all: Vec<_> = group.map(|group| format!("@{group}")).into_iter().collect();
         for (flag, category) in [(WRITE, "@write"), (READONLY, "@read"), (DANGEROUS, "@dangerous")]
         {
             if self.has(flag) {

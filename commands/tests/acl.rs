@@ -50,6 +50,36 @@ fn a_user_may_do_what_its_rules_say_and_nothing_else() {
 }
 
 #[test]
+fn subcommands_belong_to_the_categories_that_redis_has_them_in() {
+    let mut story = app("~* +@all -@admin -@dangerous");
+    for (command, denied_as) in [
+        ("CLIENT LIST", "client|list"),
+        ("CLIENT KILL USER root", "client|kill"),
+        ("CLIENT NO-EVICT on", "client|no-evict"),
+        ("CONFIG GET port", "config|get"),
+        ("ACL LIST", "acl|list"),
+        ("FLUSHALL", "flushall"),
+        ("INFO", "info"),
+    ] {
+        assert_eq!(story.says(command), denied(denied_as), "{command}");
+    }
+    for command in ["ACL WHOAMI", "CLIENT ID", "COMMAND COUNT", "TIME", "DBSIZE", "MEMORY USAGE k"]
+    {
+        let reply = story.says(command);
+        assert!(!reply.starts_with("-NOPERM"), "{command}: {reply}");
+    }
+    // What is named alone counts, and a command by itself has all of its subcommands.
+    let mut story = app("~* +@connection -client|kill +acl|cat");
+    assert!(story.says("CLIENT LIST").starts_with('$'));
+    assert_eq!(story.says("CLIENT KILL USER root"), denied("client|kill"));
+    let of = story.says("ACL CAT dangerous");
+    assert!(of.contains("client|kill") && of.contains("flushall"), "{of}");
+    let mut story = app("~* -@all +@dangerous -flushall");
+    assert!(story.says("CLIENT LIST").starts_with('$'));
+    assert_eq!(story.says("CLIENT ID"), denied("client|id"));
+}
+
+#[test]
 fn a_denied_command_spoils_its_transaction() {
     let mut story = app("~app:* +@all");
     assert_eq!(story.says("MULTI"), "+OK");
@@ -152,6 +182,12 @@ fn accounts_that_are_written_are_the_same_when_they_are_read() {
         "-@all",
         "+@read",
         "-@dangerous",
+        "+@dangerous",
+        "-@admin",
+        "+@slow",
+        "+@connection",
+        "+client",
+        "+acl|whoami",
         "+get",
         "-get",
         "+config|get",

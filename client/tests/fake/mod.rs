@@ -4,6 +4,7 @@
 
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::{SyncSender, sync_channel};
 use std::thread::JoinHandle;
 
@@ -35,6 +36,7 @@ pub(crate) enum Answer {
 pub(crate) struct Script {
     answer: Box<Answering>,
     mapless: bool,
+    epoch: Arc<AtomicU64>,
 }
 
 type Answering = dyn Fn(&Header, &ClientRequest<'_>) -> Answer + Send + Sync;
@@ -51,6 +53,8 @@ type Clients = Arc<Mutex<Vec<Arc<Mutex<SendStream>>>>>;
 /// A node that listens; gone when it is dropped.
 pub(crate) struct FakeNode {
     clients: Clients,
+    /// The epoch that it says with every answer.
+    pub(crate) epoch: Arc<AtomicU64>,
     pub(crate) address: SocketAddr,
     stop: Option<oneshot::Sender<()>>,
     thread: Option<JoinHandle<()>>,
@@ -69,7 +73,7 @@ impl FakeNode {
         id: u32,
         script: impl Fn(&Header, &ClientRequest<'_>) -> Answer + Send + Sync + 'static,
     ) -> Self {
-        Self::start_as(pair, id, Script { answer: Box::new(script), mapless: true })
+        Self::start_as(pair, id, (Box::new(script), true))
     }
 
     /// As [`FakeNode::start`], and the script hears of everything that a node hears of.
@@ -78,10 +82,12 @@ impl FakeNode {
         id: u32,
         script: impl Fn(&Header, &ClientRequest<'_>) -> Answer + Send + Sync + 'static,
     ) -> Self {
-        Self::start_as(pair, id, Script { answer: Box::new(script), mapless: false })
+        Self::start_as(pair, id, (Box::new(script), false))
     }
 
-    fn start_as(pair: &CertPair, id: u32, script: Script) -> Self {
+    fn start_as(pair: &CertPair, id: u32, (answer, mapless): (Box<Answering>, bool)) -> Self {
+        let epoch = Arc::<AtomicU64>::default();
+        let script = Script { answer, mapless, epoch: epoch.clone() };
         let (started, address) = sync_channel(1);
         let (stop, stopped) = oneshot::channel();
         let credentials = Credentials::from_pair(pair).unwrap();
@@ -93,7 +99,7 @@ impl FakeNode {
             runtime.unwrap().block_on(served);
         });
         let address = address.recv().unwrap();
-        Self { clients, address, stop: Some(stop), thread: Some(thread) }
+        Self { clients, epoch, address, stop: Some(stop), thread: Some(thread) }
     }
 
     /// Tells whoever is connected that it holds these writes.
@@ -183,11 +189,12 @@ async fn talk(
         let request = codec::decode(frame.body).unwrap();
         let send = &mut *send.lock().await;
         let id = frame.header.request_id;
+        let epoch = script.epoch.load(Ordering::SeqCst);
         if script.is_mapless() {
             // As a node of an earlier version: it knows neither maps nor cancelled requests.
             match request {
                 ClientRequest::Layout => {
-                    say(send, [(id, error(ErrorCode::Invalid))]).await;
+                    say(send, epoch, [(id, error(ErrorCode::Invalid))]).await;
                     continue;
                 }
                 ClientRequest::Cancel { .. } => continue,
@@ -195,9 +202,9 @@ async fn talk(
             }
         }
         match (script.answer)(&frame.header, &request) {
-            Answer::Say(reply) => say(send, [(id, reply)]).await,
+            Answer::Say(reply) => say(send, epoch, [(id, reply)]).await,
             Answer::SayLast(reply) => {
-                say(send, kept.drain(..).rev().chain([(id, reply)])).await;
+                say(send, epoch, kept.drain(..).rev().chain([(id, reply)])).await;
             }
             Answer::Keep(reply) => kept.push((id, reply)),
             Answer::Silence => {}
@@ -219,10 +226,14 @@ async fn hold(send: &mut SendStream, acks: &[Ack]) {
 }
 
 /// All replies in one piece, as a node may send them.
-async fn say(send: &mut SendStream, replies: impl IntoIterator<Item = (u64, ClientReply)>) {
+async fn say(
+    send: &mut SendStream,
+    epoch: u64,
+    replies: impl IntoIterator<Item = (u64, ClientReply)>,
+) {
     let mut writer = FrameWriter::new();
     for (request_id, reply) in replies {
-        writer.begin(Header { request_id, hlc: HLC, ..Header::new(Kind::CLIENT_REPLY) });
+        writer.begin(Header { request_id, epoch, hlc: HLC, ..Header::new(Kind::CLIENT_REPLY) });
         codec::encode_into(&reply, writer.body());
         writer.finish().unwrap();
     }

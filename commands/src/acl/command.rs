@@ -2,7 +2,7 @@
 
 use wire::resp::encode;
 
-use super::rules::{CATEGORIES, commands_in, hex};
+use super::rules::{CATEGORIES, commands_in, hex, subcommands_in};
 use super::{ACCOUNTS_MAX, Account, Why};
 use crate::args;
 use crate::errors::Fault;
@@ -177,7 +177,8 @@ fn commands_of(turn: &mut Turn<'_>, category: &str) {
     if !CATEGORIES.contains(&category.as_str()) {
         return turn.fail(&Fault::Line(format!("ERR Unknown category '{category}'")));
     }
-    let names: Vec<_> = commands_in(&category).map(|(_, name)| name).collect();
+    let names = commands_in(&category).map(|(_, name)| name.to_owned());
+    let names: Vec<_> = names.chain(subcommands_in(&category)).collect();
     encode::write_array(turn.reply, names.len());
     for name in names {
         turn.bulk(name);

@@ -31,6 +31,23 @@ pub const CATEGORIES: [&str; 21] = [
     "scripting",
 ];
 
+/// Subcommands that belong to other categories than their commands, as in Redis.
+const SUBCOMMANDS: [(&str, &str, &[&str]); 13] = [
+    ("acl", "cat", &["slow"]),
+    ("acl", "genpass", &["slow"]),
+    ("acl", "help", &["slow"]),
+    ("acl", "whoami", &["slow"]),
+    ("client", "kill", &["admin", "slow", "dangerous", "connection"]),
+    ("client", "list", &["admin", "slow", "dangerous", "connection"]),
+    ("client", "no-evict", &["admin", "slow", "dangerous", "connection"]),
+    ("client", "unpause", &["admin", "slow", "dangerous", "connection"]),
+    ("config", "help", &["slow"]),
+    ("latency", "help", &["slow"]),
+    ("memory", "help", &["slow"]),
+    ("module", "help", &["slow"]),
+    ("slowlog", "help", &["slow"]),
+];
+
 const UNKNOWN: &str = "Unknown command or category name in ACL";
 
 impl Account {
@@ -150,9 +167,7 @@ impl Account {
             if !CATEGORIES.contains(&category) {
                 return Err(UNKNOWN.to_owned());
             }
-            for (place, _) in commands_in(category) {
-                self.allow(place, allow);
-            }
+            self.allow_category(category, allow);
         } else if let Some((container, sub)) = name.split_once('|') {
             let place = table::find(container.as_bytes()).ok_or(UNKNOWN)?;
             if !HAVE_SUBCOMMANDS.contains(&container) || sub.is_empty() {
@@ -163,9 +178,28 @@ impl Account {
             let place = table::find(name.as_bytes()).ok_or(UNKNOWN)?;
             self.allow(place, allow);
         }
+        let allowed = self.allowed;
+        self.subs.retain(|(place, _), allow| *allow != (allowed & (1 << *place) != 0));
         self.said.retain(|said| said[1..] != *name);
         self.said.push(rule.to_owned());
         Ok(())
+    }
+
+    /// What is of the category, and nothing else: a command without those of its subcommands that are of others, and
+    /// of other commands those that are of it.
+    fn allow_category(&mut self, category: &str, allow: bool) {
+        let known = SUBCOMMANDS.iter().filter_map(|(container, sub, of)| {
+            let place = table::find(container.as_bytes())?;
+            let key = (place, (*sub).to_owned());
+            let whole = self.allowed & (1 << place) != 0;
+            let before = self.subs.get(&key).copied().unwrap_or(whole);
+            Some((key, if of.contains(&category) { allow } else { before }))
+        });
+        let known: Vec<_> = known.collect();
+        for (place, _) in commands_in(category) {
+            self.allow(place, allow);
+        }
+        self.subs.extend(known);
     }
 
     fn allow(&mut self, place: usize, allow: bool) {
@@ -224,6 +258,13 @@ impl Account {
         words.push(self.command_rules());
         words.join(" ")
     }
+}
+
+/// The subcommands of a category whose commands are not of it.
+pub(crate) fn subcommands_in(category: &str) -> impl Iterator<Item = String> {
+    let alone = |container: &str| commands_in(category).all(|(_, name)| name != container);
+    let of = SUBCOMMANDS.iter().filter(move |(c, _, of)| of.contains(&category) && alone(c));
+    of.map(|(container, sub, _)| format!("{container}|{sub}"))
 }
 
 /// The commands of a category, with their places in the table.
