@@ -36,7 +36,7 @@ key \"cart:42\"   slot 15749   1 value   at the keyspace's level
         (
             2,
             "error: \"cart:42\" has no sibling 2\n  why: it has 1 value\n  \
-             fix: see them: ringctl key siblings KEY\n"
+             fix: see them: ringctl key siblings cart:42\n"
         )
     );
     let out = stage.run("key resolve cart:42 --value pear").out;
