@@ -14,38 +14,43 @@ use client::Level;
 
 pub(crate) use bench::{BenchArgs, Distribution, Driver, Workload};
 
+/// Under this heading the help of every command has the options of all.
+const COMMON: &str = "Common options";
+
 /// Asks and administers a RingDB cluster.
 #[derive(Debug, Parser)]
 #[command(name = "ringctl", version, propagate_version = true, max_term_width = 100)]
+// After those of a command itself, in the synopses of the manual as well.
+#[command(next_display_order = 100)]
 #[command(after_help = "Exit codes: 0 fine, 1 failed, 2 usage, 3 no node reached, 4 degraded \
                         (status --check, doctor),\n6 timed out, 7 not authorised. Every flag has a \
                         variable: --node is RINGCTL_NODE,\nstatus --check is RINGCTL_STATUS_CHECK.")]
 pub(crate) struct Args {
     /// The node to ask: its name, or host:port of its QUIC port; any if absent.
-    #[arg(long, global = true, value_name = "ADDR")]
+    #[arg(long, global = true, value_name = "ADDR", help_heading = COMMON)]
     pub(crate) node: Option<String>,
 
     /// The file of contexts.
     ///
     /// Looked for at ./ringdb-demo/ringctl.toml and ~/.config/ringctl/config.toml if absent.
-    #[arg(long, global = true, value_name = "FILE")]
+    #[arg(long, global = true, value_name = "FILE", help_heading = COMMON)]
     pub(crate) config: Option<PathBuf>,
 
     /// The context in that file; its current one if absent.
-    #[arg(long, global = true, value_name = "NAME")]
+    #[arg(long, global = true, value_name = "NAME", help_heading = COMMON)]
     pub(crate) context: Option<String>,
 
     /// How to print: for people, or for programs.
-    #[arg(short, long, global = true, value_name = "FORMAT")]
+    #[arg(short, long, global = true, value_name = "FORMAT", help_heading = COMMON)]
     #[arg(default_value = "table")]
     pub(crate) output: Format,
 
     /// No colours, not even on a terminal (NO_COLOR does the same).
-    #[arg(long, global = true)]
+    #[arg(long, global = true, help_heading = COMMON)]
     pub(crate) no_color: bool,
 
     /// How long to wait for an answer: 500ms, 2s, 1m.
-    #[arg(long, global = true, value_name = "TIME")]
+    #[arg(long, global = true, value_name = "TIME", help_heading = COMMON)]
     #[arg(default_value = "5s", value_parser = duration)]
     pub(crate) timeout: Duration,
 
