@@ -188,16 +188,8 @@ fn what_cannot_be_measured_says_so_in_three_lines() {
     let cases = [
         ("--redis 127.0.0.1:1", 3, "error: cannot use the Redis endpoint 127.0.0.1:1"),
         ("--redis 127.0.0.1:1 --pid 4000000000", 2, "error: there is no process 4000000000 here"),
-        (
-            "--workload g",
-            2,
-            "error: invalid value 'g' for '--workload <W>' [possible values: a, b, c, d, e, f, w, counters]",
-        ),
-        (
-            "--level some",
-            2,
-            "error: invalid value 'some' for '--level <LEVEL>': a level is ONE, TWO, THREE, QUORUM, ALL or a number of replicas",
-        ),
+        ("--workload g", 2, "error: invalid value 'g' for '--workload <W>'"),
+        ("--level some", 2, "error: invalid value 'some' for '--level <LEVEL>'"),
         ("", 2, "error: no cluster is known here"),
     ];
     for (line, code, what) in cases {

@@ -3,6 +3,8 @@
 
 mod bench;
 
+mod usage;
+
 use std::ffi::OsString;
 use std::path::PathBuf;
 use std::time::Duration;
@@ -13,6 +15,7 @@ use clap_complete::Shell;
 use client::Level;
 
 pub(crate) use bench::{BenchArgs, Distribution, Driver, Workload};
+pub(crate) use usage::not_understood;
 
 /// Under this heading the help of every command has the options of all.
 const COMMON: &str = "Common options";
@@ -51,7 +54,7 @@ pub(crate) struct Args {
 
     /// How long to wait for an answer: 500ms, 2s, 1m.
     #[arg(long, global = true, value_name = "TIME", help_heading = COMMON)]
-    #[arg(default_value = "5s", value_parser = duration)]
+    #[arg(default_value = "5s", value_parser = duration, allow_hyphen_values = true)]
     pub(crate) timeout: Duration,
 
     #[command(subcommand)]
@@ -101,6 +104,7 @@ pub(crate) enum Command {
     Key {
         /// The database that the key is in.
         #[arg(long, global = true, value_name = "N", default_value_t = 0)]
+        #[arg(allow_negative_numbers = true)]
         db: u16,
         #[command(subcommand)]
         command: Key,
@@ -108,7 +112,8 @@ pub(crate) enum Command {
     /// Shows the keys that are asked for most, from samples of the last minute.
     Hot {
         /// How many.
-        #[arg(long, value_name = "N", default_value_t = 20)]
+        #[arg(long, value_name = "N", default_value_t = 20, allow_negative_numbers = true)]
+        #[arg(value_parser = whole)]
         count: usize,
         #[command(flatten)]
         watch: Watch,
@@ -119,7 +124,7 @@ pub(crate) enum Command {
     /// node only with --node.
     Big {
         /// How many.
-        #[arg(long, value_name = "N", default_value_t = 20)]
+        #[arg(long, value_name = "N", default_value_t = 20, allow_negative_numbers = true)]
         #[arg(value_parser = clap::value_parser!(u16).range(1..=1000))]
         count: u16,
     },
@@ -187,7 +192,7 @@ pub(crate) enum Ring {
         #[arg(long, value_name = "NODE")]
         of: Option<String>,
         /// Only the range with this slot.
-        #[arg(long, value_name = "N")]
+        #[arg(long, value_name = "N", allow_negative_numbers = true)]
         #[arg(value_parser = clap::value_parser!(u16).range(0..i64::from(ring::SLOTS)))]
         slot: Option<u16>,
     },
@@ -245,9 +250,11 @@ pub(crate) struct How {
 pub(crate) struct Terms {
     /// The level of reads that name none: ONE, QUORUM, ALL and so on, or a number.
     #[arg(long, value_name = "LEVEL")]
+    #[arg(allow_negative_numbers = true)]
     pub(crate) read: Option<String>,
     /// The level of writes that name none.
     #[arg(long, value_name = "LEVEL")]
+    #[arg(allow_negative_numbers = true)]
     pub(crate) write: Option<String>,
     /// What an acknowledged write survives: os (the process), or sync (power).
     #[arg(long, value_name = "os|sync")]
@@ -257,13 +264,13 @@ pub(crate) struct Terms {
     #[arg(long, value_name = "lww|siblings")]
     pub(crate) conflict: Option<String>,
     /// How long a key lives that is written without an expiry: 90s, 12h, 30d; none for ever.
-    #[arg(long, value_name = "TIME", value_parser = ttl)]
+    #[arg(long, value_name = "TIME", value_parser = ttl, allow_hyphen_values = true)]
     pub(crate) ttl: Option<u64>,
     /// Who may stand in for a replica that is away: off is all that there is in this version.
     #[arg(long, value_name = "off|write|readwrite")]
     pub(crate) sloppy: Option<Sloppy>,
     /// Copies of each key.
-    #[arg(long, value_name = "N")]
+    #[arg(long, value_name = "N", allow_negative_numbers = true)]
     pub(crate) n: Option<u8>,
 }
 
@@ -329,6 +336,7 @@ pub(crate) enum Key {
         key: OsString,
         /// How many replicas must agree; the keyspace's own level if absent.
         #[arg(short = 'c', long = "consistency", value_parser = level, value_name = "LEVEL")]
+        #[arg(allow_negative_numbers = true)]
         level: Option<Level>,
     },
     /// Shows concurrent values, and who wrote each of them when.
@@ -337,6 +345,7 @@ pub(crate) enum Key {
         key: OsString,
         /// As for get.
         #[arg(short = 'c', long = "consistency", value_parser = level, value_name = "LEVEL")]
+        #[arg(allow_negative_numbers = true)]
         level: Option<Level>,
     },
     /// Replaces what is read by one value; what is written meanwhile stays.
@@ -347,6 +356,7 @@ pub(crate) enum Key {
         take: Take,
         /// For the read and the write.
         #[arg(short = 'c', long = "consistency", value_parser = level, value_name = "LEVEL")]
+        #[arg(allow_negative_numbers = true)]
         level: Option<Level>,
     },
     /// Asks each replica for its own copy, then reads at a level.
@@ -355,6 +365,7 @@ pub(crate) enum Key {
         key: OsString,
         /// The level of the read; QUORUM if absent.
         #[arg(short = 'c', long = "consistency", value_parser = level, value_name = "LEVEL")]
+        #[arg(allow_negative_numbers = true)]
         level: Option<Level>,
     },
     /// Removes what is read; what is written meanwhile stays.
@@ -363,6 +374,7 @@ pub(crate) enum Key {
         key: OsString,
         /// For the read and the write.
         #[arg(short = 'c', long = "consistency", value_parser = level, value_name = "LEVEL")]
+        #[arg(allow_negative_numbers = true)]
         level: Option<Level>,
         /// Does not ask whether you mean it.
         #[arg(long)]
@@ -384,10 +396,10 @@ pub(crate) struct Watch {
 #[group(required = true, multiple = false)]
 pub(crate) struct Take {
     /// The sibling of this place, as `key siblings` shows them.
-    #[arg(long, value_name = "N")]
+    #[arg(long, value_name = "N", value_parser = whole, allow_negative_numbers = true)]
     pub(crate) take: Option<usize>,
     /// This value.
-    #[arg(long, value_name = "TEXT")]
+    #[arg(long, value_name = "TEXT", allow_hyphen_values = true)]
     pub(crate) value: Option<OsString>,
 }
 
@@ -410,7 +422,7 @@ pub(crate) enum Cert {
         #[arg(long, default_value = "node", value_parser = role)]
         role: Role,
         /// The node's number in the layout, if it has one already.
-        #[arg(long, value_name = "N")]
+        #[arg(long, value_name = "N", allow_negative_numbers = true)]
         node_id: Option<u32>,
         /// Where NAME.pem and NAME.key go, and ca.pem beside them.
         #[arg(long, value_name = "DIR", default_value = "certs")]
@@ -419,7 +431,7 @@ pub(crate) enum Cert {
         #[arg(long, value_name = "DIR")]
         ca: Option<PathBuf>,
         /// How long it is valid.
-        #[arg(long, value_name = "DAYS", default_value_t = 365)]
+        #[arg(long, value_name = "DAYS", default_value_t = 365, allow_negative_numbers = true)]
         #[arg(value_parser = clap::value_parser!(u32).range(1..=3650))]
         days: u32,
         /// Further DNS names or addresses to name, for tools that insist on them.
@@ -433,10 +445,16 @@ pub(crate) enum Cert {
     },
 }
 
+/// How many, or which place.
+fn whole(text: &str) -> Result<usize, String> {
+    text.parse().map_err(|_| "a whole number is expected, as in 20".to_owned())
+}
+
 /// A time with a unit, or a number of seconds.
 fn duration(text: &str) -> Result<Duration, String> {
     let digits = text.find(|c: char| !c.is_ascii_digit() && c != '.').unwrap_or(text.len());
     let (number, unit) = text.split_at(digits);
+    let number: f64 = number.parse().map_err(|_| "a number is expected, as in 2s".to_owned())?;
     let scale = match unit {
         "ms" => 0.001,
         "" | "s" => 1.0,
@@ -444,7 +462,6 @@ fn duration(text: &str) -> Result<Duration, String> {
         "h" => 3600.0,
         _ => return Err(format!("{unit:?} is no unit of time: ms, s, m or h")),
     };
-    let number: f64 = number.parse().map_err(|_| "a number is expected, as in 2s".to_owned())?;
     match Duration::try_from_secs_f64(number * scale) {
         Ok(time) if time.is_zero() => Err("it must be more than nothing".into()),
         Ok(time) => Ok(time.min(Duration::from_secs(24 * 3600))),
@@ -459,6 +476,7 @@ fn ttl(text: &str) -> Result<u64, String> {
     }
     let digits = text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len());
     let (number, unit) = text.split_at(digits);
+    let number: u64 = number.parse().map_err(|_| "a number is expected, as in 12h".to_owned())?;
     let scale = match unit {
         "ms" => 1,
         "s" => 1_000,
@@ -467,7 +485,6 @@ fn ttl(text: &str) -> Result<u64, String> {
         "d" => 86_400_000,
         _ => return Err("a time has a unit: ms, s, m, h or d, as in 12h; or it is none".into()),
     };
-    let number: u64 = number.parse().map_err(|_| "a number is expected, as in 12h".to_owned())?;
     let ms = number.checked_mul(scale).filter(|ms| *ms <= ring::limits::TTL_MS_MAX);
     let ms = ms.ok_or("keys live for a hundred years at most")?;
     if ms == 0 { Err("it must be more than nothing; none is for ever".into()) } else { Ok(ms) }
