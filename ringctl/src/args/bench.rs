@@ -57,8 +57,8 @@ pub(crate) struct BenchArgs {
     #[arg(long, value_delimiter = ',', default_value = "a", ignore_case = true, value_name = "W")]
     pub(crate) workload: Vec<Workload>,
     /// The levels of all requests, one after the other; the keyspace's own if absent.
-    #[arg(long, value_delimiter = ',', value_parser = level, value_name = "LEVEL")]
-    #[arg(allow_negative_numbers = true)]
+    #[arg(long, value_delimiter = ',', value_parser = level(), value_name = "LEVEL")]
+    #[arg(hide_possible_values = true, allow_negative_numbers = true)]
     pub(crate) level: Vec<Level>,
     /// The database of the keys.
     #[arg(long, default_value_t = 0, value_name = "N", allow_negative_numbers = true)]

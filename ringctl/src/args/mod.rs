@@ -5,17 +5,21 @@ mod bench;
 
 mod usage;
 
+mod words;
+
+use std::convert::Infallible;
 use std::ffi::OsString;
 use std::path::PathBuf;
 use std::time::Duration;
 
 use certs::Role;
-use clap::{Parser, Subcommand, ValueEnum};
+use clap::{Parser, Subcommand, ValueEnum, ValueHint};
 use clap_complete::Shell;
 use client::Level;
 
 pub(crate) use bench::{BenchArgs, Distribution, Driver, Workload};
 pub(crate) use usage::not_understood;
+use words::{LEVELS, ROLES, Words};
 
 /// Under this heading the help of every command has the options of all.
 const COMMON: &str = "Common options";
@@ -37,6 +41,7 @@ pub(crate) struct Args {
     ///
     /// Looked for at ./ringdb-demo/ringctl.toml and ~/.config/ringctl/config.toml if absent.
     #[arg(long, global = true, value_name = "FILE", help_heading = COMMON)]
+    #[arg(value_hint = ValueHint::FilePath)]
     pub(crate) config: Option<PathBuf>,
 
     /// The context in that file; its current one if absent.
@@ -159,6 +164,7 @@ pub(crate) enum Command {
     /// Writes the manual pages, one a command.
     Man {
         /// Where they go.
+        #[arg(value_hint = ValueHint::DirPath)]
         dir: PathBuf,
     },
 }
@@ -249,19 +255,21 @@ pub(crate) struct How {
 #[group(required = true, multiple = true)]
 pub(crate) struct Terms {
     /// The level of reads that name none: ONE, QUORUM, ALL and so on, or a number.
-    #[arg(long, value_name = "LEVEL")]
-    #[arg(allow_negative_numbers = true)]
+    #[arg(long, value_name = "LEVEL", value_parser = Words::of(text, LEVELS))]
+    #[arg(hide_possible_values = true, allow_negative_numbers = true)]
     pub(crate) read: Option<String>,
     /// The level of writes that name none.
-    #[arg(long, value_name = "LEVEL")]
-    #[arg(allow_negative_numbers = true)]
+    #[arg(long, value_name = "LEVEL", value_parser = Words::of(text, LEVELS))]
+    #[arg(hide_possible_values = true, allow_negative_numbers = true)]
     pub(crate) write: Option<String>,
     /// What an acknowledged write survives: os (the process), or sync (power).
-    #[arg(long, value_name = "os|sync")]
+    #[arg(long, value_name = "os|sync", value_parser = Words::of(text, &["os", "sync"]))]
+    #[arg(hide_possible_values = true)]
     pub(crate) durability: Option<String>,
     /// What a write without a context replaces: what its coordinator has (lww), or nothing that its client
     /// was not shown (siblings).
-    #[arg(long, value_name = "lww|siblings")]
+    #[arg(long, value_name = "lww|siblings", value_parser = Words::of(text, &["lww", "siblings"]))]
+    #[arg(hide_possible_values = true)]
     pub(crate) conflict: Option<String>,
     /// How long a key lives that is written without an expiry: 90s, 12h, 30d; none for ever.
     #[arg(long, value_name = "TIME", value_parser = ttl, allow_hyphen_values = true)]
@@ -294,7 +302,7 @@ pub(crate) enum Debugging {
     /// secrets, and its log if that lies on this machine.
     Bundle {
         /// The directory, which must not exist; ringctl-bundle-TIME if absent.
-        #[arg(long, value_name = "DIR")]
+        #[arg(long, value_name = "DIR", value_hint = ValueHint::DirPath)]
         out: Option<PathBuf>,
     },
 }
@@ -335,8 +343,8 @@ pub(crate) enum Key {
         /// The key.
         key: OsString,
         /// How many replicas must agree; the keyspace's own level if absent.
-        #[arg(short = 'c', long = "consistency", value_parser = level, value_name = "LEVEL")]
-        #[arg(allow_negative_numbers = true)]
+        #[arg(short = 'c', long = "consistency", value_parser = level(), value_name = "LEVEL")]
+        #[arg(hide_possible_values = true, allow_negative_numbers = true)]
         level: Option<Level>,
     },
     /// Shows concurrent values, and who wrote each of them when.
@@ -344,8 +352,8 @@ pub(crate) enum Key {
         /// The key.
         key: OsString,
         /// As for get.
-        #[arg(short = 'c', long = "consistency", value_parser = level, value_name = "LEVEL")]
-        #[arg(allow_negative_numbers = true)]
+        #[arg(short = 'c', long = "consistency", value_parser = level(), value_name = "LEVEL")]
+        #[arg(hide_possible_values = true, allow_negative_numbers = true)]
         level: Option<Level>,
     },
     /// Replaces what is read by one value; what is written meanwhile stays.
@@ -355,8 +363,8 @@ pub(crate) enum Key {
         #[command(flatten)]
         take: Take,
         /// For the read and the write.
-        #[arg(short = 'c', long = "consistency", value_parser = level, value_name = "LEVEL")]
-        #[arg(allow_negative_numbers = true)]
+        #[arg(short = 'c', long = "consistency", value_parser = level(), value_name = "LEVEL")]
+        #[arg(hide_possible_values = true, allow_negative_numbers = true)]
         level: Option<Level>,
     },
     /// Asks each replica for its own copy, then reads at a level.
@@ -364,8 +372,8 @@ pub(crate) enum Key {
         /// The key.
         key: OsString,
         /// The level of the read; QUORUM if absent.
-        #[arg(short = 'c', long = "consistency", value_parser = level, value_name = "LEVEL")]
-        #[arg(allow_negative_numbers = true)]
+        #[arg(short = 'c', long = "consistency", value_parser = level(), value_name = "LEVEL")]
+        #[arg(hide_possible_values = true, allow_negative_numbers = true)]
         level: Option<Level>,
     },
     /// Removes what is read; what is written meanwhile stays.
@@ -373,8 +381,8 @@ pub(crate) enum Key {
         /// The key.
         key: OsString,
         /// For the read and the write.
-        #[arg(short = 'c', long = "consistency", value_parser = level, value_name = "LEVEL")]
-        #[arg(allow_negative_numbers = true)]
+        #[arg(short = 'c', long = "consistency", value_parser = level(), value_name = "LEVEL")]
+        #[arg(hide_possible_values = true, allow_negative_numbers = true)]
         level: Option<Level>,
         /// Does not ask whether you mean it.
         #[arg(long)]
@@ -408,7 +416,7 @@ pub(crate) enum Cert {
     /// Makes the certificate authority of a new cluster.
     CaInit {
         /// Where ca.pem and ca.key go.
-        #[arg(long, value_name = "DIR", default_value = "certs")]
+        #[arg(long, value_name = "DIR", default_value = "certs", value_hint = ValueHint::DirPath)]
         out: PathBuf,
         /// The cluster's name.
         #[arg(long, value_name = "NAME", default_value = "ringdb")]
@@ -419,16 +427,16 @@ pub(crate) enum Cert {
         /// The name of its holder.
         name: String,
         /// What the holder may do.
-        #[arg(long, default_value = "node", value_parser = role)]
+        #[arg(long, default_value = "node", value_parser = Words::of(role, ROLES))]
         role: Role,
         /// The node's number in the layout, if it has one already.
         #[arg(long, value_name = "N", allow_negative_numbers = true)]
         node_id: Option<u32>,
         /// Where NAME.pem and NAME.key go, and ca.pem beside them.
-        #[arg(long, value_name = "DIR", default_value = "certs")]
+        #[arg(long, value_name = "DIR", default_value = "certs", value_hint = ValueHint::DirPath)]
         out: PathBuf,
         /// Where ca.pem and ca.key are; where the certificate goes if absent.
-        #[arg(long, value_name = "DIR")]
+        #[arg(long, value_name = "DIR", value_hint = ValueHint::DirPath)]
         ca: Option<PathBuf>,
         /// How long it is valid.
         #[arg(long, value_name = "DAYS", default_value_t = 365, allow_negative_numbers = true)]
@@ -441,6 +449,7 @@ pub(crate) enum Cert {
     /// Shows what a certificate says.
     Show {
         /// A file in PEM form.
+        #[arg(value_hint = ValueHint::FilePath)]
         file: PathBuf,
     },
 }
@@ -490,9 +499,15 @@ fn ttl(text: &str) -> Result<u64, String> {
     if ms == 0 { Err("it must be more than nothing; none is for ever".into()) } else { Ok(ms) }
 }
 
-fn level(text: &str) -> Result<Level, String> {
+fn level() -> Words<impl Fn(&str) -> Result<Level, String> + Clone> {
     let known = "a level is ONE, TWO, THREE, QUORUM, ALL or a number of replicas";
-    Level::parse(text).ok_or_else(|| known.to_owned())
+    Words::of(move |text: &str| Level::parse(text).ok_or_else(|| known.to_owned()), LEVELS)
+}
+
+/// What the nodes judge.
+#[expect(clippy::unnecessary_wraps, reason = "parsers of arguments may fail")]
+fn text(text: &str) -> Result<String, Infallible> {
+    Ok(text.to_owned())
 }
 
 fn role(text: &str) -> Result<Role, String> {
