@@ -4,7 +4,6 @@ use core::fmt;
 use std::process::ExitCode;
 
 use certs::CertError;
-use clap::error::ContextKind;
 use client::context::ContextError;
 use client::{ClientError, Told};
 
@@ -46,32 +45,6 @@ impl Failure {
     ) -> Self {
         Self { exit: Exit::Failed, told: Told::new(what, why.to_string(), fix) }
     }
-
-    /// A command line that is not understood.
-    pub(crate) fn usage(error: &clap::Error) -> Self {
-        let text = error.to_string();
-        let usage = error.get(ContextKind::Usage).map(|usage| usage.to_string());
-        let usage =
-            usage.or_else(|| text.split("\n\n").find(|p| p.contains("Usage:")).map(Into::into));
-        let usage = usage.map(|usage| one_line(usage.trim().trim_start_matches("Usage:")));
-        let (what, _) = text.split_once("\n\nUsage:").unwrap_or((&text, ""));
-        let what = what.split("\n\n").next().unwrap_or_default();
-        let what = one_line(what.trim_start_matches("error:"));
-        let tip = text.lines().find_map(|line| line.trim().strip_prefix("tip: "));
-        let what = if usage.is_some() && what.starts_with("Asks and administers") {
-            "a command is missing".into()
-        } else {
-            what
-        };
-        let why = usage.unwrap_or_else(|| "the value does not do".into());
-        let why = if why.starts_with("ringctl") { format!("usage: {why}") } else { why };
-        let fix = tip.map_or_else(|| "ringctl --help".into(), one_line);
-        Self { exit: Exit::Usage, told: Told::new(what, why, fix) }
-    }
-}
-
-fn one_line(text: &str) -> String {
-    text.split_whitespace().collect::<Vec<_>>().join(" ")
 }
 
 impl From<ClientError> for Failure {

@@ -63,7 +63,7 @@ fn not_understood(error: &clap::Error) -> Result<Exit, Failure> {
         print(&error.to_string());
         return Ok(Exit::Fine);
     }
-    Err(Failure::usage(error))
+    Err(args::not_understood(error))
 }
 
 /// Prints a report as the flags ask for it.

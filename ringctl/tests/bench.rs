@@ -182,22 +182,53 @@ fn recorder(tell: std::sync::mpsc::Sender<String>) -> String {
     address
 }
 
+/// A server that refuses whatever it is asked with this line.
+fn refuser(line: &'static str) -> String {
+    let listener = TcpListener::bind(("127.0.0.1", 0)).unwrap();
+    let address = listener.local_addr().unwrap().to_string();
+    std::thread::spawn(move || {
+        for stream in listener.incoming() {
+            let mut stream = stream.unwrap();
+            std::thread::spawn(move || {
+                let mut chunk = [0; 4096];
+                while let Ok(1..) = stream.read(&mut chunk) {
+                    if stream.write_all(format!("-{line}\r\n").as_bytes()).is_err() {
+                        return;
+                    }
+                }
+            });
+        }
+    });
+    address
+}
+
+#[test]
+fn what_a_redis_endpoint_refuses_is_told_with_what_to_do_about_it() {
+    let dir = tempfile::tempdir().unwrap();
+    let commandless = "ERR unknown command 'CONSISTENCY', with args beginning with: 'QUORUM'";
+    let cases = [
+        ("WRONGPASS invalid pair", "--password no", 7, "check --user and --password"),
+        ("NOAUTH Authentication required.", "", 7, "say who you are with --user and --password"),
+        ("ERR DB index is out of range", "--db 99", 1, "name another --db"),
+        (commandless, "--level quorum", 1, "leave --level out: this endpoint knows no levels"),
+    ];
+    for (line, flags, code, fix) in cases {
+        let address = refuser(line);
+        let ran = alone(dir.path(), &format!("bench --redis {address} --records 10 {flags}"));
+        let lines: Vec<_> = ran.err.lines().collect();
+        assert_eq!((ran.code, lines.len()), (code, 3), "{ran:?}");
+        assert_eq!(lines[2], format!("  fix: {fix}"), "{ran:?}");
+    }
+}
+
 #[test]
 fn what_cannot_be_measured_says_so_in_three_lines() {
     let dir = tempfile::tempdir().unwrap();
     let cases = [
         ("--redis 127.0.0.1:1", 3, "error: cannot use the Redis endpoint 127.0.0.1:1"),
         ("--redis 127.0.0.1:1 --pid 4000000000", 2, "error: there is no process 4000000000 here"),
-        (
-            "--workload g",
-            2,
-            "error: invalid value 'g' for '--workload <W>' [possible values: a, b, c, d, e, f, w, counters]",
-        ),
-        (
-            "--level some",
-            2,
-            "error: invalid value 'some' for '--level <LEVEL>': a level is ONE, TWO, THREE, QUORUM, ALL or a number of replicas",
-        ),
+        ("--workload g", 2, "error: invalid value 'g' for '--workload <W>'"),
+        ("--level some", 2, "error: invalid value 'some' for '--level <LEVEL>'"),
         ("", 2, "error: no cluster is known here"),
     ];
     for (line, code, what) in cases {
@@ -212,6 +243,9 @@ fn what_cannot_be_measured_says_so_in_three_lines() {
     let ran = stage.run("bench --records 1");
     assert_eq!(ran.code, 2);
     assert!(ran.err.starts_with("error: a benchmark is refused\n"), "{ran:?}");
+    let ran = Stage::three().run("bench --driver redis-rs --records 1");
+    assert_eq!(ran.code, 2);
+    assert!(ran.err.starts_with("error: redis-rs asks Redis endpoints\n"), "{ran:?}");
 }
 
 fn consumed(decoder: &mut Decoder, bytes: &[u8]) -> Option<usize> {

@@ -200,17 +200,16 @@ fn a_command_line_that_is_not_understood_is_2_in_three_lines() {
             "status --chek",
             [
                 "error: unexpected argument '--chek' found",
-                "  why: usage: ringctl status --check",
+                "  why: usage: ringctl status [OPTIONS]",
                 "  fix: a similar argument exists: '--check'",
             ],
         ),
         (
             "status --timeout 2y",
             [
-                "error: invalid value '2y' for '--timeout <TIME>': \"y\" is no unit of time: \
-                 ms, s, m or h",
-                "  why: the value does not do",
-                "  fix: ringctl --help",
+                "error: invalid value '2y' for '--timeout <TIME>'",
+                "  why: \"y\" is no unit of time: ms, s, m or h",
+                "  fix: ringctl status --help",
             ],
         ),
         (
@@ -225,16 +224,16 @@ fn a_command_line_that_is_not_understood_is_2_in_three_lines() {
             "ring owners",
             [
                 "error: the following required arguments were not provided: <KEY>",
-                "  why: usage: ringctl ring owners <KEY>",
-                "  fix: ringctl --help",
+                "  why: usage: ringctl ring owners [OPTIONS] <KEY>",
+                "  fix: ringctl ring owners --help",
             ],
         ),
         (
             "status --check -w",
             [
                 "error: the argument '--check' cannot be used with '--watch[=<TIME>]'",
-                "  why: usage: ringctl status --check",
-                "  fix: ringctl --help",
+                "  why: usage: ringctl status [OPTIONS]",
+                "  fix: ringctl status --help",
             ],
         ),
     ];
@@ -242,5 +241,74 @@ fn a_command_line_that_is_not_understood_is_2_in_three_lines() {
         let ran = alone(dir.path(), line);
         assert_eq!(err(&ran), told, "{line}");
         assert_eq!(ran.code, 2, "{line}");
+    }
+}
+
+#[test]
+fn the_fix_is_the_help_of_the_command_that_was_meant() {
+    let dir = tempfile::tempdir().unwrap();
+    for (line, command) in [
+        ("--foo", ""),
+        ("bench --foo", "bench "),
+        ("key get x -c foo", "key get "),
+        ("key get x --foo", "key get "),
+        ("--timeout 1s key --db 3 get x y", "key get "),
+        ("key", "key "),
+        ("key foo", "key "),
+        ("keyspace set 4", "keyspace set "),
+        ("keyspace set 4 --foo", "keyspace set "),
+        ("cert ca-init --foo", "cert ca-init "),
+    ] {
+        let ran = alone(dir.path(), line);
+        assert_eq!(err(&ran)[2], format!("  fix: ringctl {command}--help"), "{line}");
+        assert_eq!(ran.code, 2, "{line}");
+    }
+    let ran = alone(dir.path(), "key get -x");
+    assert_eq!(err(&ran)[2], "  fix: ringctl key get --help; if -x is meant as it stands: -- -x");
+}
+
+#[test]
+fn a_value_that_does_not_do_has_its_reason_in_the_second_line() {
+    let dir = tempfile::tempdir().unwrap();
+    let (time, place) = ("a number is expected, as in 12h", "a whole number is expected, as in 20");
+    for (line, value, reason) in [
+        (
+            "key get x -c foo",
+            "foo",
+            "a level is ONE, TWO, THREE, QUORUM, ALL or a number of replicas",
+        ),
+        ("keyspace set 4 --ttl -1d", "-1d", time),
+        ("keyspace set 4 --ttl -1", "-1", time),
+        ("keyspace set 4 --n -1", "-1", "-1 is not in 0..=255"),
+        ("ring slots --slot -1", "-1", "-1 is not in 0..16384"),
+        ("bench --rate -4", "-4", "-4 is not in 1..=10000000"),
+        ("bench --time -4s", "-4s", "a number is expected, as in 2s"),
+        ("hot --count -1", "-1", "-1 is not in 1..=1000"),
+        ("key resolve x --take -1", "-1", place),
+        ("status -o xml", "xml", "possible values: table, wide, json, jsonl, csv"),
+        ("cert issue x --role king", "king", "a role is node, client or admin"),
+    ] {
+        let ran = alone(dir.path(), line);
+        let lines = err(&ran);
+        let what = format!("error: invalid value '{value}' for '");
+        assert!(lines[0].starts_with(&what) && lines[0].ends_with(">'"), "{line}: {ran:?}");
+        assert_eq!(lines[1], format!("  why: {reason}"), "{line}");
+        assert!(lines[2].ends_with(" --help"), "{line}: {ran:?}");
+    }
+    // What may begin with a hyphen is taken: this fails only because there is no cluster.
+    let ran = alone(dir.path(), "key resolve x --value -5");
+    assert_eq!(err(&ran)[0], "error: no cluster is known here");
+}
+
+#[test]
+fn variables_change_nothing_in_what_is_said_of_a_line() {
+    let dir = tempfile::tempdir().unwrap();
+    for line in ["", "key", "key get", "bench --foo", "keyspace set 4", "status --check -w"] {
+        let plain = alone(dir.path(), line);
+        let mut command = command_in(dir.path(), line);
+        command.env("RINGCTL_CONFIG", "contexts.toml").env("RINGCTL_TIMEOUT", "9s");
+        let output = command.output().unwrap();
+        assert_eq!(String::from_utf8(output.stderr).unwrap(), plain.err, "{line}");
+        assert_eq!(output.status.code(), Some(2), "{line}");
     }
 }

@@ -127,3 +127,34 @@ fn a_key_of_another_database_is_asked_for_there() {
         serde_json::from_str(&stage.run("key get cart:42 --db 4 -o json").out).unwrap();
     assert_eq!((&json["db"], &json["slot"]), (&4.into(), &15_749.into()));
 }
+
+#[test]
+fn a_key_that_is_no_text_is_told_apart_by_programs() {
+    use std::os::unix::ffi::OsStrExt;
+
+    let stage = Stage::three();
+    for line in ["key get -o json", "ring owners -o json"] {
+        let mut command = stage.command(line);
+        command.arg(std::ffi::OsStr::from_bytes(b"\xff\xfebin"));
+        let ran = ran(command, &stage);
+        let json: serde_json::Value = serde_json::from_str(&ran.out).unwrap();
+        assert_eq!(
+            (&json["key"], &json["key_hex"]),
+            (&serde_json::Value::Null, &"fffe62696e".into()),
+            "{line}"
+        );
+    }
+}
+
+#[test]
+fn what_cannot_be_written_is_no_success() {
+    let stage = Stage::three();
+    for line in ["status -o json", "completions bash", "--help"] {
+        let mut command = stage.command(line);
+        command.stdout(std::fs::File::options().write(true).open("/dev/full").unwrap());
+        let ran = ran(command, &stage);
+        assert_eq!(ran.code, 1, "{line}: {ran:?}");
+        assert!(ran.err.starts_with("error: the output cannot be written\n  why: "), "{ran:?}");
+        assert_eq!(ran.err.lines().count(), 3, "{ran:?}");
+    }
+}

@@ -157,3 +157,25 @@ fn every_command_has_help_and_stands_in_the_help_of_all() {
     let long: Vec<_> = help.lines().filter(|line| line.chars().count() > 100).collect();
     assert!(long.is_empty(), "{long:?}");
 }
+
+#[test]
+fn a_commands_own_options_come_before_those_of_all() {
+    let dir = tempfile::tempdir().unwrap();
+    assert_eq!(alone(dir.path(), "man pages").code, 0);
+    for (line, own) in [("bench", "--workload"), ("key get", "--db"), ("status", "--check")] {
+        let help = alone(dir.path(), &format!("{line} --help")).out;
+        let page = format!("pages/ringctl-{}.1", line.replace(' ', "-"));
+        let page = fs::read_to_string(dir.path().join(page)).unwrap().replace("\\-", "-");
+        let (first, second) = help.split_once("\nCommon options:\n").unwrap();
+        let place = |option: &str| page.find(&format!("[\\fB{option}\\fR]")).expect(option);
+        assert!(place(own) < place("--node"), "{line}: {page}");
+        let (_, options) = page.split_once(".SH OPTIONS\n").unwrap();
+        let (man_first, man_second) = options.split_once(".SH \"COMMON OPTIONS\"\n").unwrap();
+        for (first, second) in [(first, second), (man_first, man_second)] {
+            assert!(first.contains(own) && !second.contains(own), "{line}: {first}");
+            for common in ["--node", "--config", "--context", "--output", "--timeout"] {
+                assert!(second.contains(common) && !first.contains(common), "{line}: {common}");
+            }
+        }
+    }
+}

@@ -8,6 +8,7 @@ mod fake;
 mod bench;
 mod certificates;
 mod cluster;
+mod completions;
 mod contexts;
 mod faults;
 mod keys;

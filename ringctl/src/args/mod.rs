@@ -3,50 +3,63 @@
 
 mod bench;
 
+mod usage;
+
+mod words;
+
+use std::convert::Infallible;
 use std::ffi::OsString;
 use std::path::PathBuf;
 use std::time::Duration;
 
 use certs::Role;
-use clap::{Parser, Subcommand, ValueEnum};
+use clap::{Parser, Subcommand, ValueEnum, ValueHint};
 use clap_complete::Shell;
 use client::Level;
 
 pub(crate) use bench::{BenchArgs, Distribution, Driver, Workload};
+pub(crate) use usage::not_understood;
+use words::{LEVELS, ROLES, Words};
+
+/// Under this heading the help of every command has the options of all.
+const COMMON: &str = "Common options";
 
 /// Asks and administers a RingDB cluster.
 #[derive(Debug, Parser)]
 #[command(name = "ringctl", version, propagate_version = true, max_term_width = 100)]
+// After those of a command itself, in the synopses of the manual as well.
+#[command(next_display_order = 100)]
 #[command(after_help = "Exit codes: 0 fine, 1 failed, 2 usage, 3 no node reached, 4 degraded \
                         (status --check, doctor),\n6 timed out, 7 not authorised. Every flag has a \
                         variable: --node is RINGCTL_NODE,\nstatus --check is RINGCTL_STATUS_CHECK.")]
 pub(crate) struct Args {
     /// The node to ask: its name, or host:port of its QUIC port; any if absent.
-    #[arg(long, global = true, value_name = "ADDR")]
+    #[arg(long, global = true, value_name = "ADDR", help_heading = COMMON)]
     pub(crate) node: Option<String>,
 
     /// The file of contexts.
     ///
     /// Looked for at ./ringdb-demo/ringctl.toml and ~/.config/ringctl/config.toml if absent.
-    #[arg(long, global = true, value_name = "FILE")]
+    #[arg(long, global = true, value_name = "FILE", help_heading = COMMON)]
+    #[arg(value_hint = ValueHint::FilePath)]
     pub(crate) config: Option<PathBuf>,
 
     /// The context in that file; its current one if absent.
-    #[arg(long, global = true, value_name = "NAME")]
+    #[arg(long, global = true, value_name = "NAME", help_heading = COMMON)]
     pub(crate) context: Option<String>,
 
     /// How to print: for people, or for programs.
-    #[arg(short, long, global = true, value_name = "FORMAT")]
+    #[arg(short, long, global = true, value_name = "FORMAT", help_heading = COMMON)]
     #[arg(default_value = "table")]
     pub(crate) output: Format,
 
     /// No colours, not even on a terminal (NO_COLOR does the same).
-    #[arg(long, global = true)]
+    #[arg(long, global = true, help_heading = COMMON)]
     pub(crate) no_color: bool,
 
     /// How long to wait for an answer: 500ms, 2s, 1m.
-    #[arg(long, global = true, value_name = "TIME")]
-    #[arg(default_value = "5s", value_parser = duration)]
+    #[arg(long, global = true, value_name = "TIME", help_heading = COMMON)]
+    #[arg(default_value = "5s", value_parser = duration, allow_hyphen_values = true)]
     pub(crate) timeout: Duration,
 
     #[command(subcommand)]
@@ -96,6 +109,7 @@ pub(crate) enum Command {
     Key {
         /// The database that the key is in.
         #[arg(long, global = true, value_name = "N", default_value_t = 0)]
+        #[arg(allow_negative_numbers = true)]
         db: u16,
         #[command(subcommand)]
         command: Key,
@@ -103,7 +117,7 @@ pub(crate) enum Command {
     /// Shows the keys that are asked for most, from samples of the last minute.
     Hot {
         /// How many.
-        #[arg(long, value_name = "N", default_value_t = 20)]
+        #[arg(long, value_name = "N", default_value_t = 20, allow_negative_numbers = true)]
         #[arg(value_parser = clap::value_parser!(u16).range(1..=1_000))]
         count: u16,
         #[command(flatten)]
@@ -115,7 +129,7 @@ pub(crate) enum Command {
     /// node only with --node.
     Big {
         /// How many.
-        #[arg(long, value_name = "N", default_value_t = 20)]
+        #[arg(long, value_name = "N", default_value_t = 20, allow_negative_numbers = true)]
         #[arg(value_parser = clap::value_parser!(u16).range(1..=1000))]
         count: u16,
     },
@@ -150,6 +164,7 @@ pub(crate) enum Command {
     /// Writes the manual pages, one a command.
     Man {
         /// Where they go.
+        #[arg(value_hint = ValueHint::DirPath)]
         dir: PathBuf,
     },
 }
@@ -183,7 +198,7 @@ pub(crate) enum Ring {
         #[arg(long, value_name = "NODE")]
         of: Option<String>,
         /// Only the range with this slot.
-        #[arg(long, value_name = "N")]
+        #[arg(long, value_name = "N", allow_negative_numbers = true)]
         #[arg(value_parser = clap::value_parser!(u16).range(0..i64::from(ring::SLOTS)))]
         slot: Option<u16>,
     },
@@ -240,26 +255,30 @@ pub(crate) struct How {
 #[group(required = true, multiple = true)]
 pub(crate) struct Terms {
     /// The level of reads that name none: ONE, QUORUM, ALL and so on, or a number.
-    #[arg(long, value_name = "LEVEL")]
+    #[arg(long, value_name = "LEVEL", value_parser = Words::of(text, LEVELS))]
+    #[arg(hide_possible_values = true, allow_negative_numbers = true)]
     pub(crate) read: Option<String>,
     /// The level of writes that name none.
-    #[arg(long, value_name = "LEVEL")]
+    #[arg(long, value_name = "LEVEL", value_parser = Words::of(text, LEVELS))]
+    #[arg(hide_possible_values = true, allow_negative_numbers = true)]
     pub(crate) write: Option<String>,
     /// What an acknowledged write survives: os (the process), or sync (power).
-    #[arg(long, value_name = "os|sync")]
+    #[arg(long, value_name = "os|sync", value_parser = Words::of(text, &["os", "sync"]))]
+    #[arg(hide_possible_values = true)]
     pub(crate) durability: Option<String>,
     /// What a write without a context replaces: what its coordinator has (lww), or nothing that its client
     /// was not shown (siblings).
-    #[arg(long, value_name = "lww|siblings")]
+    #[arg(long, value_name = "lww|siblings", value_parser = Words::of(text, &["lww", "siblings"]))]
+    #[arg(hide_possible_values = true)]
     pub(crate) conflict: Option<String>,
     /// How long a key lives that is written without an expiry: 90s, 12h, 30d; none for ever.
-    #[arg(long, value_name = "TIME", value_parser = ttl)]
+    #[arg(long, value_name = "TIME", value_parser = ttl, allow_hyphen_values = true)]
     pub(crate) ttl: Option<u64>,
     /// Who may stand in for a replica that is away: off is all that there is in this version.
     #[arg(long, value_name = "off|write|readwrite")]
     pub(crate) sloppy: Option<Sloppy>,
     /// Copies of each key.
-    #[arg(long, value_name = "N")]
+    #[arg(long, value_name = "N", allow_negative_numbers = true)]
     pub(crate) n: Option<u8>,
 }
 
@@ -283,7 +302,7 @@ pub(crate) enum Debugging {
     /// secrets, and its log if that lies on this machine.
     Bundle {
         /// The directory, which must not exist; ringctl-bundle-TIME if absent.
-        #[arg(long, value_name = "DIR")]
+        #[arg(long, value_name = "DIR", value_hint = ValueHint::DirPath)]
         out: Option<PathBuf>,
     },
 }
@@ -324,7 +343,8 @@ pub(crate) enum Key {
         /// The key.
         key: OsString,
         /// How many replicas must agree; the keyspace's own level if absent.
-        #[arg(short = 'c', long = "consistency", value_parser = level, value_name = "LEVEL")]
+        #[arg(short = 'c', long = "consistency", value_parser = level(), value_name = "LEVEL")]
+        #[arg(hide_possible_values = true, allow_negative_numbers = true)]
         level: Option<Level>,
     },
     /// Shows concurrent values, and who wrote each of them when.
@@ -332,7 +352,8 @@ pub(crate) enum Key {
         /// The key.
         key: OsString,
         /// As for get.
-        #[arg(short = 'c', long = "consistency", value_parser = level, value_name = "LEVEL")]
+        #[arg(short = 'c', long = "consistency", value_parser = level(), value_name = "LEVEL")]
+        #[arg(hide_possible_values = true, allow_negative_numbers = true)]
         level: Option<Level>,
     },
     /// Replaces what is read by one value; what is written meanwhile stays.
@@ -342,7 +363,8 @@ pub(crate) enum Key {
         #[command(flatten)]
         take: Take,
         /// For the read and the write.
-        #[arg(short = 'c', long = "consistency", value_parser = level, value_name = "LEVEL")]
+        #[arg(short = 'c', long = "consistency", value_parser = level(), value_name = "LEVEL")]
+        #[arg(hide_possible_values = true, allow_negative_numbers = true)]
         level: Option<Level>,
     },
     /// Asks each replica for its own copy, then reads at a level.
@@ -350,7 +372,8 @@ pub(crate) enum Key {
         /// The key.
         key: OsString,
         /// The level of the read; QUORUM if absent.
-        #[arg(short = 'c', long = "consistency", value_parser = level, value_name = "LEVEL")]
+        #[arg(short = 'c', long = "consistency", value_parser = level(), value_name = "LEVEL")]
+        #[arg(hide_possible_values = true, allow_negative_numbers = true)]
         level: Option<Level>,
     },
     /// Removes what is read; what is written meanwhile stays.
@@ -358,7 +381,8 @@ pub(crate) enum Key {
         /// The key.
         key: OsString,
         /// For the read and the write.
-        #[arg(short = 'c', long = "consistency", value_parser = level, value_name = "LEVEL")]
+        #[arg(short = 'c', long = "consistency", value_parser = level(), value_name = "LEVEL")]
+        #[arg(hide_possible_values = true, allow_negative_numbers = true)]
         level: Option<Level>,
         /// Does not ask whether you mean it.
         #[arg(long)]
@@ -380,10 +404,10 @@ pub(crate) struct Watch {
 #[group(required = true, multiple = false)]
 pub(crate) struct Take {
     /// The sibling of this place, as `key siblings` shows them.
-    #[arg(long, value_name = "N")]
+    #[arg(long, value_name = "N", value_parser = whole, allow_negative_numbers = true)]
     pub(crate) take: Option<usize>,
     /// This value.
-    #[arg(long, value_name = "TEXT")]
+    #[arg(long, value_name = "TEXT", allow_hyphen_values = true)]
     pub(crate) value: Option<OsString>,
 }
 
@@ -392,7 +416,7 @@ pub(crate) enum Cert {
     /// Makes the certificate authority of a new cluster.
     CaInit {
         /// Where ca.pem and ca.key go.
-        #[arg(long, value_name = "DIR", default_value = "certs")]
+        #[arg(long, value_name = "DIR", default_value = "certs", value_hint = ValueHint::DirPath)]
         out: PathBuf,
         /// The cluster's name.
         #[arg(long, value_name = "NAME", default_value = "ringdb")]
@@ -403,19 +427,19 @@ pub(crate) enum Cert {
         /// The name of its holder.
         name: String,
         /// What the holder may do.
-        #[arg(long, default_value = "node", value_parser = role)]
+        #[arg(long, default_value = "node", value_parser = Words::of(role, ROLES))]
         role: Role,
         /// The node's number in the layout, if it has one already.
-        #[arg(long, value_name = "N")]
+        #[arg(long, value_name = "N", allow_negative_numbers = true)]
         node_id: Option<u32>,
         /// Where NAME.pem and NAME.key go, and ca.pem beside them.
-        #[arg(long, value_name = "DIR", default_value = "certs")]
+        #[arg(long, value_name = "DIR", default_value = "certs", value_hint = ValueHint::DirPath)]
         out: PathBuf,
         /// Where ca.pem and ca.key are; where the certificate goes if absent.
-        #[arg(long, value_name = "DIR")]
+        #[arg(long, value_name = "DIR", value_hint = ValueHint::DirPath)]
         ca: Option<PathBuf>,
         /// How long it is valid.
-        #[arg(long, value_name = "DAYS", default_value_t = 365)]
+        #[arg(long, value_name = "DAYS", default_value_t = 365, allow_negative_numbers = true)]
         #[arg(value_parser = clap::value_parser!(u32).range(1..=3650))]
         days: u32,
         /// Further DNS names or addresses to name, for tools that insist on them.
@@ -425,14 +449,21 @@ pub(crate) enum Cert {
     /// Shows what a certificate says.
     Show {
         /// A file in PEM form.
+        #[arg(value_hint = ValueHint::FilePath)]
         file: PathBuf,
     },
+}
+
+/// How many, or which place.
+fn whole(text: &str) -> Result<usize, String> {
+    text.parse().map_err(|_| "a whole number is expected, as in 20".to_owned())
 }
 
 /// A time with a unit, or a number of seconds.
 fn duration(text: &str) -> Result<Duration, String> {
     let digits = text.find(|c: char| !c.is_ascii_digit() && c != '.').unwrap_or(text.len());
     let (number, unit) = text.split_at(digits);
+    let number: f64 = number.parse().map_err(|_| "a number is expected, as in 2s".to_owned())?;
     let scale = match unit {
         "ms" => 0.001,
         "" | "s" => 1.0,
@@ -440,7 +471,6 @@ fn duration(text: &str) -> Result<Duration, String> {
         "h" => 3600.0,
         _ => return Err(format!("{unit:?} is no unit of time: ms, s, m or h")),
     };
-    let number: f64 = number.parse().map_err(|_| "a number is expected, as in 2s".to_owned())?;
     match Duration::try_from_secs_f64(number * scale) {
         Ok(time) if time.is_zero() => Err("it must be more than nothing".into()),
         Ok(time) => Ok(time.min(Duration::from_secs(24 * 3600))),
@@ -455,6 +485,7 @@ fn ttl(text: &str) -> Result<u64, String> {
     }
     let digits = text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len());
     let (number, unit) = text.split_at(digits);
+    let number: u64 = number.parse().map_err(|_| "a number is expected, as in 12h".to_owned())?;
     let scale = match unit {
         "ms" => 1,
         "s" => 1_000,
@@ -463,15 +494,20 @@ fn ttl(text: &str) -> Result<u64, String> {
         "d" => 86_400_000,
         _ => return Err("a time has a unit: ms, s, m, h or d, as in 12h; or it is none".into()),
     };
-    let number: u64 = number.parse().map_err(|_| "a number is expected, as in 12h".to_owned())?;
     let ms = number.checked_mul(scale).filter(|ms| *ms <= ring::limits::TTL_MS_MAX);
     let ms = ms.ok_or("keys live for a hundred years at most")?;
     if ms == 0 { Err("it must be more than nothing; none is for ever".into()) } else { Ok(ms) }
 }
 
-fn level(text: &str) -> Result<Level, String> {
+fn level() -> Words<impl Fn(&str) -> Result<Level, String> + Clone> {
     let known = "a level is ONE, TWO, THREE, QUORUM, ALL or a number of replicas";
-    Level::parse(text).ok_or_else(|| known.to_owned())
+    Words::of(move |text: &str| Level::parse(text).ok_or_else(|| known.to_owned()), LEVELS)
+}
+
+/// What the nodes judge.
+#[expect(clippy::unnecessary_wraps, reason = "parsers of arguments may fail")]
+fn text(text: &str) -> Result<String, Infallible> {
+    Ok(text.to_owned())
 }
 
 fn role(text: &str) -> Result<Role, String> {

@@ -13,9 +13,11 @@ _ringctl_nodes() {
 _ringctl_or_nodes() {
     local cur="${COMP_WORDS[COMP_CWORD]}" before="${COMP_WORDS[*]:COMP_CWORD - 2:2}"
     case "$before" in
-        *" --node" | "node show" | "node drain")
+        *" --node" | *" --of" | "node show" | "node drain")
             if [[ "$cur" != -* ]]; then
                 COMPREPLY=($(compgen -W "$(_ringctl_nodes)" -- "$cur"))
+                # Where there is none, there is nothing: a node is no file. A bash before 4 cannot say so.
+                compopt +o default +o bashdefault 2>/dev/null
                 return 0
             fi
             ;;
