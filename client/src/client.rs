@@ -11,7 +11,7 @@ use std::sync::Arc;
 
 use ring::{Hlc, NodeId, Slot};
 use tokio::sync::Mutex;
-use tokio::time::{Instant, timeout};
+use tokio::time::{Instant, interval, timeout};
 use wire::reply::Owner;
 use wire::{ClientReply, ClientRequest, ClusterStatus};
 
@@ -486,13 +486,14 @@ impl Client {
     pub async fn reach(&self, key: impl AsRef<[u8]>) -> usize {
         let key = key.as_ref();
         let until = Instant::now() + REACH_TIMEOUT;
+        let mut looks = interval(REACH_PAUSE);
         loop {
+            looks.tick().await;
             let at_hand = self.at_hand(Slot::of_key(key), true).len();
             let known = self.inner.routes.epoch().is_some();
             if (known && at_hand == self.holders(key)) || Instant::now() >= until {
                 return at_hand;
             }
-            tokio::time::sleep(REACH_PAUSE).await;
         }
     }
 

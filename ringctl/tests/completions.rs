@@ -1,4 +1,4 @@
-//! What shells complete.
+//! What shells complete: words that there are, options behind names too, and files only where files are meant.
 
 use crate::stage::*;
 
