@@ -19,6 +19,7 @@ pub use self::source::{Settings, Source};
 use crate::config::keys::{MEMBER_FIELDS, did_you_mean};
 use crate::error::Fault;
 use crate::limits::{CORES_MAX, DATABASES};
+use crate::logging;
 use crate::users::{ConfigUser, Users};
 
 /// Everything that a node is told at its start.
@@ -171,7 +172,7 @@ impl Config {
                 },
                 scrub_bytes_per_second: read.number("engine.scrub_bytes_per_second", 0, 1 << 40)?,
             },
-            log_level: read.text("log.level")?,
+            log_level: read.log_level()?,
             slow_us: match read.number("log.slow_us", 0, u64::from(u32::MAX))? {
                 0 => u64::MAX,
                 us => us,
@@ -268,6 +269,15 @@ impl Reader<'_> {
     fn address_if_any(&self, path: &str) -> Result<Option<SocketAddr>, Fault> {
         let any = !self.text(path)?.is_empty();
         any.then(|| self.address(path)).transpose()
+    }
+
+    fn log_level(&self) -> Result<String, Fault> {
+        let level = self.text("log.level")?;
+        logging::check(&level).map_err(|why| {
+            let why = format!("{why}; possible are {}", logging::POSSIBLE);
+            self.wrong("log.level", &why)
+        })?;
+        Ok(level)
     }
 
     fn cores(&self) -> Result<usize, Fault> {

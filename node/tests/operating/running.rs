@@ -22,6 +22,19 @@ fn the_level_of_the_log_is_changed_while_the_node_runs() {
 }
 
 #[test]
+fn names_of_levels_that_redis_has_mean_the_same_at_the_start_as_later() {
+    for (level, tells) in [("verbose", true), ("notice", true), ("warning", false)] {
+        let dir = tempfile::tempdir().unwrap();
+        let mut node = Node::start_with(dir.path(), &["--log-level", level]);
+        let mut client = node.client();
+        assert_eq!(client.ask("CONFIG GET loglevel"), format!("[loglevel, {level}]"));
+        let log = node.log();
+        assert_eq!(log.contains("INFO"), tells, "{level}: {log}");
+        node.stop();
+    }
+}
+
+#[test]
 fn a_slow_command_is_listed_logged_and_counted() {
     let dir = tempfile::tempdir().unwrap();
     let mut node = Node::start(dir.path());

@@ -67,6 +67,31 @@ fn values_of_the_wrong_kind_are_refused_with_their_place() {
 }
 
 #[test]
+fn a_word_that_is_no_level_of_the_log_is_refused_by_the_check_and_at_the_start() {
+    let dir = tempfile::tempdir().unwrap();
+    let told = "error: log.level cannot be \"chatty\"\n  why: \"chatty\" is no level; possible are \
+                error, warn, info, debug, or directives such as info,ringdb_node=debug\n  \
+                fix: correct it where it is set: ";
+    let mut flag = Command::new(RINGD);
+    flag.args(["config", "check", "--log-level", "chatty"]);
+    assert_eq!(refusal(&mut flag), format!("{told}--log-level\n"));
+    let mut start = start_command(dir.path(), free_port(), free_port());
+    let text = refusal(start.env("RINGDB__LOG__LEVEL", "chatty"));
+    assert_eq!(text, format!("{told}RINGDB__LOG__LEVEL\n"));
+    let file = refusal(&mut check(dir.path(), "[log]\nlevel = \"chatty\"\n"));
+    assert!(file.starts_with(told) && file.ends_with("ringd.toml\n"), "{file}");
+    for wrong in ["", "info,chatty", "chatty,info", "ringdb_node=loud"] {
+        let mut command = Command::new(RINGD);
+        refusal(command.args(["config", "check", "--log-level", wrong]));
+    }
+    for right in ["off", "WARN", "trace", "notice", "Verbose", "warn,ringdb_node=debug"] {
+        let mut command = Command::new(RINGD);
+        let output = run(command.args(["config", "check", "--log-level", right]));
+        assert!(output.status.success(), "{right}");
+    }
+}
+
+#[test]
 fn flags_win_over_the_environment_and_that_over_the_file() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("ringd.toml");
