@@ -5,6 +5,7 @@
 //! flight answered, everything on disk, and only then the mark that says so.
 
 use std::path::Path;
+use std::pin::pin;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
@@ -12,17 +13,19 @@ use replication::{Peer, Recovery};
 use ring::{Actor, Hlc, Layout, WallMillis};
 use storage::{FileDisk, OpenError, Options};
 use store::{Opened, Store};
+use tokio::time::interval;
 use tracing::{error, info, warn};
 use wire::frame::{WIRE_VERSION, WIRE_VERSION_MIN};
 
 use crate::background::{self, Threads};
 use crate::clock;
 use crate::config::Config;
+use crate::drain::Waits;
 use crate::driver::{self, Beginning, Thread};
 use crate::error::Fault;
 use crate::front::listen;
 use crate::front::tls::Offered;
-use crate::limits::{FILES_BESIDE_CLIENTS, raise_files};
+use crate::limits::{DRAIN_MAX, DRAIN_TOLD, FILES_BESIDE_CLIENTS, raise_files};
 use crate::mailbox::Mailbox;
 use crate::mesh::{self, MeshConfig, Tuning, Versions};
 use crate::shared::{Parts, Shared};
@@ -125,10 +128,17 @@ impl Server {
         info!("draining");
         self.shared.draining.store(true, Ordering::Relaxed);
         self.post(|| Letter::Drain);
-        for core in &mut self.cores {
-            core.drained().await;
+        drained(&mut self.cores, &self.shared).await;
+        let left = self.shared.waits();
+        if !left.is_over() {
+            warn!(
+                requests = left.requests,
+                clients = left.clients,
+                "the drain ran out of time after {DRAIN_MAX:?}: requests without an answer, and \
+                 clients that did not take their replies, are cut off"
+            );
         }
-        self.end()
+        self.end(left)
     }
 
     fn post(&self, letter: impl Fn() -> Letter) {
@@ -147,7 +157,8 @@ impl Server {
         drop(self.threads.end());
     }
 
-    fn end(self) -> bool {
+    /// `left` is what the drain waited for in vain.
+    fn end(self, left: Waits) -> bool {
         self.post(|| Letter::Stop);
         let mut sound = true;
         for core in self.cores {
@@ -161,13 +172,35 @@ impl Server {
         let last = Hlc(self.shared.last_stamp.load(Ordering::Acquire)).wall();
         match state.end(WallMillis(last.0 + 1)) {
             Ok(()) => {
-                info!("stopped, everything is on disk");
+                if left.is_over() {
+                    info!("stopped, everything is on disk");
+                } else {
+                    warn!("stopped, everything is on disk, but {left} were cut off");
+                }
                 true
             }
             Err(e) => {
                 error!(error = %e, "cannot write node.state");
                 false
             }
+        }
+    }
+}
+
+/// Waits until every core has answered everything, or it took too long, and says what it waits for.
+async fn drained(cores: &mut [Thread], shared: &Shared) {
+    let mut all = pin!(async {
+        for core in cores {
+            core.drained().await;
+        }
+    });
+    let mut every = interval(DRAIN_TOLD);
+    // The first is at once, when nothing is to be told yet.
+    every.tick().await;
+    loop {
+        tokio::select! {
+            () = &mut all => return,
+            _ = every.tick() => info!("draining: waiting for {}", shared.waits()),
         }
     }
 }
