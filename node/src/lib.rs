@@ -39,6 +39,7 @@ pub mod turn;
 pub mod users;
 
 pub mod background;
+pub mod certificates;
 pub mod drain;
 pub mod driver;
 pub mod shared;

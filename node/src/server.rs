@@ -1,6 +1,6 @@
 //! The server: one node, from opening its data to a clean end.
 //!
-//! Order of a start: whose data these are (and a new life on disk), the log replayed into the
+//! Order of a start: certificates, whose data these are (and a new life on disk), the log replayed into the
 //! machines' recovery, listeners bound, cores started. Order of an end: no new requests, those in
 //! flight answered, everything on disk, and only then the mark that says so.
 
@@ -18,6 +18,7 @@ use tracing::{error, info, warn};
 use wire::frame::{WIRE_VERSION, WIRE_VERSION_MIN};
 
 use crate::background::{self, Threads};
+use crate::certificates::Certificates;
 use crate::clock;
 use crate::config::Config;
 use crate::drain::Waits;
@@ -47,10 +48,9 @@ impl Server {
     /// # Errors
     /// A [`Fault`]: whatever keeps the node from starting.
     pub fn start(config: Config) -> Result<Self, Fault> {
+        let Certificates { own: credentials, offered } = Certificates::load(&config)?;
         check_files(config.redis.maxclients);
-        let credentials = config.tls.as_ref().map(certs::Credentials::load).transpose()?;
-        let (listeners, tls) = listeners(&config)?;
-        let offered = tls.iter().flatten().map(|(_, offered)| offered.clone()).next();
+        let (listeners, tls) = listeners(&config, offered.as_ref())?;
         let redis = &config.redis;
         let users =
             Users::load(redis.requirepass.as_deref(), &redis.users, redis.acl_file.as_deref())?;
@@ -209,7 +209,10 @@ type Plain = Option<std::net::TcpListener>;
 type Sealed = Option<(std::net::TcpListener, Arc<Offered>)>;
 
 /// The listeners of each core: without TLS, and with it.
-fn listeners(config: &Config) -> Result<(Vec<Plain>, Vec<Sealed>), Fault> {
+fn listeners(
+    config: &Config,
+    offered: Option<&Arc<Offered>>,
+) -> Result<(Vec<Plain>, Vec<Sealed>), Fault> {
     let (redis, cores) = (&config.redis, config.cores);
     let plain = match redis.listen {
         Some(address) => {
@@ -217,12 +220,11 @@ fn listeners(config: &Config) -> Result<(Vec<Plain>, Vec<Sealed>), Fault> {
         }
         None => (0..cores).map(|_| None).collect(),
     };
-    let Some((address, files)) = &redis.tls else {
+    let (Some((address, _)), Some(offered)) = (&redis.tls, offered) else {
         return Ok((plain, (0..cores).map(|_| None).collect()));
     };
-    let tls = Arc::new(Offered::load(files.clone())?);
     let bound = listen::bind(*address, "redis.tls_listen", cores)?;
-    Ok((plain, bound.into_iter().map(|listener| Some((listener, tls.clone()))).collect()))
+    Ok((plain, bound.into_iter().map(|listener| Some((listener, offered.clone()))).collect()))
 }
 
 fn check_files(maxclients: u32) {

@@ -1,5 +1,7 @@
 //! Refusals: three lines that say what, why and how to go on, and exit code 2.
 
+mod certificates;
+
 use std::fs;
 use std::net::TcpListener;
 use std::path::Path;
