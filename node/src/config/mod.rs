@@ -4,6 +4,7 @@
 //! have been checked against each other, and whatever is wrong was said in three lines.
 
 pub mod keys;
+mod print;
 pub mod source;
 
 use std::collections::BTreeMap;
@@ -15,6 +16,7 @@ use ring::keyspace::{KeyspacePolicy, Level};
 use ring::{ClusterId, Layout, Member, NodeId, Policies};
 use toml::Value;
 
+pub use self::print::print;
 pub use self::source::{Settings, Source};
 use crate::config::keys::{MEMBER_FIELDS, did_you_mean};
 use crate::error::Fault;
@@ -538,25 +540,6 @@ impl Reader<'_> {
             ..base
         })
     }
-}
-
-/// The settings as a configuration file, each with its source if asked for. Passwords are hidden.
-#[must_use]
-pub fn print(settings: &Settings, with_source: bool) -> String {
-    let mut out = String::new();
-    let mut section = "";
-    for (path, value, source) in settings.iter() {
-        let (head, key) = path.rsplit_once('.').unwrap_or(("", path));
-        if head != section {
-            out.push_str(&format!("{}[{head}]\n", if section.is_empty() { "" } else { "\n" }));
-            section = head;
-        }
-        let secret = matches!(path, "redis.requirepass" | "redis.users");
-        let shown = if secret { "\"***\"".to_owned() } else { value.to_string() };
-        let source = if with_source { format!("  # {source}") } else { String::new() };
-        out.push_str(&format!("{key} = {shown}{source}\n"));
-    }
-    out
 }
 
 /// Loads a configuration from a file, this process's environment, and flags.

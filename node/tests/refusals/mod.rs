@@ -50,6 +50,26 @@ fn an_unknown_key_is_refused_with_the_one_that_was_meant() {
 }
 
 #[test]
+fn an_unknown_key_of_one_database_is_refused_with_the_one_that_was_meant() {
+    let dir = tempfile::tempdir().unwrap();
+    let refused = |config: &str| refusal(&mut check(dir.path(), config));
+    let text = refused("[keyspace.db.3]\nreed = \"ONE\"\n");
+    assert!(text.ends_with("\n  fix: did you mean keyspace.db.3.read?\n"), "{text}");
+    let mut command = Command::new(RINGD);
+    let variable = "RINGDB__KEYSPACE__DB__3__REED";
+    let text = refusal(command.args(["config", "check"]).env(variable, "ONE"));
+    assert!(text.contains(&format!("why: {variable} sets it")), "{text}");
+    assert!(text.ends_with("\n  fix: did you mean keyspace.db.3.read?\n"), "{text}");
+    for config in ["[keyspace.db.3]\nlevel = 1\n", "[keyspace.db.16]\nread = \"ONE\"\n"] {
+        let text = refused(config);
+        assert!(
+            text.contains("fix: write [keyspace.db.N] with N from 0 to 15, and in it n, read"),
+            "{text}"
+        );
+    }
+}
+
+#[test]
 fn values_of_the_wrong_kind_are_refused_with_their_place() {
     let dir = tempfile::tempdir().unwrap();
     for (config, what) in [
