@@ -123,7 +123,7 @@ impl Server {
     }
 
     /// Drains and stops: in-flight requests are answered, everything is put on disk, and the state
-    /// says so. True if all of that worked.
+    /// says so. True if everything is on disk; whom it waited for in vain stands in the log alone.
     pub async fn stop(mut self) -> bool {
         info!("draining");
         self.shared.draining.store(true, Ordering::Relaxed);
