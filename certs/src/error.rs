@@ -125,7 +125,7 @@ impl CertError {
         let (what, why, fix) = match self {
             Self::Unreadable { path, source } if source.kind() == io::ErrorKind::NotFound => (
                 format!("{} is missing", path.display()),
-                "the [tls] settings point at it, and there is no such file".into(),
+                "the settings point at it, and there is no such file".into(),
                 "issue one with ringctl cert issue NAME, or correct the path".into(),
             ),
             Self::Unreadable { path, source } => (

@@ -264,13 +264,21 @@ async fn tell_drained(core: Rc<RefCell<Core>>, drain: oneshot::Sender<()>) {
     every.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let end = TokioInstant::now() + DRAIN_MAX;
     while TokioInstant::now() < end {
-        if core.borrow_mut().is_drained() {
+        let is_over = tell_waits(&mut core.borrow_mut());
+        if is_over {
             break;
         }
         every.tick().await;
     }
     // The other end waits, or the process is about to end.
     let _ = drain.send(());
+}
+
+/// Says what is still waited for; what was said last when the time is over is cut off. True if nothing is.
+fn tell_waits(core: &mut Core) -> bool {
+    let waits = core.waits();
+    core.shared.waits[core.index].tell(waits);
+    waits.is_over()
 }
 
 /// What the mesh tells core 0.

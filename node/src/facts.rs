@@ -48,7 +48,7 @@ pub fn of(shared: &Shared) -> NodeFacts {
         overloaded: report.refused,
         read_repairs: report.read_repairs,
         clock_gaps: report.clock_gaps,
-        not_ready: status::not_ready(shared).into_iter().map(Into::into).collect(),
+        not_ready: status::not_ready(shared),
         epoch: layout.epoch.0,
         store: store(shared, report.memtable_bytes),
         keyspaces: keyspaces(shared),

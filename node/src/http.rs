@@ -18,7 +18,7 @@ use crate::{metrics, status};
 #[derive(Serialize)]
 struct Readiness {
     ready: bool,
-    reasons: Vec<&'static str>,
+    reasons: Vec<String>,
 }
 
 /// Binds the address.

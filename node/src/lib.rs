@@ -8,7 +8,7 @@
 //!    [`store`] (its engine), [`tally`] (its keys), [`peers`] and
 //!    [`members`] (its peers), [`front`] (its clients);
 //! 2. [`driver`]: the thread of a core; [`mailbox`] and [`background`]: the other threads;
-//! 3. [`Server`]: a node from its start to its drain; [`state`]: what it remembers of itself;
+//! 3. [`Server`]: a node from its start to its [`drain`]; [`state`]: what it remembers of itself;
 //! 4. [`config`], [`cli`], [`demo`]: what the operator says; [`status`], [`facts`], [`hot`], [`http`],
 //!    [`metrics`], [`native`]: what he hears.
 
@@ -39,6 +39,8 @@ pub mod turn;
 pub mod users;
 
 pub mod background;
+pub mod certificates;
+pub mod drain;
 pub mod driver;
 pub mod shared;
 pub mod slowlog;

@@ -72,6 +72,9 @@ pub const BACKGROUND_SYNC: Duration = Duration::from_millis(500);
 /// How long a drain may take before the process ends without it.
 pub const DRAIN_MAX: Duration = Duration::from_secs(5);
 
+/// How often a drain says what it waits for.
+pub const DRAIN_TOLD: Duration = Duration::from_secs(1);
+
 /// How long a request may take unless its client says otherwise.
 pub const REQUEST_TIMEOUT: Duration = Duration::from_secs(2);
 

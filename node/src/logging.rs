@@ -17,21 +17,41 @@ static LEVEL: Mutex<Option<(String, Change)>> = Mutex::new(None);
 const OF_REDIS: [(&str, &str); 4] =
     [("debug", "debug"), ("verbose", "info"), ("notice", "info"), ("warning", "warn")];
 
+const LEVELS: [&str; 6] = ["off", "error", "warn", "info", "debug", "trace"];
+
+/// What may be said, for a person.
+pub const POSSIBLE: &str = "error, warn, info, debug, or directives such as info,ringdb_node=debug";
+
+/// What `level` asks for: a level of ours or of Redis, or directives for single modules.
 fn filter(level: &str) -> Result<EnvFilter, String> {
-    EnvFilter::try_new(level).map_err(|e| e.to_string())
+    let named = OF_REDIS.iter().find(|(name, _)| name.eq_ignore_ascii_case(level));
+    let wanted = named.map_or(level, |(_, ours)| ours);
+    // A word that is no level would be taken for a module that shall be logged.
+    let is_level = |directive: &str| {
+        let word = directive.rsplit('=').next().unwrap_or_default();
+        LEVELS.iter().any(|known| known.eq_ignore_ascii_case(word))
+    };
+    if !wanted.split(',').all(is_level) {
+        return Err(format!("{level:?} is no level"));
+    }
+    EnvFilter::try_new(wanted).map_err(|e| e.to_string())
 }
 
-/// Begins to log. `level` is a level, or directives for single modules.
+/// Whether [`start`] and [`set`] would take it.
 ///
 /// # Errors
-/// A [`Fault`] if it is neither.
+/// Why not, for a person.
+pub fn check(level: &str) -> Result<(), String> {
+    filter(level).map(drop)
+}
+
+/// Begins to log. `level` is a level of ours or of Redis, or directives for single modules.
+///
+/// # Errors
+/// A [`Fault`] if it is none of these.
 pub fn start(level: &str) -> Result<(), Fault> {
     let filter = filter(level).map_err(|why| {
-        Fault::new(
-            format!("log.level cannot be {level:?}"),
-            why,
-            "use error, warn, info, debug, or directives such as info,ringdb_node=debug",
-        )
+        Fault::new(format!("log.level cannot be {level:?}"), why, format!("use {POSSIBLE}"))
     })?;
     let colour = std::io::stderr().is_terminal();
     let builder = tracing_subscriber::fmt()
@@ -51,18 +71,7 @@ pub fn start(level: &str) -> Result<(), Fault> {
 /// # Errors
 /// Why not, for a person.
 pub fn set(level: &str) -> Result<(), String> {
-    let named = OF_REDIS.iter().find(|(name, _)| name.eq_ignore_ascii_case(level));
-    let wanted = named.map_or(level, |(_, ours)| ours);
-    // A word that is no level would be taken for a module that shall be logged.
-    let word = wanted.split(['=', ',']).next_back().unwrap_or_default();
-    const LEVELS: [&str; 6] = ["off", "error", "warn", "info", "debug", "trace"];
-    if !LEVELS.contains(&word) {
-        return Err(format!(
-            "{level:?} is no level. fix: error, warn, info, debug, or directives such as \
-             info,ringdb_node=debug"
-        ));
-    }
-    let filter = filter(wanted)?;
+    let filter = filter(level).map_err(|why| format!("{why}. fix: {POSSIBLE}"))?;
     let mut guard = LEVEL.lock().unwrap_or_else(PoisonError::into_inner);
     let Some((holds, change)) = &mut *guard else { return Err("nothing is logged".to_owned()) };
     change(filter)?;

@@ -3,6 +3,7 @@
 use std::io::BufWriter;
 use std::process::exit;
 
+use ringdb_node::certificates::Certificates;
 use ringdb_node::cli::{self, Action};
 use ringdb_node::error::{EXIT_REFUSED, Fault};
 use ringdb_node::{allocator, config, demo, logging, shutdown, tool};
@@ -37,7 +38,8 @@ fn act(action: Action) -> Result<i32, Fault> {
         }
         Action::Demo(demo) => block_on(demo::run(&demo)).map(|()| 0),
         Action::Check { file, flags } => {
-            config::load(file.as_deref(), flags.into_iter())?;
+            let (_, config) = config::load(file.as_deref(), flags.into_iter())?;
+            Certificates::load(&config)?;
             println!("the configuration is right");
             Ok(0)
         }

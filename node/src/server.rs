@@ -1,10 +1,11 @@
 //! The server: one node, from opening its data to a clean end.
 //!
-//! Order of a start: whose data these are (and a new life on disk), the log replayed into the
+//! Order of a start: certificates, whose data these are (and a new life on disk), the log replayed into the
 //! machines' recovery, listeners bound, cores started. Order of an end: no new requests, those in
 //! flight answered, everything on disk, and only then the mark that says so.
 
 use std::path::Path;
+use std::pin::pin;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
@@ -12,17 +13,20 @@ use replication::{Peer, Recovery};
 use ring::{Actor, Hlc, Layout, WallMillis};
 use storage::{FileDisk, OpenError, Options};
 use store::{Opened, Store};
+use tokio::time::interval;
 use tracing::{error, info, warn};
 use wire::frame::{WIRE_VERSION, WIRE_VERSION_MIN};
 
 use crate::background::{self, Threads};
+use crate::certificates::Certificates;
 use crate::clock;
 use crate::config::Config;
+use crate::drain::Waits;
 use crate::driver::{self, Beginning, Thread};
 use crate::error::Fault;
 use crate::front::listen;
 use crate::front::tls::Offered;
-use crate::limits::{FILES_BESIDE_CLIENTS, raise_files};
+use crate::limits::{DRAIN_MAX, DRAIN_TOLD, FILES_BESIDE_CLIENTS, raise_files};
 use crate::mailbox::Mailbox;
 use crate::mesh::{self, MeshConfig, Tuning, Versions};
 use crate::shared::{Parts, Shared};
@@ -44,10 +48,9 @@ impl Server {
     /// # Errors
     /// A [`Fault`]: whatever keeps the node from starting.
     pub fn start(config: Config) -> Result<Self, Fault> {
+        let Certificates { own: credentials, offered } = Certificates::load(&config)?;
         check_files(config.redis.maxclients);
-        let credentials = config.tls.as_ref().map(certs::Credentials::load).transpose()?;
-        let (listeners, tls) = listeners(&config)?;
-        let offered = tls.iter().flatten().map(|(_, offered)| offered.clone()).next();
+        let (listeners, tls) = listeners(&config, offered.as_ref())?;
         let redis = &config.redis;
         let users =
             Users::load(redis.requirepass.as_deref(), &redis.users, redis.acl_file.as_deref())?;
@@ -120,15 +123,22 @@ impl Server {
     }
 
     /// Drains and stops: in-flight requests are answered, everything is put on disk, and the state
-    /// says so. True if all of that worked.
+    /// says so. True if everything is on disk; whom it waited for in vain stands in the log alone.
     pub async fn stop(mut self) -> bool {
         info!("draining");
         self.shared.draining.store(true, Ordering::Relaxed);
         self.post(|| Letter::Drain);
-        for core in &mut self.cores {
-            core.drained().await;
+        drained(&mut self.cores, &self.shared).await;
+        let left = self.shared.waits();
+        if !left.is_over() {
+            warn!(
+                requests = left.requests,
+                clients = left.clients,
+                "the drain ran out of time after {DRAIN_MAX:?}: requests without an answer, and \
+                 clients that did not take their replies, are cut off"
+            );
         }
-        self.end()
+        self.end(left)
     }
 
     fn post(&self, letter: impl Fn() -> Letter) {
@@ -147,7 +157,8 @@ impl Server {
         drop(self.threads.end());
     }
 
-    fn end(self) -> bool {
+    /// `left` is what the drain waited for in vain.
+    fn end(self, left: Waits) -> bool {
         self.post(|| Letter::Stop);
         let mut sound = true;
         for core in self.cores {
@@ -161,7 +172,11 @@ impl Server {
         let last = Hlc(self.shared.last_stamp.load(Ordering::Acquire)).wall();
         match state.end(WallMillis(last.0 + 1)) {
             Ok(()) => {
-                info!("stopped, everything is on disk");
+                if left.is_over() {
+                    info!("stopped, everything is on disk");
+                } else {
+                    warn!("stopped, everything is on disk, but {left} were cut off");
+                }
                 true
             }
             Err(e) => {
@@ -172,11 +187,32 @@ impl Server {
     }
 }
 
+/// Waits until every core has answered everything, or it took too long, and says what it waits for.
+async fn drained(cores: &mut [Thread], shared: &Shared) {
+    let mut all = pin!(async {
+        for core in cores {
+            core.drained().await;
+        }
+    });
+    let mut every = interval(DRAIN_TOLD);
+    // The first is at once, when nothing is to be told yet.
+    every.tick().await;
+    loop {
+        tokio::select! {
+            () = &mut all => return,
+            _ = every.tick() => info!("draining: waiting for {}", shared.waits()),
+        }
+    }
+}
+
 type Plain = Option<std::net::TcpListener>;
 type Sealed = Option<(std::net::TcpListener, Arc<Offered>)>;
 
 /// The listeners of each core: without TLS, and with it.
-fn listeners(config: &Config) -> Result<(Vec<Plain>, Vec<Sealed>), Fault> {
+fn listeners(
+    config: &Config,
+    offered: Option<&Arc<Offered>>,
+) -> Result<(Vec<Plain>, Vec<Sealed>), Fault> {
     let (redis, cores) = (&config.redis, config.cores);
     let plain = match redis.listen {
         Some(address) => {
@@ -184,12 +220,11 @@ fn listeners(config: &Config) -> Result<(Vec<Plain>, Vec<Sealed>), Fault> {
         }
         None => (0..cores).map(|_| None).collect(),
     };
-    let Some((address, files)) = &redis.tls else {
+    let (Some((address, _)), Some(offered)) = (&redis.tls, offered) else {
         return Ok((plain, (0..cores).map(|_| None).collect()));
     };
-    let tls = Arc::new(Offered::load(files.clone())?);
     let bound = listen::bind(*address, "redis.tls_listen", cores)?;
-    Ok((plain, bound.into_iter().map(|listener| Some((listener, tls.clone()))).collect()))
+    Ok((plain, bound.into_iter().map(|listener| Some((listener, offered.clone()))).collect()))
 }
 
 fn check_files(maxclients: u32) {

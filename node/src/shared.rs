@@ -11,6 +11,7 @@ use tokio::sync::Notify;
 
 use crate::background::Background;
 use crate::config::Config;
+use crate::drain::{self, Waits};
 use crate::front::registry::Registry;
 use crate::hot::Hot;
 use crate::mailbox::Mailbox;
@@ -77,6 +78,8 @@ pub struct Shared {
     pub loading: AtomicBool,
     /// True once the node is stopping.
     pub draining: AtomicBool,
+    /// What each core still waits for then.
+    pub waits: Vec<drain::Told>,
     /// The highest stamp that the cores have minted or heard, once they have closed.
     pub last_stamp: AtomicU64,
     /// Rises with every CONFIG RESETSTAT.
@@ -140,6 +143,7 @@ impl Shared {
             rejected: AtomicU64::new(0),
             loading: AtomicBool::new(true),
             draining: AtomicBool::new(false),
+            waits: boxes.iter().map(|_| drain::Told::default()).collect(),
             last_stamp: AtomicU64::new(0),
             stats_epoch: AtomicU64::new(0),
             hot: boxes.iter().map(|_| Hot::default()).collect(),
@@ -153,6 +157,12 @@ impl Shared {
             boxes,
             config,
         }
+    }
+
+    /// What all cores of a node that drains wait for.
+    #[must_use]
+    pub fn waits(&self) -> Waits {
+        self.waits.iter().map(drain::Told::last).sum()
     }
 
     /// The layout in force.

@@ -14,19 +14,22 @@ use crate::turn::LOOK_AROUND;
 
 /// Why the node should get no traffic; empty if it should.
 #[must_use]
-pub fn not_ready(shared: &Shared) -> Vec<&'static str> {
+pub fn not_ready(shared: &Shared) -> Vec<String> {
     let mut reasons = Vec::new();
     if shared.draining.load(Ordering::Relaxed) {
-        reasons.push("draining");
+        let waits = shared.waits();
+        let told = if waits.is_over() { String::new() } else { format!(": {waits}") };
+        reasons.push(format!("draining{told}"));
     }
+    let mut add = |reason: &str| reasons.push(reason.to_owned());
     if shared.is_loading() {
-        reasons.push("catching up with its peers");
+        add("catching up with its peers");
     }
     if shared.members().quorum_of_mine < 1.0 {
-        reasons.push("no quorum for some of its slots");
+        add("no quorum for some of its slots");
     }
     if shared.engine.stats().poisoned {
-        reasons.push("the disk failed");
+        add("the disk failed");
     }
     reasons
 }

@@ -40,6 +40,7 @@ use tracing::{error, warn};
 
 use crate::admission::Admission;
 use crate::clock;
+use crate::drain::Waits;
 use crate::front::conn::Conn;
 use crate::front::host::NodeHost;
 use crate::limits::HOLD_US_MIN;
@@ -872,11 +873,10 @@ impl Core {
         }
     }
 
-    /// True once nobody waits for an answer and every reply has been taken.
-    pub fn is_drained(&mut self) -> bool {
-        self.draining
-            && self.asked.is_empty()
-            && self.conns.iter_mut().all(|(_, conn)| conn.is_drained())
+    /// Who still waits for an answer, and who has not taken every reply.
+    pub fn waits(&mut self) -> Waits {
+        let clients = self.conns.iter_mut().filter(|(_, conn)| !conn.is_drained()).count();
+        Waits { requests: self.asked.len(), clients }
     }
 
     /// Draining is far enough, or took too long: a last commit, then nothing more.

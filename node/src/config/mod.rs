@@ -4,6 +4,7 @@
 //! have been checked against each other, and whatever is wrong was said in three lines.
 
 pub mod keys;
+mod print;
 pub mod source;
 
 use std::collections::BTreeMap;
@@ -15,10 +16,12 @@ use ring::keyspace::{KeyspacePolicy, Level};
 use ring::{ClusterId, Layout, Member, NodeId, Policies};
 use toml::Value;
 
+pub use self::print::print;
 pub use self::source::{Settings, Source};
 use crate::config::keys::{MEMBER_FIELDS, did_you_mean};
 use crate::error::Fault;
 use crate::limits::{CORES_MAX, DATABASES};
+use crate::logging;
 use crate::users::{ConfigUser, Users};
 
 /// Everything that a node is told at its start.
@@ -171,7 +174,7 @@ impl Config {
                 },
                 scrub_bytes_per_second: read.number("engine.scrub_bytes_per_second", 0, 1 << 40)?,
             },
-            log_level: read.text("log.level")?,
+            log_level: read.log_level()?,
             slow_us: match read.number("log.slow_us", 0, u64::from(u32::MAX))? {
                 0 => u64::MAX,
                 us => us,
@@ -268,6 +271,15 @@ impl Reader<'_> {
     fn address_if_any(&self, path: &str) -> Result<Option<SocketAddr>, Fault> {
         let any = !self.text(path)?.is_empty();
         any.then(|| self.address(path)).transpose()
+    }
+
+    fn log_level(&self) -> Result<String, Fault> {
+        let level = self.text("log.level")?;
+        logging::check(&level).map_err(|why| {
+            let why = format!("{why}; possible are {}", logging::POSSIBLE);
+            self.wrong("log.level", &why)
+        })?;
+        Ok(level)
     }
 
     fn cores(&self) -> Result<usize, Fault> {
@@ -528,25 +540,6 @@ impl Reader<'_> {
             ..base
         })
     }
-}
-
-/// The settings as a configuration file, each with its source if asked for. Passwords are hidden.
-#[must_use]
-pub fn print(settings: &Settings, with_source: bool) -> String {
-    let mut out = String::new();
-    let mut section = "";
-    for (path, value, source) in settings.iter() {
-        let (head, key) = path.rsplit_once('.').unwrap_or(("", path));
-        if head != section {
-            out.push_str(&format!("{}[{head}]\n", if section.is_empty() { "" } else { "\n" }));
-            section = head;
-        }
-        let secret = matches!(path, "redis.requirepass" | "redis.users");
-        let shown = if secret { "\"***\"".to_owned() } else { value.to_string() };
-        let source = if with_source { format!("  # {source}") } else { String::new() };
-        out.push_str(&format!("{key} = {shown}{source}\n"));
-    }
-    out
 }
 
 /// Loads a configuration from a file, this process's environment, and flags.

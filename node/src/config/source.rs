@@ -11,6 +11,7 @@ use toml::Value;
 
 use crate::config::keys::{DB_FIELDS, KEYS, Key, Shape, did_you_mean};
 use crate::error::Fault;
+use crate::limits::DATABASES;
 
 /// Where a value was said.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -204,18 +205,43 @@ impl Settings {
     }
 }
 
+/// What the settings of single databases begin with.
+const OF_DATABASE: &str = "keyspace.db.";
+
+/// As the settings are read: 03 would be accepted, and then read by nobody.
+fn is_database(number: &str) -> bool {
+    number.parse::<u16>().is_ok_and(|n| n < DATABASES && n.to_string() == number)
+}
+
 /// The shape of `keyspace.db.N.FIELD`.
 fn shape_of_database(path: &str) -> Option<Shape> {
-    let (number, field) = path.strip_prefix("keyspace.db.")?.split_once('.')?;
-    number.parse::<u16>().ok().filter(|n| *n < 16)?;
+    let (number, field) = path.strip_prefix(OF_DATABASE)?.split_once('.')?;
+    if !is_database(number) {
+        return None;
+    }
     let number = matches!(field, "n" | "ttl_s");
     DB_FIELDS.contains(&field).then_some(if number { Shape::Number } else { Shape::Text })
 }
 
+/// The setting that an unknown one most likely means.
+fn meant(path: &str) -> Option<String> {
+    let of_database = path.strip_prefix(OF_DATABASE).and_then(|rest| rest.split_once('.'));
+    if let Some((number, field)) = of_database.filter(|(number, _)| is_database(number)) {
+        // The field alone: what stands before it is right, and allows for no slips.
+        return did_you_mean(field, DB_FIELDS)
+            .map(|field| format!("{OF_DATABASE}{number}.{field}"));
+    }
+    did_you_mean(path, KEYS.iter().map(|k| k.path)).map(str::to_owned)
+}
+
 fn unknown(path: &str, source: &Source) -> Fault {
-    let known = did_you_mean(path, KEYS.iter().map(|k| k.path));
-    let fix = match known {
+    let fix = match meant(path) {
         Some(known) => format!("did you mean {known}?"),
+        None if path.starts_with(OF_DATABASE) => format!(
+            "write [keyspace.db.N] with N from 0 to {}, and in it {}",
+            DATABASES - 1,
+            DB_FIELDS.join(", ")
+        ),
         None => "see `ringd config print` for every key that there is".to_owned(),
     };
     Fault::new(

@@ -190,7 +190,10 @@ impl Mesh {
     pub fn start(config: MeshConfig, handler: Rc<dyn MeshHandler>) -> Result<Self, MeshError> {
         let MeshConfig { me, listen, cluster, wire, credentials, peers, tuning } = config;
         let identity = credentials.identity();
-        check(me, identity, &peers)?;
+        let others = peers.iter().map(|peer| (peer.id, peer.name.as_str()));
+        if let Some(detail) = why_not_own(me, identity, others) {
+            return Err(MeshError::Config { detail });
+        }
         let ends = Ends::bind(listen, &credentials, &tuning)?;
         let mesh = Self {
             inner: Rc::new(Inner {
@@ -359,18 +362,22 @@ impl Inner {
     }
 }
 
-fn check(me: NodeId, identity: &certs::Identity, peers: &[Peer]) -> Result<(), MeshError> {
-    let bad = |detail: String| Err(MeshError::Config { detail });
+/// Why a node with this number cannot have this certificate as its own, beside others with these names; `None`
+/// if it can.
+#[must_use]
+pub fn why_not_own<'a>(
+    me: NodeId,
+    identity: &certs::Identity,
+    mut others: impl Iterator<Item = (NodeId, &'a str)>,
+) -> Option<String> {
     if identity.role != certs::Role::Node {
-        return bad(format!("{identity} has a certificate, but not one of a node"));
+        return Some(format!("{identity} has a certificate, but not one of a node"));
     }
-    if identity.node.is_some_and(|node| node != me) {
-        return bad(format!("the certificate of {identity} is not for {me}"));
+    if let Some(node) = identity.node.filter(|node| *node != me) {
+        return Some(format!("the certificate of {identity} is for {node}, and is not for {me}"));
     }
-    match peers.iter().find(|peer| peer.id != me && peer.name == identity.name) {
-        Some(peer) => bad(format!("{} has this node's own name, {}", peer.id, peer.name)),
-        None => Ok(()),
-    }
+    let (id, name) = others.find(|(id, name)| *id != me && *name == identity.name)?;
+    Some(format!("{id} has this node's own name, {name}"))
 }
 
 impl MeshError {

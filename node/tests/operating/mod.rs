@@ -1,5 +1,6 @@
 //! Operating a node: who comes in, what they may do, and what the operator is told of it.
 
+mod draining;
 mod keyspaces;
 mod metrics;
 mod roles;

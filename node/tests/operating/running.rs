@@ -22,6 +22,19 @@ fn the_level_of_the_log_is_changed_while_the_node_runs() {
 }
 
 #[test]
+fn names_of_levels_that_redis_has_mean_the_same_at_the_start_as_later() {
+    for (level, tells) in [("verbose", true), ("notice", true), ("warning", false)] {
+        let dir = tempfile::tempdir().unwrap();
+        let mut node = Node::start_with(dir.path(), &["--log-level", level]);
+        let mut client = node.client();
+        assert_eq!(client.ask("CONFIG GET loglevel"), format!("[loglevel, {level}]"));
+        let log = node.log();
+        assert_eq!(log.contains("INFO"), tells, "{level}: {log}");
+        node.stop();
+    }
+}
+
+#[test]
 fn a_slow_command_is_listed_logged_and_counted() {
     let dir = tempfile::tempdir().unwrap();
     let mut node = Node::start(dir.path());
@@ -64,8 +77,44 @@ fn the_configuration_is_printed_with_the_source_of_each_setting_and_without_secr
         "read = \"ONE\"  # RINGDB__KEYSPACE__READ".to_owned(),
         "queue_max_ms = 400  # default".to_owned(),
         format!("requirepass = \"***\"  # {}", file.display()),
+        format!("users = {{ app = \"***\" }}  # {}", file.display()),
+        "# tls_cert is not set".to_owned(),
     ] {
         assert!(shown.lines().any(|l| l == line), "{line}\n{shown}");
     }
     assert!(!shown.contains("hidden"), "{shown}");
+}
+
+#[test]
+fn what_is_printed_has_every_setting_and_is_a_configuration_that_prints_the_same() {
+    let dir = tempfile::tempdir().unwrap();
+    let (first, second) = (dir.path().join("first.toml"), dir.path().join("second.toml"));
+    let text = "[redis]\nrequirepass = \"hidden\"\nusers = { a-b = \"hidden\" }\n\
+                [cluster]\nmembers = [{ name = \"n1\", peer = \"127.0.0.1:7400\" }]\n\
+                [keyspace]\nn = 2\nwrite = \"ALL\"\n[keyspace.db.3]\nread = \"ONE\"\n";
+    std::fs::write(&first, text).unwrap();
+    let ringd = |what: &str, file: &std::path::Path, more: &[&str]| {
+        let output =
+            run(Command::new(RINGD).args(["config", what, "--config"]).arg(file).args(more));
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+        String::from_utf8(output.stdout).unwrap()
+    };
+    let printed = ringd("print", &first, &[]);
+    std::fs::write(&second, &printed).unwrap();
+    assert_eq!(ringd("print", &second, &[]), printed);
+    ringd("check", &second, &[]);
+    std::fs::write(&second, ringd("print", &first, &["--with-source"])).unwrap();
+    assert_eq!(ringd("print", &second, &[]), printed);
+    for key in ringdb_node::config::keys::KEYS {
+        let (head, name) = key.path.split_once('.').unwrap();
+        let (_, rest) = printed.split_once(&format!("[{head}]\n")).unwrap();
+        let section = rest.split("\n[").next().unwrap();
+        let holds =
+            |l: &str| l.starts_with(&format!("{name} = ")) || l == format!("# {name} is not set");
+        assert_eq!(section.lines().filter(|l| holds(l)).count(), 1, "{}\n{printed}", key.path);
+    }
+    for line in ["[keyspace.db.3]", "read = \"ONE\"", "# cert is not set", "# cores is not set"] {
+        assert!(printed.lines().any(|l| l == line), "{line}\n{printed}");
+    }
+    assert!(printed.contains("\n# [keyspace.db.N], N from 0 to 15, sets n, read, "), "{printed}");
 }

@@ -8,7 +8,9 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use certs::{CaPair, CertPair, Credentials, Role, Subject, Validity};
-use rustls::pki_types::ServerName;
+use rustls::pki_types::pem::PemObject;
+use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
+use rustls::sign::CertifiedKey;
 use rustls::{ClientConfig, ClientConnection, StreamOwned};
 use wire::resp::encode::write_command;
 use wire::resp::{Reply, ReplyDecoder};
@@ -66,38 +68,41 @@ impl Story {
     /// A client that shows this certificate.
     fn client(&self, pair: Option<&CertPair>) -> Tls {
         let trusting = issue(&self.ca, Role::Client, "anybody");
-        let shown = Credentials::from_pair(pair.unwrap_or(&trusting)).unwrap();
-        let mut config = certs::client_config(&shown).unwrap();
-        if let Some(pair) = pair.filter(|pair| pair.ca_pem != trusting.ca_pem) {
-            // It trusts us, though we do not trust it.
-            let ours = certs::client_config(&Credentials::from_pair(&trusting).unwrap()).unwrap();
-            let theirs = certs::client_config(&Credentials::from_pair(pair).unwrap()).unwrap();
-            config = ours;
-            config.client_auth_cert_resolver = theirs.client_auth_cert_resolver;
-        }
-        if pair.is_none() {
-            config.client_auth_cert_resolver = Arc::new(NoCert);
-        }
+        // It trusts us, even if we do not trust it.
+        let mut config = certs::client_config(&Credentials::from_pair(&trusting).unwrap()).unwrap();
+        config.client_auth_cert_resolver = Arc::new(Shows(pair.map(certified)));
         config.alpn_protocols.clear();
         Tls::connect(self.tls_port, config)
     }
 }
 
-/// Shows no certificate.
+/// Shows this certificate, or none, whatever is wrong with it.
 #[derive(Debug)]
-struct NoCert;
+struct Shows(Option<Arc<CertifiedKey>>);
 
-impl rustls::client::ResolvesClientCert for NoCert {
+fn certified(pair: &CertPair) -> Arc<CertifiedKey> {
+    let chain = vec![CertificateDer::from_pem_slice(pair.cert_pem.as_bytes()).unwrap()];
+    let key = PrivateKeyDer::from_pem_slice(pair.key_pem.as_bytes()).unwrap();
+    Arc::new(CertifiedKey::from_der(chain, key, &certs::provider()).unwrap())
+}
+
+fn expired(ca: &CaPair, role: Role, name: &str) -> CertPair {
+    let (now, day) = (SystemTime::now(), Duration::from_secs(86_400));
+    let past = Validity { not_before: now - 2 * day, not_after: now - day };
+    certs::issue(ca, &Subject::of_role(name, role), past).unwrap()
+}
+
+impl rustls::client::ResolvesClientCert for Shows {
     fn resolve(
         &self,
         _hints: &[&[u8]],
         _schemes: &[rustls::SignatureScheme],
-    ) -> Option<Arc<rustls::sign::CertifiedKey>> {
-        None
+    ) -> Option<Arc<CertifiedKey>> {
+        self.0.clone()
     }
 
     fn has_certs(&self) -> bool {
-        false
+        self.0.is_some()
     }
 }
 
@@ -197,6 +202,29 @@ fn a_client_certificate_says_who_it_is_and_strangers_are_refused_logged_and_coun
 }
 
 #[test]
+fn an_expired_certificate_is_told_apart_from_a_strangers() {
+    let story = Story::new("required");
+    let other = certs::ca_init(CLUSTER).unwrap();
+    let name = "client app of prod presented a certificate that is refused";
+    let logged = |why: &str, fix: &str| {
+        until("it is logged", || {
+            let log = story.node.log();
+            let told = log.split_once(&format!("{name}\n  why: {why}"));
+            told.filter(|(_, rest)| rest.contains(&format!("\n  fix: {fix}\n"))).map(drop)
+        });
+    };
+    let old = expired(&story.ca, Role::Client, "app");
+    story.client(Some(&old)).try_ask("PING").unwrap_err();
+    logged("it has expired: ", "issue it again: ringctl cert issue app --role client");
+    assert!(!story.node.log().contains("issue it with this cluster's CA"), "{}", story.node.log());
+    // It has expired too, which is not what is to be mended.
+    let stranger = expired(&other, Role::Client, "app");
+    story.client(Some(&stranger)).try_ask("PING").unwrap_err();
+    logged("cluster CA ", "issue it with this cluster's CA: ringctl cert issue NAME");
+    story.node.stop();
+}
+
+#[test]
 fn without_a_certificate_nobody_comes_in_where_one_is_required() {
     let story = Story::new("required");
     assert!(story.client(None).try_ask("PING").is_err());
@@ -230,9 +258,7 @@ fn a_wrong_or_expired_certificate_is_told_in_three_lines_at_the_start() {
     assert!(told(&[]).contains("has no certificate"));
     let missing = ["--redis-tls-cert", "/nowhere/x.pem", "--redis-tls-key", &key];
     assert!(told(&missing).contains("/nowhere/x.pem"));
-    let (now, day) = (SystemTime::now(), Duration::from_secs(86_400));
-    let past = Validity { not_before: now - 2 * day, not_after: now - day };
-    let old = certs::issue(&ca, &Subject::of_role("old", Role::Node), past).unwrap();
+    let old = expired(&ca, Role::Node, "old");
     let old_dir = dir.path().join("old");
     let old = old.write(&old_dir).unwrap();
     let (old_cert, old_key) = (old.cert.display().to_string(), old.key.display().to_string());

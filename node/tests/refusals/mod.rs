@@ -1,5 +1,7 @@
 //! Refusals: three lines that say what, why and how to go on, and exit code 2.
 
+mod certificates;
+
 use std::fs;
 use std::net::TcpListener;
 use std::path::Path;
@@ -48,6 +50,26 @@ fn an_unknown_key_is_refused_with_the_one_that_was_meant() {
 }
 
 #[test]
+fn an_unknown_key_of_one_database_is_refused_with_the_one_that_was_meant() {
+    let dir = tempfile::tempdir().unwrap();
+    let refused = |config: &str| refusal(&mut check(dir.path(), config));
+    let text = refused("[keyspace.db.3]\nreed = \"ONE\"\n");
+    assert!(text.ends_with("\n  fix: did you mean keyspace.db.3.read?\n"), "{text}");
+    let mut command = Command::new(RINGD);
+    let variable = "RINGDB__KEYSPACE__DB__3__REED";
+    let text = refusal(command.args(["config", "check"]).env(variable, "ONE"));
+    assert!(text.contains(&format!("why: {variable} sets it")), "{text}");
+    assert!(text.ends_with("\n  fix: did you mean keyspace.db.3.read?\n"), "{text}");
+    for config in ["[keyspace.db.3]\nlevel = 1\n", "[keyspace.db.16]\nread = \"ONE\"\n"] {
+        let text = refused(config);
+        assert!(
+            text.contains("fix: write [keyspace.db.N] with N from 0 to 15, and in it n, read"),
+            "{text}"
+        );
+    }
+}
+
+#[test]
 fn values_of_the_wrong_kind_are_refused_with_their_place() {
     let dir = tempfile::tempdir().unwrap();
     for (config, what) in [
@@ -63,6 +85,31 @@ fn values_of_the_wrong_kind_are_refused_with_their_place() {
     ] {
         let text = refusal(&mut check(dir.path(), config));
         assert!(text.contains(what), "{text}");
+    }
+}
+
+#[test]
+fn a_word_that_is_no_level_of_the_log_is_refused_by_the_check_and_at_the_start() {
+    let dir = tempfile::tempdir().unwrap();
+    let told = "error: log.level cannot be \"chatty\"\n  why: \"chatty\" is no level; possible are \
+                error, warn, info, debug, or directives such as info,ringdb_node=debug\n  \
+                fix: correct it where it is set: ";
+    let mut flag = Command::new(RINGD);
+    flag.args(["config", "check", "--log-level", "chatty"]);
+    assert_eq!(refusal(&mut flag), format!("{told}--log-level\n"));
+    let mut start = start_command(dir.path(), free_port(), free_port());
+    let text = refusal(start.env("RINGDB__LOG__LEVEL", "chatty"));
+    assert_eq!(text, format!("{told}RINGDB__LOG__LEVEL\n"));
+    let file = refusal(&mut check(dir.path(), "[log]\nlevel = \"chatty\"\n"));
+    assert!(file.starts_with(told) && file.ends_with("ringd.toml\n"), "{file}");
+    for wrong in ["", "info,chatty", "chatty,info", "ringdb_node=loud"] {
+        let mut command = Command::new(RINGD);
+        refusal(command.args(["config", "check", "--log-level", wrong]));
+    }
+    for right in ["off", "WARN", "trace", "notice", "Verbose", "warn,ringdb_node=debug"] {
+        let mut command = Command::new(RINGD);
+        let output = run(command.args(["config", "check", "--log-level", right]));
+        assert!(output.status.success(), "{right}");
     }
 }
 
