@@ -79,6 +79,13 @@ impl From<CertError> for Failure {
             | CertError::NoIdentity { .. }
             | CertError::BadName { .. } => Exit::Usage,
         };
+        // An administrator's tool: what a client may do would not be enough.
+        let role_fix = match &error {
+            CertError::WrongRole { name, .. } => {
+                Some(format!("ringctl cert issue {name}-admin --role admin"))
+            }
+            _ => None,
+        };
         let text = error.to_string();
         let mut lines = text.lines().map(str::trim);
         let mut next = |prefix: &str| {
@@ -86,6 +93,7 @@ impl From<CertError> for Failure {
             line.strip_prefix(prefix).unwrap_or(line).trim().to_owned()
         };
         let (what, why, fix) = (next(""), next("why:"), next("fix:"));
+        let fix = role_fix.unwrap_or(fix);
         Self { exit, told: Told::new(what, why, fix) }
     }
 }

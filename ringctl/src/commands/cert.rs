@@ -103,6 +103,9 @@ fn show_file(file: &Path) -> Result<Report, Failure> {
     });
     let text = text.map_err(|mut failure| {
         failure.told.fix = "name a file in PEM form, such as certs/ca.pem".into();
+        if !file.exists() {
+            failure.told.why = "there is no such file".into();
+        }
         failure
     })?;
     let sections: Vec<Pem> = Pem::iter_from_buffer(&text).filter_map(Result::ok).collect();
