@@ -60,6 +60,8 @@ fn subcommands_belong_to_the_categories_that_redis_has_them_in() {
         ("ACL LIST", "acl|list"),
         ("FLUSHALL", "flushall"),
         ("INFO", "info"),
+        ("ROLE", "role"),
+        ("LASTSAVE", "lastsave"),
     ] {
         assert_eq!(story.says(command), denied(denied_as), "{command}");
     }

@@ -31,7 +31,8 @@ fn filter(level: &str) -> Result<EnvFilter, String> {
         let word = directive.rsplit('=').next().unwrap_or_default();
         LEVELS.iter().any(|known| known.eq_ignore_ascii_case(word))
     };
-    if !wanted.split(',').all(is_level) {
+    // Blanks that are not ASCII make the parser of directives panic.
+    if !wanted.is_ascii() || !wanted.split(',').all(is_level) {
         return Err(format!("{level:?} is no level"));
     }
     EnvFilter::try_new(wanted).map_err(|e| e.to_string())

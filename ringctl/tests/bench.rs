@@ -210,6 +210,7 @@ fn what_a_redis_endpoint_refuses_is_told_with_what_to_do_about_it() {
         ("WRONGPASS invalid pair", "--password no", 7, "check --user and --password"),
         ("NOAUTH Authentication required.", "", 7, "say who you are with --user and --password"),
         ("ERR DB index is out of range", "--db 99", 1, "name another --db"),
+        ("ERR max number of clients reached", "", 3, "use fewer connections (--concurrency)"),
         (commandless, "--level quorum", 1, "leave --level out: this endpoint knows no levels"),
     ];
     for (line, flags, code, fix) in cases {

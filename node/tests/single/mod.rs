@@ -82,8 +82,11 @@ fn a_memtable_becomes_tables_and_nothing_is_lost() {
     for i in 0..8_000 {
         client.send(&["SET", &format!("key:{i}"), &value]);
     }
-    for _ in 0..8_000 {
-        assert_eq!(text(&client.next().unwrap()), "OK");
+    // Where much else runs, flushes of memtables so small may fall behind: then a write is refused, and comes again.
+    let refused: Vec<_> = (0..8_000).filter(|_| text(&client.next().unwrap()) != "OK").collect();
+    for i in refused {
+        let set = format!("SET key:{i} {value}");
+        until("it is taken", || (client.ask(&set) == "OK").then_some(()));
     }
     until("there are tables", || {
         let (_, metrics) = http(node.http, "/metrics")?;

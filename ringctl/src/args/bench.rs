@@ -122,8 +122,8 @@ pub(crate) struct BenchArgs {
     /// Where the choice of keys and operations begins: the same gives the same.
     #[arg(long, default_value_t = 1, value_name = "N", allow_negative_numbers = true)]
     pub(crate) seed: u64,
-    /// Processes of this machine whose processor time is counted too. The nodes of the cluster tell
-    /// theirs without it.
+    /// Processes of this machine whose processor time is counted too; not of nodes of the cluster, which
+    /// tell theirs without it.
     #[arg(long, value_delimiter = ',', value_name = "PID", allow_negative_numbers = true)]
     pub(crate) pid: Vec<u32>,
 }

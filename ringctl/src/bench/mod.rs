@@ -325,6 +325,7 @@ impl<'a> Bench<'a> {
         };
         let exit = match fix_of(why) {
             Some(_) if is_about_rights(why) => Exit::Unauthorised,
+            Some(_) if why.contains(TOO_MANY) => Exit::Unreachable,
             Some(_) => Exit::Failed,
             None => Exit::Unreachable,
         };
@@ -352,9 +353,13 @@ fn is_about_rights(why: &str) -> bool {
     ["NOAUTH", "WRONGPASS", "NOPERM"].iter().any(|code| why.contains(code))
 }
 
+/// What a Redis endpoint says that takes no more connections.
+const TOO_MANY: &str = "max number of clients";
+
 /// What to do about what a Redis endpoint, or a node, said to a request that reached it.
 fn fix_of(why: &str) -> Option<&'static str> {
     let fixes = [
+        (TOO_MANY, "use fewer connections (--concurrency)"),
         ("NOAUTH", "say who you are with --user and --password"),
         ("WRONGPASS", "check --user and --password"),
         ("NOPERM", "use a --user who may do this"),
