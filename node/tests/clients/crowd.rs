@@ -76,7 +76,9 @@ fn ten_thousand_idle_clients_cost_little_and_a_busy_one_does_not_notice() {
         costs.push(more / CROWD as u64);
         let lowest = costs.iter().copied().min()?;
         let fell = costs.iter().position(|cost| *cost == lowest)?;
-        (costs.len() - fell > 800 || lowest < CLIENT_BYTES_MAX / 2).then_some(lowest)
+        // Where much else runs it takes longer: until then it is no answer.
+        let patience = if lowest < CLIENT_BYTES_MAX { 800 } else { 3_000 };
+        (costs.len() - fell > patience || lowest < CLIENT_BYTES_MAX / 2).then_some(lowest)
     });
     assert!(lowest < CLIENT_BYTES_MAX, "an idle client costs {lowest} bytes");
     let crowded = round_trips(&mut busy, 2_000);
