@@ -172,7 +172,7 @@ impl<'a> Bench<'a> {
         let why = tally.errors.iter().max_by_key(|(_, count)| **count);
         let why = why.map(|(why, _)| why.clone()).unwrap_or_default();
         let what = format!("{errors} of {} records could not be written", w.records);
-        let exit = if is_about_rights(&why) { Exit::Unauthorised } else { Exit::Failed };
+        let exit = exit_of(&why).unwrap_or(Exit::Failed);
         let fix = fix_of(&why).unwrap_or("mend that, or measure fewer or smaller records");
         Err(Failure { exit, told: Told::new(what, why, fix) })
     }
@@ -323,12 +323,7 @@ impl<'a> Bench<'a> {
             Subject::Redis { address } => format!("cannot use the Redis endpoint {address}"),
             Subject::Cluster { name, .. } => format!("cannot reach the nodes of {name}"),
         };
-        let exit = match fix_of(why) {
-            Some(_) if is_about_rights(why) => Exit::Unauthorised,
-            Some(_) if why.contains(TOO_MANY) => Exit::Unreachable,
-            Some(_) => Exit::Failed,
-            None => Exit::Unreachable,
-        };
+        let exit = exit_of(why).unwrap_or(Exit::Unreachable);
         let fix = fix_of(why).unwrap_or(
             "see that it runs and what it asks for (--user, --password), or use fewer connections \
              (--concurrency)",
@@ -348,9 +343,15 @@ async fn check_levels(client: &Client, wanted: &BenchArgs) -> Result<(), Failure
     Ok(())
 }
 
-/// Whether a Redis endpoint refused us for who we are.
-fn is_about_rights(why: &str) -> bool {
-    ["NOAUTH", "WRONGPASS", "NOPERM"].iter().any(|code| why.contains(code))
+/// The code to leave with after what was said to a request that reached somebody.
+fn exit_of(why: &str) -> Option<Exit> {
+    if ["NOAUTH", "WRONGPASS", "NOPERM"].iter().any(|code| why.contains(code)) {
+        return Some(Exit::Unauthorised);
+    }
+    if why.contains(TOO_MANY) {
+        return Some(Exit::Unreachable);
+    }
+    fix_of(why).map(|_| Exit::Failed)
 }
 
 /// What a Redis endpoint says that takes no more connections.
