@@ -6,7 +6,7 @@
 //!
 //! Promises: what is counted is said of the very same write by different nodes ([`Confirmation`]); a request whose
 //! future was dropped leaves nothing behind; if a connection ends, over which somebody may have spoken, whoever
-//! waits learns of it, and asks the coordinator.
+//! waits and has time for it learns of it, and asks the coordinator.
 
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU64, Ordering};

@@ -14,7 +14,7 @@ use crate::cluster::Cluster;
 use crate::confirm::confirm;
 use crate::failure::{Exit, Failure};
 use crate::nodes::PATIENCE;
-use crate::render::{Cell, Record, Report, Style, Table, hex, human, key_fields};
+use crate::render::{Cell, Record, Report, Style, Table, bytes_fields, human, key_fields};
 use crate::{show, style};
 
 /// A key in a database.
@@ -58,12 +58,9 @@ pub(crate) fn quoted(bytes: &[u8]) -> String {
     out + "\""
 }
 
-/// Bytes for programs: as text where they are text, else in hexadecimal.
-fn for_programs(bytes: &[u8]) -> [(&'static str, Value); 2] {
-    match std::str::from_utf8(bytes) {
-        Ok(text) => [("value", text.into()), ("value_hex", Value::Null)],
-        Err(_) => [("value", Value::Null), ("value_hex", hex(bytes).into())],
-    }
+/// A value for programs.
+fn for_programs(value: &[u8]) -> [(&'static str, Value); 2] {
+    bytes_fields(["value", "value_hex"], value)
 }
 
 /// The fields of what `get` finds.

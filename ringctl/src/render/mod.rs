@@ -148,17 +148,23 @@ fn field(value: &Value) -> String {
     }
 }
 
-/// A key for programs: as text where it is text, else in hexadecimal.
+/// A key for programs.
 pub(crate) fn key_fields(key: &[u8]) -> [(&'static str, Value); 2] {
-    match std::str::from_utf8(key) {
-        Ok(text) => [("key", text.into()), ("key_hex", Value::Null)],
-        Err(_) => [("key", Value::Null), ("key_hex", hex(key).into())],
-    }
+    bytes_fields(["key", "key_hex"], key)
 }
 
-/// Bytes in hexadecimal.
-pub(crate) fn hex(bytes: &[u8]) -> String {
-    bytes.iter().map(|b| format!("{b:02x}")).collect()
+/// Bytes for programs, in fields of these names: as text where they are text, else in hexadecimal.
+pub(crate) fn bytes_fields(
+    [text, hex]: [&'static str; 2],
+    bytes: &[u8],
+) -> [(&'static str, Value); 2] {
+    match std::str::from_utf8(bytes) {
+        Ok(words) => [(text, words.into()), (hex, Value::Null)],
+        Err(_) => {
+            let digits: String = bytes.iter().map(|b| format!("{b:02x}")).collect();
+            [(text, Value::Null), (hex, digits.into())]
+        }
+    }
 }
 
 #[cfg(test)]
