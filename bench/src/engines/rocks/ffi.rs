@@ -75,6 +75,8 @@ functions! {
     write_options = b"rocksdb_writeoptions_create\0": fn() -> Handle;
     write_sync = b"rocksdb_writeoptions_set_sync\0": fn(Handle, c_uchar);
     options = b"rocksdb_options_create\0": fn() -> Handle;
+    options_from_text = b"rocksdb_get_options_from_string\0":
+        fn(Handle, *const c_char, Handle, *mut *mut c_char);
     create_if_missing = b"rocksdb_options_set_create_if_missing\0": fn(Handle, c_uchar);
     write_buffer = b"rocksdb_options_set_write_buffer_size\0": fn(Handle, usize);
     background_jobs = b"rocksdb_options_set_max_background_jobs\0": fn(Handle, c_int);

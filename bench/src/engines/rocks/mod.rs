@@ -8,7 +8,7 @@ pub mod ffi;
 use super::{Setup, Store};
 use crate::workload::Key;
 use ffi::{Functions, Handle, checked};
-use std::ffi::{CString, c_char};
+use std::ffi::{CStr, CString, c_char};
 use std::ptr;
 
 /// When it is set RocksDB reads tables through memory, which ends the process where the disk refuses
@@ -34,6 +34,10 @@ pub struct Rocks {
 unsafe impl Send for Rocks {}
 // SAFETY: as above.
 unsafe impl Sync for Rocks {}
+
+/// What is in the log stays in memory when it opens, as ours does, instead of becoming a table
+/// first. The C interface has no function for it.
+const AFTER_A_KILL: &CStr = c"avoid_flush_during_recovery=true";
 
 fn chars(bytes: &[u8]) -> *const c_char {
     bytes.as_ptr().cast()
@@ -62,7 +66,11 @@ impl Store for Rocks {
             (f.mmap_reads)(options, u8::from(std::env::var_os(MMAP).is_some()));
             (f.compression)(options, LZ4);
             (f.table_factory)(options, table);
-            let db = checked("opens", |e| (f.open)(options, path.as_ptr(), e));
+            let all = (f.options)();
+            checked("options", |e| {
+                (f.options_from_text)(options, AFTER_A_KILL.as_ptr(), all, e);
+            });
+            let db = checked("opens", |e| (f.open)(all, path.as_ptr(), e));
             let write_synced = (f.write_options)();
             (f.write_sync)(write_synced, 1);
             Self {
