@@ -240,8 +240,6 @@ fn open(config: &Config) -> Result<Opened, Fault> {
     let disk = FileDisk::new(&dir).map_err(|e| Fault::file(&dir, "open", &e))?;
     let options = Options {
         memtable_bytes: config.engine.memtable_bytes,
-        // Whoever waits for a node waits for its core, and new memory is cleared there.
-        memtables_kept: true,
         log_segment_bytes: config.engine.log_segment_bytes,
         log_retain_bytes: config.engine.log_retain_bytes,
         block_cache_bytes: config.engine.block_cache_bytes,

@@ -11,9 +11,6 @@ pub struct Options {
     /// A shard asks for rotation when its memtable holds about this many bytes; the first time in a run
     /// it may be less, so that shards that fill alike are not full at once.
     pub memtable_bytes: usize,
-    /// The memory of a large memtable is kept for the next one, so that whoever writes does not wait while the system
-    /// clears new pages. It takes up to half a memtable for each, or one, more memory.
-    pub memtables_kept: bool,
     /// A log segment is closed at this size.
     pub log_segment_bytes: u64,
     /// Keep the newest flushed log segments, in sum at least this many bytes where they exist, so
@@ -84,7 +81,6 @@ impl Default for Options {
         Self {
             splits: Vec::new(),
             memtable_bytes: 64 << 20,
-            memtables_kept: false,
             log_segment_bytes: 64 << 20,
             log_retain_bytes: 256 << 20,
             log_spares: 1,

@@ -3,14 +3,14 @@
 //! A place is a number of 8-byte words, so that a link takes half of what a pointer takes. Nothing
 //! that was handed out ever moves. The first block has room for the whole budget of a memtable; one
 //! batch may be larger than what is left of it, and then further blocks follow, each as large as all
-//! before it.
+//! before it. A large first block is a [`Region`], whose pages are had one by one.
 //!
 //! Whoever writes to a place must be the only one that knows it, until it publishes the place with a
 //! store that readers' loads synchronise with. What a place holds may be freed for reuse only when
 //! nobody can hold it any more; see `memtable`.
 #![allow(unsafe_code, reason = "memory that is not owned piece by piece; each use says why")]
 
-use super::reserve;
+use super::region::{PAGE, Region};
 use crate::prefetch::prefetch;
 use std::alloc::{Layout, alloc, dealloc, handle_alloc_error};
 use std::ptr::NonNull;
@@ -23,15 +23,15 @@ const MORE: usize = 32;
 /// From this size on an arena asks for huge pages: its reads go all over it, and each page of 4 KiB
 /// would cost a miss of the table of pages.
 pub(crate) const HUGE_FROM: usize = 4 << 20;
-const HUGE_PAGE: usize = 2 << 20;
 const LINE: usize = 64;
 
 pub(super) struct Arena {
     base: NonNull<u8>,
     /// Words in the first block.
     words: u32,
-    /// Large blocks come from the reserve and go back to it.
-    kept: bool,
+    /// What the first block is, when it is large, and how many of its pages are in use.
+    region: Option<Region>,
+    pages: AtomicU32,
     more: [Block; MORE],
 }
 
@@ -59,54 +59,35 @@ unsafe impl Send for Arena {}
 unsafe impl Sync for Arena {}
 
 fn layout(words: u32) -> Layout {
-    let bytes = words as usize * WORD;
-    let align = if bytes >= HUGE_FROM { HUGE_PAGE } else { LINE };
-    Layout::from_size_align(bytes, align).expect("a u32 of words fits the address space")
+    Layout::from_size_align(words as usize * WORD, LINE)
+        .expect("a u32 of words fits the address space")
 }
 
-fn allocate(words: u32, kept: bool) -> NonNull<u8> {
+fn allocate(words: u32) -> NonNull<u8> {
     let layout = layout(words);
-    if kept
-        && layout.size() >= HUGE_FROM
-        && let Some(base) = reserve::take(layout)
-    {
-        return base;
-    }
     // SAFETY: no layout here is of size zero.
     let Some(base) = NonNull::new(unsafe { alloc(layout) }) else { handle_alloc_error(layout) };
-    #[cfg(all(target_os = "linux", not(miri)))]
-    if layout.align() == HUGE_PAGE {
-        use rustix::mm::{Advice, madvise};
-        // SAFETY: the range was just allocated, and this advice does not change what it holds. If
-        // it is refused, all works with small pages.
-        let _ = unsafe { madvise(base.as_ptr().cast(), layout.size(), Advice::LinuxHugepage) };
-    }
     base
 }
 
-/// Ends what [`allocate`] with the same arguments has begun.
-fn give_back(words: u32, kept: bool, base: NonNull<u8>) {
-    let layout = layout(words);
-    if !kept || layout.size() < HUGE_FROM {
-        // SAFETY: allocated with this layout, and the caller is the last who knows it.
-        return unsafe { dealloc(base.as_ptr(), layout) };
-    }
-    for base in reserve::give(layout, base) {
-        // SAFETY: as above; whatever is in the reserve was allocated with the layout that it is kept under.
-        unsafe { dealloc(base.as_ptr(), layout) };
-    }
-}
-
 impl Arena {
-    /// An arena for `bytes`, and what its writer needs. `kept`: see [`reserve`].
-    pub(super) fn new(bytes: usize, kept: bool) -> (Self, Bump) {
+    /// An arena for `bytes`, and what its writer needs.
+    pub(super) fn new(bytes: usize) -> (Self, Bump) {
         // At most half of all places, so that there is one for whatever follows.
         let words = u32::try_from(bytes.div_ceil(WORD)).unwrap_or(u32::MAX).clamp(512, 1 << 31);
-        let base = allocate(words, kept);
-        let arena = Self { base, words, kept, more: Default::default() };
         // Place 0 is nowhere; a whole line, so that what follows is aligned to lines.
         let skipped = (LINE / WORD) as u32;
-        (arena, Bump { next: skipped, end: words, used: u64::from(skipped), blocks: 0 })
+        let mut bump = Bump { next: skipped, end: words, used: u64::from(skipped), blocks: 0 };
+        let bytes = words as usize * WORD;
+        let region = if bytes >= HUGE_FROM { Region::new(bytes) } else { None };
+        let (base, words) = match &region {
+            Some(region) => (region.base(), (region.bytes() / WORD) as u32),
+            None => (allocate(words), words),
+        };
+        if region.is_some() {
+            bump.end = 0;
+        }
+        (Self { base, words, region, pages: AtomicU32::new(0), more: Default::default() }, bump)
     }
 
     /// The memory at `place`.
@@ -144,13 +125,33 @@ impl Arena {
     pub(super) fn allocate(&self, bump: &mut Bump, words: u32, line: bool) -> u32 {
         let align = if line { (LINE / WORD) as u32 } else { 1 };
         let mut place = bump.next.next_multiple_of(align);
-        if u64::from(place) + u64::from(words) > u64::from(bump.end) {
+        if u64::from(place) + u64::from(words) > u64::from(bump.end)
+            && !self.has_pages(bump, u64::from(place) + u64::from(words))
+        {
             self.grow(bump, words);
             place = bump.next;
         }
         bump.used += u64::from(place - bump.next + words);
         bump.next = place + words;
         place
+    }
+
+    /// Sees to it that the first block has memory up to the word `end`; false when it ends before.
+    #[cold]
+    fn has_pages(&self, bump: &mut Bump, end: u64) -> bool {
+        const PAGE_WORDS: u32 = (PAGE / WORD) as u32;
+        let Some(region) = self.region.as_ref().filter(|_| bump.blocks == 0) else { return false };
+        if end > u64::from(self.words) {
+            bump.end = self.words;
+            return false;
+        }
+        while u64::from(bump.end) < end {
+            // SAFETY: words are handed out below `end` only, and this page begins there.
+            unsafe { region.back((bump.end / PAGE_WORDS) as usize) };
+            bump.end += PAGE_WORDS;
+        }
+        self.pages.store(bump.end / PAGE_WORDS, Ordering::Relaxed);
+        true
     }
 
     #[cold]
@@ -160,7 +161,7 @@ impl Arena {
         let room = start.max(words).min(u32::MAX - start);
         assert!(room >= words, "a memtable holds at most 32 GiB");
         let block = &self.more[bump.blocks];
-        block.base.store(allocate(room, self.kept).as_ptr(), Ordering::Relaxed);
+        block.base.store(allocate(room).as_ptr(), Ordering::Relaxed);
         block.words.store(room, Ordering::Relaxed);
         block.start.store(start, Ordering::Relaxed);
         (bump.next, bump.end) = (start, start + room);
@@ -178,11 +179,16 @@ impl Bump {
 impl Drop for Arena {
     fn drop(&mut self) {
         // Nobody is left who holds a place in it.
-        give_back(self.words, self.kept, self.base);
+        match self.region.take() {
+            Some(region) => region.give_back(self.pages.load(Ordering::Relaxed) as usize),
+            // SAFETY: allocated with this layout.
+            None => unsafe { dealloc(self.base.as_ptr(), layout(self.words)) },
+        }
         for block in &self.more {
             let words = block.words.load(Ordering::Relaxed);
             if let Some(base) = NonNull::new(block.base.load(Ordering::Relaxed)) {
-                give_back(words, self.kept, base);
+                // SAFETY: as above.
+                unsafe { dealloc(base.as_ptr(), layout(words)) };
             }
         }
     }

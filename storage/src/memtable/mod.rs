@@ -24,7 +24,7 @@ mod deletions;
 #[cfg(all(test, any(loom, shuttle)))]
 mod models;
 mod node;
-mod reserve;
+mod region;
 mod tree;
 
 #[cfg(test)]
@@ -127,17 +127,13 @@ impl Memtable {
 impl Active {
     /// An empty memtable as a store wants it, its writer's alone.
     pub(crate) fn of(options: &Options) -> Self {
-        Self::with(options.memtable_bytes, options.memtables_kept)
+        Self::new(options.memtable_bytes)
     }
 
     /// An empty memtable that is expected to hold about `bytes`, its writer's alone.
     pub(crate) fn new(bytes: usize) -> Self {
-        Self::with(bytes, false)
-    }
-
-    fn with(bytes: usize, kept: bool) -> Self {
         // What is beyond goes to further blocks; untouched memory costs nothing.
-        let (tree, writer) = Tree::new(bytes + bytes / 4 + (4 << 10), kept);
+        let (tree, writer) = Tree::new(bytes + bytes / 4 + (4 << 10));
         let memtable = Memtable {
             tree,
             deletions: Deletions::default(),

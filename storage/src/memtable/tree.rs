@@ -98,8 +98,8 @@ impl Parting {
 
 impl Tree {
     /// An empty tree with room for `bytes`, which are kept for another one afterwards if they are many.
-    pub(super) fn new(bytes: usize, kept: bool) -> (Self, Writer) {
-        let (arena, bump) = Arena::new(bytes, kept);
+    pub(super) fn new(bytes: usize) -> (Self, Writer) {
+        let (arena, bump) = Arena::new(bytes);
         let tree = Self { arena, root: AtomicU64::new(0) };
         let mut writer =
             Writer { bump, free_leaves: Vec::new(), free_inners: Vec::new(), replaced: Vec::new() };
