@@ -237,7 +237,7 @@ fn run_part(
             reaches_below: &below,
             table_bytes: shared.options.table_bytes,
             cuts: &plan.cuts,
-            separator: Separator::new(shared, BTreeSet::new()),
+            separator: Separator::new(shared, plan.leave.clone()),
             open: &mut || shared.open_table_writer(),
             progress,
         },

@@ -113,6 +113,34 @@ fn a_file_that_is_mostly_dead_is_written_anew_and_a_dead_one_goes() {
 }
 
 #[test]
+fn files_of_few_large_values_each_are_put_together() {
+    let disk = MemoryDisk::new(1);
+    let options = Options { level0_tables: 2, blob_file_bytes: 16 << 10, ..large() };
+    let mut store = Store::open(&disk, options).unwrap();
+    let mut most = 0;
+    for round in 0..400u64 {
+        let shard = &mut store.shards[0];
+        for i in 0..40 {
+            let key = format!("s{:03}", (round * 40 + i) % 100).into_bytes();
+            shard.apply(&put(&key, b"small"), Durability::Os).unwrap();
+        }
+        shard
+            .apply(&put(format!("k{round:03}").as_bytes(), &value(round)), Durability::Os)
+            .unwrap();
+        flush(&mut store);
+        let stats = store.engine.stats();
+        assert_eq!(stats.blob_files, blobs(&disk).len(), "what is not needed is not there");
+        most = most.max(stats.blob_files);
+    }
+    // Those that no merging has met, seven that are too few to be worth it, what each part of a merging
+    // made, and those that have grown.
+    assert!(most <= 40, "{most} blob files for 400 values: {:?}", store.engine.stats());
+    for i in 0..400 {
+        assert_eq!(store.get(format!("k{i:03}").as_bytes()).unwrap(), Some(value(i)));
+    }
+}
+
+#[test]
 fn a_reader_of_an_old_view_reads_values_whose_file_was_removed() {
     let disk = MemoryDisk::new(1);
     let mut store = Store::open(&disk, Options { level0_tables: 2, ..large() }).unwrap();

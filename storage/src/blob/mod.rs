@@ -24,7 +24,7 @@ mod shelf;
 mod stored;
 
 pub(crate) use file::BlobFile;
-pub(crate) use relocate::{choose, live_bytes, relocate};
+pub(crate) use relocate::{choose, live_bytes, relocate, small};
 pub(crate) use separate::{LoadingMerge, Separator};
 pub(crate) use shelf::Blobs;
 pub(crate) use stored::{Pointer, Stored, TAG_FIRST, escape, stored};

@@ -1,10 +1,11 @@
-//! Collecting blob files that are mostly dead: moving what is live out of them.
+//! Collecting blob files that are mostly dead, or many and small: moving what is live out of them.
 //!
-//! One table a job: it is written again at its level, as it is, but for the values that move. When
-//! the last table that points into a file was written again, the file is dead and goes.
+//! Mostly dead: one table a job is written again at its level, as it is, but for the values that move.
+//! Small, as each flush leaves one that saw few large values: the merging that writes the tables again anyway
+//! moves them. When the last table that points into a file was written again, the file is dead and goes.
 
 use super::Separator;
-use crate::compaction::choose::{Choice, Situation};
+use crate::compaction::choose::{Choice, Situation, Work};
 use crate::compaction::merging::{Plan, Written};
 use crate::compaction::run::{OnProgress, unknown_kind};
 use crate::engine::Shared;
@@ -47,6 +48,28 @@ pub(crate) fn choose(
         let choice = tables.find_map(|(level, table)| situation.relocated(level, table))?;
         Some((choice, leave.clone()))
     })
+}
+
+/// So many small files among those that the tables of a merging point into are put together.
+const SMALL_MANY: usize = 8;
+/// A file is small below this part of the size at which one is closed.
+const SMALL_PART: u64 = 4;
+
+/// The files whose values the merging `choice` shall move, because they are many and small: each is a file
+/// that is held open, and a name that somebody has to list. As [`choose`] otherwise. Pure.
+pub(crate) fn small(
+    choice: &Choice,
+    blob_file_bytes: u64,
+    sizes: &BTreeMap<u64, u64>,
+    broken: &BTreeSet<u64>,
+) -> BTreeSet<u64> {
+    let inputs = choice.inputs().flat_map(|table| &table.bounds.blobs);
+    let is_small = |number: &u64| {
+        sizes.get(number).is_some_and(|bytes| *bytes < blob_file_bytes / SMALL_PART)
+            && !broken.contains(number)
+    };
+    let found: BTreeSet<u64> = inputs.map(|(number, _)| *number).filter(is_small).collect();
+    if choice.work == Work::Merge && found.len() >= SMALL_MANY { found } else { BTreeSet::new() }
 }
 
 /// Bytes of each blob file that a table of `version` points to.

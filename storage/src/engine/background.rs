@@ -94,7 +94,11 @@ impl Shared {
             }),
         };
         let (choice, leave) = match choose(&situation) {
-            Some(choice) => (choice, BTreeSet::new()),
+            Some(choice) => {
+                let file_bytes = self.options.blob_file_bytes;
+                let leave = blob::small(&choice, file_bytes, blobs, &self.shelf.blobs.broken());
+                (choice, leave)
+            }
             None => blob::choose(&situation, blobs, &self.shelf.blobs.broken())?,
         };
         self.begin(work, choice, leave, version);
