@@ -54,7 +54,7 @@ pub(crate) struct Shared {
     pub(crate) version: ArcSwap<Version>,
     /// Rises with each version, so that a shard sees with one load whether its view is the newest.
     version_number: AtomicU64,
-    manifest: Mutex<Manifest>,
+    manifest: Arc<Mutex<Manifest>>,
     next_table: AtomicU64,
     work: Mutex<Work>,
     pub(crate) scrub: Mutex<scrub::Place>,
@@ -162,7 +162,7 @@ pub struct Stats {
 
 /// What recovery hands to a new engine.
 pub(crate) struct Parts {
-    pub(crate) manifest: Manifest,
+    pub(crate) manifest: Arc<Mutex<Manifest>>,
     pub(crate) version: Version,
     pub(crate) poison: Arc<Poison>,
     pub(crate) shelf: Arc<Shelf>,
@@ -197,7 +197,10 @@ impl Engine {
         merge: Arc<dyn Merge>,
         parts: Parts,
     ) -> Arc<Self> {
-        let next_table = AtomicU64::new(parts.manifest.story.next_table);
+        let next_table = {
+            let manifest = parts.manifest.lock().unwrap_or_else(PoisonError::into_inner);
+            AtomicU64::new(manifest.story.next_table)
+        };
         let (old_segments, obsolete) = (parts.old_segments, parts.leftovers);
         let work = Work { old_segments, obsolete, ..Work::default() };
         let shared = Shared {
@@ -214,7 +217,7 @@ impl Engine {
             shelf: parts.shelf,
             version: ArcSwap::from_pointee(parts.version),
             version_number: AtomicU64::new(1),
-            manifest: Mutex::new(parts.manifest),
+            manifest: parts.manifest,
             next_table,
             work: Mutex::new(work),
             scrub: Mutex::default(),

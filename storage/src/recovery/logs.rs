@@ -51,7 +51,10 @@ impl Cut {
         let io = |e: io::Error| Error::io("cutting a torn log tail", &e);
         // Last segment first: whenever this is interrupted, the hole is still the first one.
         for segment in self.later_segments.iter().rev() {
-            disk.remove(&segment_name(self.stream, *segment)).map_err(io)?;
+            match disk.remove(&segment_name(self.stream, *segment)) {
+                Err(e) if e.kind() != ErrorKind::NotFound => return Err(io(e)),
+                _ => {}
+            }
         }
         let name = segment_name(self.stream, self.at.segment);
         if self.at.offset == 0 {
