@@ -130,6 +130,17 @@ pub(crate) fn is_full(e: &io::Error) -> bool {
     matches!(e.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded)
 }
 
+/// True when the disk said that it cannot read these bytes, or the file system that they are not what it
+/// wrote: others of the same file may well be sound.
+pub(crate) fn is_unreadable(e: &io::Error) -> bool {
+    use rustix::io::Errno;
+    #[cfg(target_os = "linux")]
+    const ALL: [Errno; 4] = [Errno::IO, Errno::BADMSG, Errno::NODATA, Errno::UCLEAN];
+    #[cfg(not(target_os = "linux"))]
+    const ALL: [Errno; 2] = [Errno::IO, Errno::BADMSG];
+    ALL.iter().any(|errno| e.raw_os_error() == Some(errno.raw_os_error()))
+}
+
 impl From<Error> for OpenError {
     fn from(e: Error) -> Self {
         match e {

@@ -21,5 +21,6 @@ mod repair;
 mod spares;
 mod stories;
 mod storm;
+mod unreadable;
 mod walks;
 mod windows;

@@ -3,7 +3,7 @@
 use super::rewrite::Replayed;
 use super::trail::{Footprint, Trail, reading};
 use crate::batch::{LogBatch, Op};
-use crate::disk::Disk;
+use crate::disk::{Disk, Patient};
 use crate::engine::OldSegment;
 use crate::error::{Damage, Error, OpenError, Place};
 use crate::fold::Merge;
@@ -99,13 +99,17 @@ impl<'a> Logs<'a> {
         for number in numbers {
             let name = segment_name(stream, *number);
             let id = segment_id(stream, *number, self.options.planted(PlantedBug::OneSegmentId));
-            let segment = Segment::open(self.disk.as_ref(), &name, *number, id);
-            let segment = segment.map_err(|e| Error::io("opening a log segment", &e))?;
-            let header = segment.header().map_err(|e| reading(&e))?;
+            let opened = Patient::open(self.disk.as_ref(), &name)
+                .map(Arc::new)
+                .and_then(|file| Ok((file.clone(), Segment::of(file, *number, id)?)));
+            let opened = opened.map_err(|e| Error::io(&format!("opening {name}"), &e));
+            let (file, segment) = opened?;
+            let header = segment.header().map_err(|e| reading(&name, &e))?;
             let first = header.as_ref().map(|(first, _)| *first);
             known = known.or(header.map(|(_, range)| range));
             footprints.push(Footprint {
                 segment,
+                file,
                 header: first,
                 first_frame: None,
                 end: 0,
@@ -186,7 +190,9 @@ impl<'a> Logs<'a> {
             } else {
                 segment.read_and_write(pieces)
             };
-            while let Some(event) = reading.next().map_err(|e| super::trail::reading(&e))? {
+            let stream = trail.stream;
+            let failed = |e: io::Error| super::trail::reading(&segment_name(stream, number), &e);
+            while let Some(event) = reading.next().map_err(failed)? {
                 match event {
                     Event::Hole(offset) => holes.push(Mark { segment: number, offset }),
                     Event::Frame(frame, batches) => {
@@ -246,7 +252,15 @@ impl<'a> Logs<'a> {
         };
         // What was once found to be damage stays damage, also when the proof was cut off since.
         let mut found = self.story.damage.iter().chain(&self.story.repaired);
-        let promised = found.any(known) || trail.durable()? > hole;
+        let known = found.any(known);
+        // Whoever cannot read what stood there does not know that nobody was promised anything.
+        let unreadable = !known && trail.is_unreadable(hole)?;
+        if unreadable && !self.options.tolerate_damage {
+            let name = segment_name(stream, hole.segment);
+            let what = format!("reading {name} behind offset {}", hole.offset);
+            return Err(Error::io(&what, &rustix::io::Errno::IO.into()).into());
+        }
+        let promised = known || unreadable || trail.durable()? > hole;
         if nothing_lost && promised {
             return Ok(true);
         }

@@ -14,7 +14,7 @@ mod trail;
 
 use crate::batch::LogBatch;
 use crate::blob::{Blobs, parse_blob_name};
-use crate::disk::{Disk, read_all, swap_file};
+use crate::disk::{Disk, Patience, read_all, swap_file};
 use crate::engine::{Engine, Parts};
 use crate::error::{Damage, Error, OpenError, Place};
 use crate::fold::Merge;
@@ -49,6 +49,9 @@ pub(crate) fn open(
     })?;
     let names = start::list(disk.as_ref())?;
     let format_is_old = check_format(disk.as_ref(), &names)?;
+    // The log asks what of it cannot be read; all others only that it is damaged.
+    let plain = disk.clone();
+    let disk: Arc<dyn Disk> = if options.tolerate_damage { Arc::new(Patience(disk)) } else { disk };
     let (mut story, manifest_number) = load_story(disk.as_ref(), &names)?;
 
     let blobs = Blobs::new(disk.clone(), options.planted(PlantedBug::BlobUnchecked));
@@ -57,7 +60,7 @@ pub(crate) fn open(
     let mut damage: Vec<Damage> = shelf.damage_found().iter().cloned().collect();
     damage.retain(|d| !story.repaired.contains(d));
 
-    let mut logs = Logs::new(&disk, &options, merge.as_ref(), &story);
+    let mut logs = Logs::new(&plain, &options, merge.as_ref(), &story);
     for (stream, segments) in streams(&names) {
         logs.recover(stream, &segments, replay)?;
     }
@@ -93,7 +96,7 @@ pub(crate) fn open(
     let ends = ends.into_iter().map(|(stream, end)| Edit::StreamEnds { stream, end });
     let poison = Arc::new(Poison::default());
     let mut start = Start {
-        disk: disk.clone(),
+        disk: plain,
         poison: poison.clone(),
         found: manifest_number,
         number: manifest_number,
@@ -240,7 +243,9 @@ fn open_tables(
                 table.damage(None);
                 table
             }
-            Err(e) => return Err(Error::io("opening a table", &e).into()),
+            Err(e) => {
+                return Err(Error::io(&format!("opening {}", table_name(*number)), &e).into());
+            }
         };
         for damage in &story.repaired {
             if let Place::Table { number: n, offset: Some(offset) } = damage.place

@@ -11,6 +11,7 @@ use super::footer::{FOOTER_BYTES, Footer, Handle, unseal};
 use super::index::{Index, split_internal};
 use super::properties::Properties;
 use super::raw::RawBlock;
+use super::table_name;
 use super::writer::TableBounds;
 use crate::blob::BlobFile;
 use crate::cache::Slots;
@@ -351,7 +352,7 @@ impl Table {
     fn failed_read(&self, offset: u64, e: &std::io::Error) -> Error {
         match e.kind() {
             ErrorKind::UnexpectedEof => self.damage(Some(offset)),
-            _ => Error::io(&format!("reading table {}", self.number), e),
+            _ => Error::io(&format!("reading {}", table_name(self.number)), e),
         }
     }
 
