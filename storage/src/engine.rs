@@ -180,8 +180,13 @@ impl Engine {
     /// that the layer above can rebuild what it derives from the log. One [`Shard`] comes back for
     /// each part of the key space, in order.
     ///
+    /// A store on a full disk is opened as well: what nothing refers to is removed, and if that is not enough
+    /// the store can be read, and writes fail with [`Error::NoSpace`] until there is room.
+    ///
     /// # Errors
     /// See [`OpenError`]. With damage that is not tolerated, nothing on the disk was changed.
+    /// [`Error::NoSpace`] for a new store, and for one in which damage was just found that there is no
+    /// room to remember.
     pub fn open(
         disk: Arc<dyn Disk>,
         options: Options,
@@ -440,15 +445,17 @@ impl Shared {
 
     pub(crate) fn open_table_writer(&self) -> Result<(u64, TableWriter), Error> {
         let number = self.next_file();
-        let file = self.disk.create(&table_name(number));
-        let file = file.map_err(|e| Error::io("creating a table", &e))?;
+        let name = table_name(number);
+        let file = self.disk.create(&name);
+        let file = file.map_err(|e| Error::io(&format!("creating {name}"), &e))?;
         let writer = TableWriter::new(file, self.options.block_bytes, self.options.bloom_bits);
         Ok((number, writer))
     }
 
     pub(crate) fn open_table(&self, number: u64, bounds: TableBounds) -> Result<Arc<Table>, Error> {
         let name = table_name(number);
-        let file = self.disk.open(&name).map_err(|e| Error::io("opening a table", &e))?;
+        let file = self.disk.open(&name);
+        let file = file.map_err(|e| Error::io(&format!("opening {name}"), &e))?;
         Ok(Arc::new(Table::open(number, bounds, file, self.shelf.clone())?))
     }
 
@@ -467,7 +474,8 @@ impl Shared {
         edits.extend(dead.iter().map(|number| Edit::RemoveBlob { number: *number }));
         if self.options.planted(PlantedBug::BlobRemovedEarly) {
             for name in dead.iter().map(|number| blob::blob_name(*number)) {
-                self.disk.remove(&name).map_err(|e| Error::io("removing a blob file", &e))?;
+                let removed = self.disk.remove(&name);
+                removed.map_err(|e| Error::io(&format!("removing {name}"), &e))?;
             }
         }
         manifest.commit(&edits)?;
@@ -543,14 +551,16 @@ impl Shared {
         from: LogPosition,
         f: &mut dyn FnMut(LogPosition, LogBatch<'_>) -> ControlFlow<()>,
     ) -> Result<ControlFlow<()>, Error> {
-        let file = match self.disk.open(&segment_name(stream, segment)) {
+        let name = segment_name(stream, segment);
+        let file = match self.disk.open(&name) {
             Ok(file) => file,
             // Retired since we looked.
             Err(e) if e.kind() == ErrorKind::NotFound => return Ok(ControlFlow::Continue(())),
-            Err(e) => return Err(Error::io("opening a log segment", &e)),
+            Err(e) => return Err(Error::io(&format!("opening {name}"), &e)),
         };
         let mut content = vec![0; usize::try_from(bytes).expect("segments fit in memory")];
-        file.read_at(&mut content, 0).map_err(|e| Error::io("reading a log segment", &e))?;
+        let read = file.read_at(&mut content, 0);
+        read.map_err(|e| Error::io(&format!("reading {name}"), &e))?;
         let planted = self.options.planted(PlantedBug::OneSegmentId);
         let id = segment_id(stream, segment, planted);
         let mut at = 0;

@@ -2,7 +2,8 @@
 //!
 //! A row of edits in frames like the log's (kind of file: `MANIFEST-<number>`); CURRENT names the
 //! manifest in force and is swapped atomically. Each open writes a new manifest whose first edit is
-//! the whole state, and so does one that has grown far beyond what it has to tell. An edit counts once it is durable; a mark frame written after it tells a later
+//! the whole state (on a full disk once there is room, before any other edit), and so does one that has grown far
+//! beyond what it has to tell. An edit counts once it is durable; a mark frame written after it tells a later
 //! reader that it was.
 
 use crate::codec::{bytes, put_bytes, put_varint, take, varint};
@@ -169,7 +170,7 @@ impl Manifest {
         begin: Begin,
     ) -> Result<Self, Error> {
         let file = disk.open(&manifest_name(found));
-        let file = file.map_err(|e| Error::io("opening the manifest", &e))?;
+        let file = file.map_err(|e| Error::io(&format!("opening {}", manifest_name(found)), &e))?;
         let (id, unwritten) = (manifest_id(found), Some(begin));
         Ok(Self { file, number: found, id, offset: 0, told: 0, poison, story, unwritten })
     }
@@ -196,7 +197,7 @@ impl Manifest {
         story: Story,
         poison: Arc<Poison>,
     ) -> Result<Self, Error> {
-        let io = |e: io::Error| Error::io("writing a new manifest", &e);
+        let io = |e: io::Error| Error::io(&format!("writing {}", manifest_name(number)), &e);
         let file = disk.create(&manifest_name(number)).map_err(io)?;
         let id = manifest_id(number);
         let mut manifest =
@@ -285,7 +286,8 @@ impl Manifest {
 /// CURRENT will name after a crash.
 fn put_in_force(disk: &dyn Disk, number: u64) -> Result<(), (Error, bool)> {
     let told = |in_doubt: bool| {
-        move |e: io::Error| (Error::io("putting a manifest in force", &e), in_doubt)
+        let what = format!("making {CURRENT} name {}", manifest_name(number));
+        move |e: io::Error| (Error::io(&what, &e), in_doubt)
     };
     let name = manifest_name(number);
     let current = format!("{name} {:08x}\n", crc32fast::hash(name.as_bytes()));
@@ -305,7 +307,7 @@ pub(crate) fn write_again(disk: &dyn Disk, number: u64) -> Result<(), Error> {
         file.write_at(&read_all(file.as_ref())?, 0)?;
         file.sync()
     });
-    done.map_err(|e| Error::io("rewriting the manifest", &e))
+    done.map_err(|e| Error::io(&format!("rewriting {}", manifest_name(number)), &e))
 }
 
 /// Why the manifest could not be read.
@@ -316,13 +318,15 @@ pub(crate) enum LoadError {
 
 /// The story in force and its manifest's number; none in a directory that never had one.
 pub(crate) fn load(disk: &dyn Disk) -> Result<Option<(Story, u64)>, LoadError> {
-    let io = |e: io::Error| LoadError::Disk(Error::io("reading the manifest", &e));
+    let failed = |name: &str, e| LoadError::Disk(Error::io(&format!("reading {name}"), &e));
+    let io = |e: io::Error| failed(CURRENT, e);
     let current = match disk.open(CURRENT) {
         Ok(file) => read_all(file.as_ref()).map_err(io)?,
         Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(None),
         Err(e) => return Err(io(e)),
     };
     let number = parse_current(&current).ok_or(LoadError::Damaged)?;
+    let io = |e: io::Error| failed(&manifest_name(number), e);
     let file = match disk.open(&manifest_name(number)) {
         Ok(file) => read_all(file.as_ref()).map_err(io)?,
         Err(e) if e.kind() == io::ErrorKind::NotFound => return Err(LoadError::Damaged),

@@ -54,7 +54,8 @@ pub struct Options {
     pub blob_file_bytes: u64,
     /// A blob file of which less than this share is live is written anew, in percent.
     pub blob_live_percent: u64,
-    /// Open although acknowledged data is lost, and report it in [`crate::Engine::damage`].
+    /// Open although acknowledged data is lost, and report it in [`crate::Engine::damage`]. Bytes that the
+    /// disk cannot read, also when asked once more, count as lost then, at the start and later.
     pub tolerate_damage: bool,
     /// Faults that a test plants to prove that it would notice them. Empty in production.
     pub planted_bugs: Vec<PlantedBug>,

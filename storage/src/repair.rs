@@ -5,6 +5,8 @@
 //! manifest is in force before the first file is moved, so that a repair that is cut short can be
 //! begun again.
 //!
+//! What the disk cannot read, also when asked once more, is lost like what does not prove itself.
+//!
 //! What was lost of a key is its change in the damaged place: an older value in a deeper table may
 //! show again. Whoever has replicas rather fetches the data anew.
 

@@ -16,6 +16,7 @@ mod foreign;
 mod front;
 mod full_disk;
 mod fuzz;
+mod messages;
 mod model;
 mod repair;
 mod spares;

@@ -3,7 +3,8 @@
 use crate::faulty::Faulty;
 use crate::fixture::{Append, Rows, Store, options, put};
 use ringdb_storage::{
-    Crash, Direction, Disk, Durability, Error, MemoryDisk, OpenError, Options, Place, repair,
+    Crash, Direction, Disk, Durability, Error, MemoryDisk, OpenError, Options, Overlay, Place,
+    repair,
 };
 use std::ops::Range;
 use std::sync::Arc;
@@ -188,4 +189,19 @@ fn what_cannot_be_read_behind_the_end_of_the_log_is_no_part_of_it() {
     let faulty = Faulty::new(&disk);
     faulty.scratch(&name, len..len + SECTOR);
     assert!(open(&faulty, bare()).is_err());
+}
+
+#[test]
+fn looking_through_an_overlay_needs_no_byte_that_cannot_be_read_and_changes_none() {
+    let disk = build(usize::MAX);
+    let (name, len) = last_of(&disk, ".log");
+    let faulty = Faulty::new(&disk);
+    faulty.scratch(&name, 2048..2048 + SECTOR);
+    for _ in 0..2 {
+        let overlay = Arc::new(Overlay::new(Arc::new(faulty.clone())));
+        let mut store = Store::open_on(overlay, tolerant()).unwrap();
+        assert!((1..=4).contains(&lost(&mut store).len()));
+        assert_eq!(store.engine.damage().len(), 1);
+        assert_eq!(disk.open(&name).unwrap().len().unwrap(), len);
+    }
 }

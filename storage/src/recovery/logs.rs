@@ -48,7 +48,9 @@ pub(super) struct Cut {
 
 impl Cut {
     pub(super) fn carry_out(&self, disk: &dyn Disk) -> Result<(), Error> {
-        let io = |e: io::Error| Error::io("cutting a torn log tail", &e);
+        let name = segment_name(self.stream, self.at.segment);
+        let io =
+            |e: io::Error| Error::io(&format!("cutting the torn tail of the log at {name}"), &e);
         // Last segment first: whenever this is interrupted, the hole is still the first one.
         for segment in self.later_segments.iter().rev() {
             match disk.remove(&segment_name(self.stream, *segment)) {
@@ -56,7 +58,6 @@ impl Cut {
                 _ => {}
             }
         }
-        let name = segment_name(self.stream, self.at.segment);
         if self.at.offset == 0 {
             return match disk.remove(&name) {
                 Err(e) if e.kind() != ErrorKind::NotFound => Err(io(e)),

@@ -53,7 +53,6 @@ pub(crate) fn open(
     let plain = disk.clone();
     let disk: Arc<dyn Disk> = if options.tolerate_damage { Arc::new(Patience(disk)) } else { disk };
     let (mut story, manifest_number) = load_story(disk.as_ref(), &names)?;
-
     let blobs = Blobs::new(disk.clone(), options.planted(PlantedBug::BlobUnchecked));
     let shelf = Arc::new(Shelf::new(options.block_cache_bytes, blobs));
     let tables = open_tables(disk.as_ref(), &story, &shelf)?;

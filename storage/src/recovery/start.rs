@@ -67,18 +67,26 @@ impl Start {
     pub(super) fn carry_out_without_space(mut self, story: Story) -> Result<Manifest, Error> {
         self.reclaim(&story)?;
         match self.carry_out(&story) {
-            Err(Error::NoSpace) if !self.tells_damage => {}
+            Err(Error::NoSpace) if !self.must_be_told_first() => {}
             done => return done,
         }
         // What is shown from now on has to survive, written or not, and that takes no space.
         self.settle()?;
         tracing::warn!(
+            directory = ?self.disk.directory(),
             "no space left for the manifest of this start: the store can be read, and is written \
              again once there is space"
         );
         let (disk, found, poison) = (self.disk.clone(), self.found, self.poison.clone());
         let begin = Box::new(move |story: &Story| self.carry_out(story));
         Manifest::unwritten(disk.as_ref(), found, story, poison, begin)
+    }
+
+    /// Something that is not written yet has to be on the disk before logs are changed: damage whose traces
+    /// are cut, or the format that a header of a segment would be in.
+    fn must_be_told_first(&self) -> bool {
+        self.tells_damage
+            || (self.format_is_old && self.replayed.iter().any(|s| !s.header.is_empty()))
     }
 
     /// Cuts the tails and makes durable what was replayed: in the place where it is.

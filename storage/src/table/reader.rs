@@ -13,7 +13,7 @@ use super::properties::Properties;
 use super::raw::RawBlock;
 use super::table_name;
 use super::writer::TableBounds;
-use crate::blob::BlobFile;
+use crate::blob::{BlobFile, blob_name};
 use crate::cache::Slots;
 use crate::checksum::Checksum;
 use crate::disk::DiskFile;
@@ -118,9 +118,11 @@ impl Table {
     }
 
     fn hold_blobs(&mut self) -> Result<(), Error> {
-        let held = self.bounds.blobs.iter().map(|(number, _)| self.shelf.blobs.hold(*number));
-        self.blobs =
-            held.collect::<Result<_, _>>().map_err(|e| Error::io("opening a blob file", &e))?;
+        let hold = |(number, _): &(u64, u64)| {
+            let held = self.shelf.blobs.hold(*number);
+            held.map_err(|e| Error::io(&format!("opening {}", blob_name(*number)), &e))
+        };
+        self.blobs = self.bounds.blobs.iter().map(hold).collect::<Result<_, _>>()?;
         Ok(())
     }
 
