@@ -174,8 +174,12 @@ fn whatever_has_no_room_at_a_start_the_store_is_read_and_a_crash_takes_nothing()
         let mut store = Store::open(&full, bare(1)).unwrap();
         assert_eq!(holds(&mut store, &rows), None, "room for {room}");
         let first = store.shards[0].apply(&put(b"new", b"1"), Durability::Sync);
+        let mut promised = rows.clone();
         match first {
-            Ok(_) => went_on += 1,
+            Ok(_) => {
+                promised.insert(b"new".to_vec(), b"1".to_vec());
+                went_on += 1;
+            }
             Err(Error::NoSpace) => waited += 1,
             Err(e) => panic!("room for {room}: {e}"),
         }
@@ -183,7 +187,15 @@ fn whatever_has_no_room_at_a_start_the_store_is_read_and_a_crash_takes_nothing()
             let fork = full.fork(room * 10 + i as u64);
             fork.crash(fate);
             let mut store = Store::open(&fork, bare(1 + i % 2)).unwrap();
-            assert_eq!(holds(&mut store, &rows), None, "room for {room}, {fate:?}");
+            assert_eq!(holds(&mut store, &promised), None, "room for {room}, {fate:?}");
+            // No name of the start that waited is used twice.
+            fork.set_capacity(None);
+            store.shard(b"newer").apply(&put(b"newer", b"2"), Durability::Sync).unwrap();
+            drop(store);
+            fork.crash(Crash::ProcessKill);
+            let mut store = Store::open(&fork, bare(1)).unwrap();
+            assert_eq!(holds(&mut store, &promised), None, "room for {room}, {fate:?}, later");
+            assert_eq!(store.get(b"newer").unwrap().as_deref(), Some(&b"2"[..]));
         }
         // There is space: the rest of the start, cut short at any sync.
         full.set_capacity(None);

@@ -1,6 +1,6 @@
 //! Patient: reading on where some bytes of a file cannot be read.
 //!
-//! Promise: what can be read is as it is; what cannot, when it was tried once more, reads as zeros, and
+//! Promise: what can be read is as it is; what cannot, also when tried once more, reads as zeros, and
 //! which bytes these are is known. Zeros prove nothing, so what needs them is damaged like what rotted.
 
 use super::{Disk, DiskFile, Window};
@@ -40,11 +40,8 @@ impl Patient {
         parts
     }
 
+    /// Reads once more what could not be read, in pieces; zeros are what cannot be had even so.
     fn read_around(&self, buffer: &mut [u8], offset: u64) -> io::Result<()> {
-        let again = self.file.read_at(buffer, offset);
-        if !again.as_ref().is_err_and(is_unreadable) {
-            return again;
-        }
         self.in_pieces(buffer, offset, PAGE, &|page, at| {
             self.in_pieces(page, at, SECTOR, &|sector, at| {
                 let end = at + sector.len() as u64;
