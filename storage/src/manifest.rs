@@ -295,8 +295,13 @@ fn put_in_force(disk: &dyn Disk, number: u64) -> Result<(), (Error, bool)> {
     let file = disk.create(&tmp).map_err(told(false))?;
     file.write_at(current.as_bytes(), 0).map_err(told(false))?;
     file.sync().map_err(told(false))?;
-    // A rename for which there is no room did not happen. Of one that failed otherwise nobody knows.
-    disk.rename(&tmp, CURRENT).map_err(|e| told(!is_full(&e))(e))?;
+    disk.rename(&tmp, CURRENT).map_err(|e| {
+        // One for which there is no room did not happen, and CURRENT bears it out. Of one that failed
+        // otherwise nobody knows what the disk will have.
+        let named = disk.open(CURRENT).and_then(|file| read_all(file.as_ref()));
+        let other = named.ok().and_then(|named| parse_current(&named)).filter(|n| *n != number);
+        told(!is_full(&e) || other.is_none())(e)
+    })?;
     disk.sync_dir().map_err(told(true))
 }
 

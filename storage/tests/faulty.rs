@@ -21,7 +21,7 @@ struct Faults {
     /// So many reads of what is unreadable fail, and the next ones do not.
     fails: Option<u64>,
     sync: Option<String>,
-    rename: Option<(String, io::ErrorKind)>,
+    rename: Option<(String, io::ErrorKind, bool)>,
 }
 
 /// What Linux says of a sector that cannot be read.
@@ -57,9 +57,9 @@ impl Faulty {
         self.faults().sync = Some(part.to_owned());
     }
 
-    /// The next file that is to be called `name` is not.
-    pub(crate) fn fail_rename(&self, name: &str, kind: io::ErrorKind) {
-        self.faults().rename = Some((name.to_owned(), kind));
+    /// The next time that a file is to be called `name` the disk says no; `lies`: and does it.
+    pub(crate) fn fail_rename(&self, name: &str, kind: io::ErrorKind, lies: bool) {
+        self.faults().rename = Some((name.to_owned(), kind, lies));
     }
 
     /// True until that file was to be called so.
@@ -83,8 +83,11 @@ impl Disk for Faulty {
         self.inner.list()
     }
     fn rename(&self, from: &str, to: &str) -> io::Result<()> {
-        let fault = self.faults().rename.take_if(|(name, _)| name == to);
-        if let Some((_, kind)) = fault {
+        let fault = self.faults().rename.take_if(|(name, ..)| name == to);
+        if let Some((_, kind, lies)) = fault {
+            if lies {
+                self.inner.rename(from, to)?;
+            }
             return Err(kind.into());
         }
         self.inner.rename(from, to)

@@ -258,13 +258,16 @@ fn a_new_store_on_a_full_disk_says_so() {
 }
 
 #[test]
-fn a_rename_for_which_there_is_no_room_poisons_nothing_and_another_that_fails_does() {
-    for (kind, poisons) in [(ErrorKind::StorageFull, false), (ErrorKind::Other, true)] {
+fn a_rename_for_which_there_is_no_room_poisons_nothing_and_one_in_doubt_does() {
+    let full = ErrorKind::StorageFull;
+    for (kind, lies, poisons) in
+        [(full, false, false), (full, true, true), (ErrorKind::Other, false, true)]
+    {
         let disk = MemoryDisk::new(7);
         let faulty = Faulty::new(&disk);
         let small = Options { manifest_bytes: 1, ..bare(1) };
         let mut store = Store::open_on(Arc::new(faulty.clone()), small).unwrap();
-        faulty.fail_rename("CURRENT", kind);
+        faulty.fail_rename("CURRENT", kind, lies);
         let mut rows = Rows::new();
         for i in 0..40 {
             let done = store.shards[0].apply(&put(&key(i), b"v"), Durability::Sync);
@@ -273,7 +276,7 @@ fn a_rename_for_which_there_is_no_room_poisons_nothing_and_another_that_fails_do
             let _ = store.run_jobs();
         }
         assert!(!faulty.waits_for_a_rename(), "the manifest was written anew");
-        assert_eq!(store.engine.stats().poisoned, poisons, "{kind:?}");
+        assert_eq!(store.engine.stats().poisoned, poisons, "{kind:?}, {lies}");
         assert!(poisons || rows.len() == 40);
         drop(store);
         disk.crash(Crash::PowerLoss(Survival::None));
