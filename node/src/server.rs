@@ -11,7 +11,7 @@ use std::sync::atomic::Ordering;
 
 use replication::{Peer, Recovery};
 use ring::{Actor, Hlc, Layout, WallMillis};
-use storage::{FileDisk, OpenError, Options};
+use storage::{Error, FileDisk, OpenError, Options};
 use store::{Opened, Store};
 use tokio::time::interval;
 use tracing::{error, info, warn};
@@ -262,9 +262,11 @@ fn refused(dir: &Path, error: &OpenError) -> Fault {
         OpenError::Format { .. } => {
             "start the ringd that wrote it, or choose another node.data_dir"
         }
-        OpenError::Damaged { .. } | OpenError::Options { .. } | OpenError::Disk(_) => FETCH_ANEW,
+        OpenError::Disk(Error::NoSpace) => "make room there and start it again: nothing is lost",
+        OpenError::Options { .. } => "change that setting in the section [engine]",
+        OpenError::Damaged { .. } | OpenError::Disk(_) => FETCH_ANEW,
     };
-    Fault::new(what, error.to_string(), fix)
+    Fault::new(what, error.reason().to_string(), fix)
 }
 
 fn cores_u8(cores: usize) -> u8 {

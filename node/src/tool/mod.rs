@@ -172,7 +172,7 @@ fn refused(dir: &Path, error: &OpenError) -> Fault {
         OpenError::Damaged { .. } => FIX_REPAIR,
         OpenError::Options { .. } | OpenError::Disk(_) => FIX_DISK,
     };
-    Fault::new(what, error.to_string(), fix)
+    Fault::new(what, error.reason().to_string(), fix)
 }
 
 fn unreadable(error: &Error) -> Fault {
