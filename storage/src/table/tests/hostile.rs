@@ -10,10 +10,12 @@ use super::super::raw::RawBlock;
 use super::super::walk::Walk;
 use super::super::{TableBounds, TablesCursor};
 use super::{Chance, Row, get, open, write};
+use super::{Error, Kind, TableWriter};
 use crate::checksum::Checksum;
 use crate::codec::put_varint;
 use crate::disk::{Disk, MemoryDisk, read_all};
 use crate::key::Tag;
+use crate::limits::BLOCK_BYTES_MAX;
 use crate::merge::Direction;
 
 fn sample(chance: &mut Chance, compressible: bool) -> Vec<Row> {
@@ -179,4 +181,36 @@ fn a_block_that_claims_more_than_its_bytes_can_hold_is_refused_before_memory_is_
     let mut buffer = Vec::new();
     assert!(unseal(&sealed, Checksum::Xxh3, &mut buffer).is_none());
     assert_eq!(buffer.capacity(), 0);
+}
+
+#[test]
+fn a_filter_that_no_reader_would_take_is_left_out_and_every_key_is_found() {
+    let disk = MemoryDisk::new(1);
+    let bits = 9 * BLOCK_BYTES_MAX / 1000;
+    let mut writer = TableWriter::new(disk.create("t").unwrap(), 4096, bits);
+    let keys: Vec<Vec<u8>> = (0..1000u32).map(|i| i.to_be_bytes().to_vec()).collect();
+    for key in &keys {
+        writer.add(key, 1, Kind::Put, b"value").unwrap();
+    }
+    let bounds = writer.finish().unwrap();
+    assert!(bounds.bytes < 100_000, "{} bytes", bounds.bytes);
+    let table = open(&disk, "t", bounds, 0).unwrap();
+    for key in &keys {
+        assert_eq!(get(&table, key).unwrap(), [(Tag::new(1, Kind::Put), b"value".to_vec())]);
+    }
+}
+
+#[test]
+fn a_block_that_no_reader_would_take_is_refused_by_its_writer_and_not_called_damage() {
+    let disk = MemoryDisk::new(1);
+    let mut writer = TableWriter::new(disk.create("t").unwrap(), 4096, 10);
+    let ends: Vec<Vec<u8>> = (0..BLOCK_BYTES_MAX / 60_000)
+        .map(|i| [&(i as u32).to_be_bytes()[..], &vec![b'e'; 60_000]].concat())
+        .collect();
+    writer.add_ranges(ends.iter().map(|end| (&end[..4], &end[..], 1)));
+    writer.add_ranges([(&b"x"[..], &vec![b'y'; 1 << 20][..], 1)]);
+    let error = writer.finish().unwrap_err();
+    assert!(error.to_string().contains("larger than readers take"), "{error}");
+    let error = Error::io("writing a table", &error);
+    assert!(matches!(error, Error::Io { .. }), "{error}");
 }
