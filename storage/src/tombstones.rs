@@ -253,6 +253,65 @@ impl RangeTombstones {
     }
 }
 
+/// Range deletions as a file lists them, which need not be a good one: gathered without taking more memory than
+/// they may have, or time. What is listed as pieces that do not overlap, by key, costs a copy.
+pub(crate) struct Gathering {
+    /// Sets already put together, each at least twice as large as the next.
+    sets: Vec<RangeTombstones>,
+    /// Pieces after these, while they ascend.
+    ascending: Vec<(Vec<u8>, Piece)>,
+    sequences_max: usize,
+}
+
+impl Gathering {
+    /// Up to `sequences_max` sequences, counted for each piece.
+    pub(crate) fn within(sequences_max: usize) -> Self {
+        Self { sets: Vec::new(), ascending: Vec::new(), sequences_max }
+    }
+
+    /// None when that is too much.
+    pub(crate) fn add(&mut self, start: &[u8], end: &[u8], sequence: u64) -> Option<()> {
+        if start >= end {
+            return Some(());
+        }
+        if let Some((from, last)) = self.ascending.last_mut() {
+            let older = last.sequences.last().is_some_and(|newer| sequence < *newer);
+            if from == start && last.end == end && older {
+                last.sequences.push(sequence);
+                return Some(());
+            }
+            if start < last.end.as_slice() {
+                self.close()?;
+            }
+        }
+        let piece = Piece { end: end.to_vec(), sequences: vec![sequence] };
+        self.ascending.push((start.to_vec(), piece));
+        Some(())
+    }
+
+    fn close(&mut self) -> Option<()> {
+        let pieces = std::mem::take(&mut self.ascending).into_iter().collect();
+        let mut newest = RangeTombstones { pieces };
+        while let Some(set) = self.sets.pop_if(|set| set.len() <= 2 * newest.len()) {
+            newest = set.merged(&newest, Keep::All, self.sequences_max)?;
+        }
+        self.sets.push(newest);
+        Some(())
+    }
+
+    /// All of them; none when that is too much.
+    pub(crate) fn finish(mut self) -> Option<RangeTombstones> {
+        self.close()?;
+        match &self.sets[..] {
+            [_] => self.sets.pop(),
+            sets => {
+                let sets: Vec<_> = sets.iter().collect();
+                RangeTombstones::union_within(&sets, Keep::All, self.sequences_max)
+            }
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -21,7 +21,7 @@ use crate::key::RANGE_DELETE;
 use crate::limits::BLOCK_BYTES_MAX;
 use crate::merge::{Direction, Near};
 use crate::shelf::Shelf;
-use crate::tombstones::RangeTombstones;
+use crate::tombstones::{Gathering, RangeTombstones};
 use std::collections::BTreeSet;
 use std::io::ErrorKind;
 use std::ops::Range;
@@ -401,13 +401,17 @@ impl Table {
             Some(handle) => Filter::decode(&block(handle)?),
             None => Filter::default(),
         };
-        let mut tombstones = RangeTombstones::default();
-        if let Some(handle) = range_del {
-            let range_del = block(handle)?;
-            let range_del = RawBlock::new(&range_del).ok_or_else(broken)?;
-            read_tombstones(&range_del, &mut tombstones).ok_or_else(broken)?;
-        }
-        let index = Index::parse(&block(footer.index)?, form).ok_or_else(broken)?;
+        let file_bytes = self.bounds.bytes;
+        let tombstones = match range_del {
+            Some(handle) => {
+                let range_del = block(handle)?;
+                let range_del = RawBlock::new(&range_del).ok_or_else(broken)?;
+                read_tombstones(&range_del, file_bytes).ok_or_else(broken)?
+            }
+            None => RangeTombstones::default(),
+        };
+        let index = block(footer.index)?;
+        let index = Index::parse(&index, form, file_bytes).ok_or_else(broken)?;
         let body = Body {
             file,
             checksum: footer.checksum,
@@ -434,13 +438,25 @@ fn nears_of(bounds: &TableBounds) -> (Near, Near) {
     (near(&bounds.smallest), near(&bounds.largest))
 }
 
-fn read_tombstones(block: &RawBlock<'_>, tombstones: &mut RangeTombstones) -> Option<()> {
+/// Pieces of range deletions that overlap each other, beyond a part of the file's size: a good table has
+/// them cut already, or at least one sequence for all.
+const OVERLAPS_MAX: usize = 1 << 20;
+/// Keys of range deletions beyond a part of the file's size.
+const RANGE_KEY_BYTES_MAX: usize = 1 << 20;
+
+/// None when it is malformed, or would take memory out of proportion to a file of `file_bytes`.
+fn read_tombstones(block: &RawBlock<'_>, file_bytes: u64) -> Option<RangeTombstones> {
+    let file_bytes = usize::try_from(file_bytes).unwrap_or(usize::MAX);
+    // Nobody writes these keys with common beginnings left out, or compressed.
+    let mut room = file_bytes.saturating_mul(4).saturating_add(RANGE_KEY_BYTES_MAX);
+    let mut gathering = Gathering::within(file_bytes.saturating_add(OVERLAPS_MAX));
     block.each(|internal, end| {
+        room = room.checked_sub(internal.len() + end.len())?;
         let (start, tag) = split_internal(internal)?;
         if tag.0 & 0xff != u64::from(RANGE_DELETE) {
             return None;
         }
-        tombstones.add(start, end, tag.sequence(), u64::MAX);
-        Some(())
-    })
+        gathering.add(start, end, tag.sequence())
+    })?;
+    gathering.finish()
 }

@@ -3,7 +3,7 @@
 use super::super::block::{Block, DecodeScratch};
 use super::super::build::BlockBuilder;
 use super::super::filter::Filter;
-use super::super::footer::{FOOTER_BYTES, Footer, TRAILER_BYTES, unseal};
+use super::super::footer::{FOOTER_BYTES, Footer, Handle, TRAILER_BYTES, seal, unseal};
 use super::super::index::{Index, IndexForm};
 use super::super::properties::Properties;
 use super::super::raw::RawBlock;
@@ -14,7 +14,7 @@ use super::{Error, Kind, TableWriter};
 use crate::checksum::Checksum;
 use crate::codec::put_varint;
 use crate::disk::{Disk, MemoryDisk, read_all};
-use crate::key::Tag;
+use crate::key::{RANGE_DELETE, Tag};
 use crate::limits::BLOCK_BYTES_MAX;
 use crate::merge::Direction;
 
@@ -131,7 +131,8 @@ fn every_reader_of_a_part_takes_any_bytes() {
             }
         }
         for (delta_encoded, user_keys) in forms {
-            if let Some(index) = Index::parse(&bytes, IndexForm { delta_encoded, user_keys }) {
+            let form = IndexForm { delta_encoded, user_keys };
+            if let Some(index) = Index::parse(&bytes, form, 1 << 10) {
                 assert!(index.first_block(&bytes) <= index.len());
             }
         }
@@ -213,4 +214,95 @@ fn a_block_that_no_reader_would_take_is_refused_by_its_writer_and_not_called_dam
     assert!(error.to_string().contains("larger than readers take"), "{error}");
     let error = Error::io("writing a table", &error);
     assert!(matches!(error, Error::Io { .. }), "{error}");
+}
+
+/// A file with good checksums around this index and these range deletions.
+fn forge(disk: &MemoryDisk, index: &[u8], range_del: Option<&[u8]>) -> TableBounds {
+    let mut file = Vec::new();
+    let mut put = |payload: &[u8]| {
+        let offset = file.len() as u64;
+        Handle { offset, size: seal(&mut file, payload, false) }
+    };
+    let index = put(index);
+    let mut properties = BlockBuilder::new(1);
+    properties.add(b"rocksdb.index.key.is.user.key", &[1], true);
+    properties.add(b"rocksdb.index.value.is.delta.encoded", &[1], true);
+    let mut metaindex = BlockBuilder::new(1);
+    let mut add = |name: &str, handle: Handle| {
+        let mut value = Vec::new();
+        handle.encode(&mut value);
+        metaindex.add(name.as_bytes(), &value, true);
+    };
+    add("rocksdb.properties", put(properties.finish()));
+    if let Some(range_del) = range_del {
+        add("rocksdb.range_del", put(range_del));
+    }
+    let metaindex = put(metaindex.finish());
+    file.extend(Footer { checksum: Checksum::Xxh3, metaindex, index }.encode());
+    disk.create("t").unwrap().write_at(&file, 0).unwrap();
+    TableBounds { bytes: file.len() as u64, ..TableBounds::default() }
+}
+
+#[test]
+fn an_index_whose_keys_unfold_to_many_times_its_file_is_refused() {
+    for (entries, sound) in [(10, true), (3_000, false)] {
+        let mut index = Vec::new();
+        for i in 0..=entries {
+            let (shared, tail) = if i == 0 { (0, 60_000) } else { (59_999, 1) };
+            put_varint(&mut index, shared);
+            put_varint(&mut index, tail as u64);
+            index.extend(vec![b'k'; tail]);
+            index.extend([0; 2].iter().take(if i == 0 { 2 } else { 1 }));
+        }
+        index.extend_from_slice(&[0, 0, 0, 0, 1, 0, 0, 0]);
+        let disk = MemoryDisk::new(1);
+        let bounds = forge(&disk, &index, None);
+        let opened = open(&disk, "t", bounds.clone(), 0);
+        assert_eq!(opened.is_ok(), sound, "{entries} entries in {} bytes", bounds.bytes);
+    }
+    // Nor may it name more blocks than there is room for.
+    let (mut index, entries) = (Vec::new(), 5_000);
+    for _ in 0..entries {
+        index.extend_from_slice(&[0, 0, 0, 0]);
+    }
+    index.extend_from_slice(&[0, 0, 0, 0, 1, 0, 0, 0]);
+    let form = IndexForm { delta_encoded: true, user_keys: true };
+    assert!(Index::parse(&index, form, 6 * entries).is_some());
+    assert!(Index::parse(&index, form, 6 * entries - 1).is_none());
+}
+
+/// An empty index.
+const NO_BLOCKS: [u8; 8] = [0, 0, 0, 0, 1, 0, 0, 0];
+
+#[test]
+fn range_deletions_within_each_other_are_refused_where_their_pieces_would_take_much_memory() {
+    let nested = |count: u32, sequence: &dyn Fn(u32) -> u64| {
+        let mut block = BlockBuilder::new(1);
+        for i in 0..count {
+            let tag = sequence(i) << 8 | u64::from(RANGE_DELETE);
+            let start = [&i.to_be_bytes()[..], &tag.to_le_bytes()].concat();
+            block.add(&start, &(u32::MAX - i).to_be_bytes(), true);
+        }
+        let disk = MemoryDisk::new(1);
+        let bounds = forge(&disk, &NO_BLOCKS, Some(block.finish()));
+        open(&disk, "t", bounds, 0)
+    };
+    let table = nested(500, &|i| u64::from(1000 - i)).unwrap();
+    let tombstones = table.tombstones().unwrap();
+    assert_eq!(tombstones.iter().count(), 500 * 500);
+    assert_eq!(tombstones.covering(&[0, 0, 0, 7, 1], u64::MAX), 1000);
+    assert_eq!(tombstones.covering(&[0, 0, 0, 7, 1], 995), 995);
+    assert!(nested(20_000, &|i| u64::from(30_000 - i)).is_err());
+    // Those of a file to be ingested have one sequence, and so they are one.
+    let table = nested(20_000, &|_| 0).unwrap();
+    assert_eq!(table.tombstones().unwrap().iter().count(), 1);
+    // Many deletions of one range, and keys that unfold.
+    let mut block = BlockBuilder::new(u32::MAX);
+    for i in 0..30_000u64 {
+        let tag = (40_000 - i) << 8 | u64::from(RANGE_DELETE);
+        block.add(&[&[b'k'; 3_000][..], &tag.to_le_bytes()].concat(), b"l", true);
+    }
+    let disk = MemoryDisk::new(1);
+    let bounds = forge(&disk, &NO_BLOCKS, Some(block.finish()));
+    assert!(open(&disk, "t", bounds, 0).is_err());
 }
