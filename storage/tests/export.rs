@@ -150,6 +150,13 @@ fn what_is_wrong_with_a_file_is_said_and_nothing_of_it_is_taken() {
         assert!(store.shards.iter().flat_map(rows).next().is_none(), "nothing at {offset}");
     }
     assert!(store.engine.damage().is_empty(), "it is no damage of this store");
+    let newer = files.fork(1);
+    let version_at = newer.open(&names[0]).unwrap().len().unwrap() - 12;
+    newer.open(&names[0]).unwrap().write_at(&[7], version_at).unwrap();
+    let reason = refusal(&mut store.shards, &newer, &names);
+    let words =
+        "cannot be ingested: format_version 7 is not supported; write it with format_version";
+    assert!(reason.contains(words), "{reason}");
     // Tables of a store have sequences of their own, and may point elsewhere.
     let disk = MemoryDisk::new(7);
     let mut other = Store::open(&disk, options(1)).unwrap();

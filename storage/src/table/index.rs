@@ -43,8 +43,13 @@ pub(crate) struct Index {
 
 impl Index {
     /// Decodes the index block of a file of `file_bytes`; none when it is malformed, or claims more than
-    /// such a file can have.
-    pub(crate) fn parse(bytes: &[u8], form: IndexForm, file_bytes: u64) -> Option<Self> {
+    /// such a file can have. `longest`: the bytes of the longest key of a block that it came to.
+    pub(crate) fn parse(
+        bytes: &[u8],
+        form: IndexForm,
+        file_bytes: u64,
+        longest: &mut usize,
+    ) -> Option<Self> {
         // Keys that share prefixes unfold: bounded before memory is taken for them.
         let mut room = file_bytes.saturating_mul(UNFOLDED_RATIO_MAX).saturating_add(1 << 20);
         let blocks_max = file_bytes / BLOCK_BYTES_MIN;
@@ -59,6 +64,7 @@ impl Index {
             let (shared, handle);
             if form.delta_encoded {
                 let (s, tail) = take_tail(&mut rest)?;
+                *longest = (s + tail.len()).max(*longest);
                 extend_key(&mut key, s, tail)?;
                 shared = s;
                 handle = if shared == 0 {
@@ -76,6 +82,7 @@ impl Index {
                 shared = varint32(&mut rest)? as usize;
                 let tail_len = varint32(&mut rest)? as usize;
                 let value_len = varint32(&mut rest)? as usize;
+                *longest = (shared + tail_len).max(*longest);
                 extend_key(&mut key, shared, take(&mut rest, tail_len)?)?;
                 handle = Handle::decode(&mut take(&mut rest, value_len)?)?;
             }

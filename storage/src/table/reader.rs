@@ -7,10 +7,12 @@ pub(crate) use fetch::Form;
 use super::block::Block;
 use super::counts::TableCounts;
 use super::filter::Filter;
-use super::footer::{FOOTER_BYTES, Footer, Handle, unseal};
+use super::footer::{
+    FOOTER_BYTES, Footer, Handle, foreign_block, foreign_footer, foreign_key, unseal,
+};
 use super::index::{Index, split_internal};
 use super::properties::Properties;
-use super::raw::RawBlock;
+use super::raw::{RawBlock, TAG};
 use super::writer::TableBounds;
 use crate::blob::BlobFile;
 use crate::cache::Slots;
@@ -47,6 +49,8 @@ pub(crate) struct Table {
     forgives: AtomicBool,
     /// The blob files that it points into stay readable with it.
     blobs: Vec<Arc<BlobFile>>,
+    /// Somebody else's: what we cannot read of it is more likely sound than damaged.
+    foreign: bool,
 }
 
 struct Body {
@@ -81,23 +85,29 @@ impl Table {
         file: Arc<dyn DiskFile>,
         shelf: Arc<Shelf>,
     ) -> Result<Self, Error> {
-        let mut table = Self {
-            number,
-            nears: nears_of(&bounds),
-            bounds,
-            counts: TableCounts::default(),
-            body: None,
-            shelf,
-            broken: AtomicBool::new(true),
-            forgiven: Mutex::default(),
-            forgives: AtomicBool::new(false),
-            blobs: Vec::new(),
-        };
-        table.hold_blobs()?;
-        let (body, counts) = table.read_body(file)?;
-        (table.body, table.counts) = (Some(body), counts);
-        table.broken.store(false, Ordering::Relaxed);
-        Ok(table)
+        Self::damaged(number, bounds, shelf).opened(file)
+    }
+
+    /// Opens the table file of `bytes` of somebody else. Of a sound one that we cannot read [`Error::Io`] of
+    /// kind `Unsupported` says why.
+    pub(crate) fn open_foreign(
+        number: u64,
+        bytes: u64,
+        file: Arc<dyn DiskFile>,
+        shelf: Arc<Shelf>,
+    ) -> Result<Self, Error> {
+        let bounds = TableBounds { bytes, ..TableBounds::default() };
+        let mut table = Self::damaged(number, bounds, shelf);
+        table.foreign = true;
+        table.opened(file)
+    }
+
+    fn opened(mut self, file: Arc<dyn DiskFile>) -> Result<Self, Error> {
+        self.hold_blobs()?;
+        let (body, counts) = self.read_body(file)?;
+        (self.body, self.counts) = (Some(body), counts);
+        self.broken.store(false, Ordering::Relaxed);
+        Ok(self)
     }
 
     /// Stands for a table that cannot be opened: it answers every read with its damage.
@@ -113,6 +123,7 @@ impl Table {
             forgiven: Mutex::default(),
             forgives: AtomicBool::new(false),
             blobs: Vec::new(),
+            foreign: false,
         }
     }
 
@@ -154,6 +165,15 @@ impl Table {
         self.forgiven.lock().unwrap_or_else(PoisonError::into_inner).insert(offset);
         self.forgives.store(true, Ordering::Release);
         self.broken.store(self.body.is_none(), Ordering::Relaxed);
+    }
+
+    /// The error for what stands at `offset` (or anywhere) and does not prove itself; `why` knows of what is
+    /// no damage, but something that we do not read.
+    fn unsound(&self, offset: Option<u64>, why: impl FnOnce() -> Option<String>) -> Error {
+        match self.foreign.then(why).flatten() {
+            Some(what) => Error::Io { what, kind: ErrorKind::Unsupported },
+            None => self.damage(offset),
+        }
     }
 
     fn body(&self) -> Result<&Body, Error> {
@@ -360,13 +380,16 @@ impl Table {
         let footer_at = self.bounds.bytes.checked_sub(FOOTER_BYTES as u64).ok_or_else(broken)?;
         let mut footer = [0; FOOTER_BYTES];
         self.read_at(file.as_ref(), &mut footer, footer_at)?;
-        let footer = Footer::decode(&footer).ok_or_else(broken)?;
+        let unread = || self.unsound(None, || foreign_footer(&footer));
+        let footer = Footer::decode(&footer).ok_or_else(unread)?;
         // Read once in a table's life: each into memory of its own.
         let block = |handle| {
             let (mut sealed, mut raw) = (Vec::new(), Vec::new());
             let sealed = self.read(file.as_ref(), handle, &mut sealed)?;
             let content = unseal(sealed, footer.checksum, &mut raw);
-            content.map(<[u8]>::to_vec).ok_or_else(|| self.damage(Some(handle.offset)))
+            let unread = || foreign_block(sealed, footer.checksum);
+            let unread = || self.unsound(Some(handle.offset), unread);
+            content.map(<[u8]>::to_vec).ok_or_else(unread)
         };
         let metaindex = block(footer.metaindex)?;
         let metaindex = RawBlock::new(&metaindex).ok_or_else(broken)?;
@@ -390,10 +413,11 @@ impl Table {
         let properties = Properties::parse(&properties).ok_or_else(broken)?;
         let form = properties.index;
         if let Some(unknown) = properties.unreadable {
+            let name =
+                if self.foreign { "it".to_owned() } else { format!("table {}", self.number) };
             let what = format!(
-                "table {} has {unknown}, which this version does not read; write it anew with a \
-                 plain index and bytewise order",
-                self.number
+                "{name} has {unknown}, which this version does not read; write it anew with a \
+                 plain index and bytewise order"
             );
             return Err(Error::Io { what, kind: ErrorKind::Unsupported });
         }
@@ -406,12 +430,17 @@ impl Table {
             Some(handle) => {
                 let range_del = block(handle)?;
                 let range_del = RawBlock::new(&range_del).ok_or_else(broken)?;
-                read_tombstones(&range_del, file_bytes).ok_or_else(broken)?
+                let unread = || self.unsound(None, || long_key(&range_del));
+                read_tombstones(&range_del, file_bytes).ok_or_else(unread)?
             }
             None => RangeTombstones::default(),
         };
         let index = block(footer.index)?;
-        let index = Index::parse(&index, form, file_bytes).ok_or_else(broken)?;
+        let mut longest = 0;
+        let index = Index::parse(&index, form, file_bytes, &mut longest);
+        let tag = if form.user_keys { 0 } else { TAG };
+        let unread = || self.unsound(None, || foreign_key(longest.saturating_sub(tag)));
+        let index = index.ok_or_else(unread)?;
         let body = Body {
             file,
             checksum: footer.checksum,
@@ -431,6 +460,11 @@ impl Drop for Table {
             self.shelf.cache.forget(&body.slots);
         }
     }
+}
+
+/// What there is to say of the longest key of a block.
+fn long_key(block: &RawBlock<'_>) -> Option<String> {
+    foreign_key(block.longest_key().saturating_sub(TAG))
 }
 
 fn nears_of(bounds: &TableBounds) -> (Near, Near) {

@@ -14,9 +14,12 @@ use super::{Error, Kind, TableWriter};
 use crate::checksum::Checksum;
 use crate::codec::put_varint;
 use crate::disk::{Disk, MemoryDisk, read_all};
+use crate::inspect::read_table;
 use crate::key::{RANGE_DELETE, Tag};
-use crate::limits::BLOCK_BYTES_MAX;
+use crate::limits::{BLOCK_BYTES_MAX, KEY_BYTES_MAX};
 use crate::merge::Direction;
+use std::io::ErrorKind;
+use std::sync::Arc;
 
 fn sample(chance: &mut Chance, compressible: bool) -> Vec<Row> {
     let value = |chance: &mut Chance| {
@@ -132,7 +135,7 @@ fn every_reader_of_a_part_takes_any_bytes() {
         }
         for (delta_encoded, user_keys) in forms {
             let form = IndexForm { delta_encoded, user_keys };
-            if let Some(index) = Index::parse(&bytes, form, 1 << 10) {
+            if let Some(index) = Index::parse(&bytes, form, 1 << 10, &mut 0) {
                 assert!(index.first_block(&bytes) <= index.len());
             }
         }
@@ -267,8 +270,8 @@ fn an_index_whose_keys_unfold_to_many_times_its_file_is_refused() {
     }
     index.extend_from_slice(&[0, 0, 0, 0, 1, 0, 0, 0]);
     let form = IndexForm { delta_encoded: true, user_keys: true };
-    assert!(Index::parse(&index, form, 6 * entries).is_some());
-    assert!(Index::parse(&index, form, 6 * entries - 1).is_none());
+    assert!(Index::parse(&index, form, 6 * entries, &mut 0).is_some());
+    assert!(Index::parse(&index, form, 6 * entries - 1, &mut 0).is_none());
 }
 
 /// An empty index.
@@ -305,4 +308,80 @@ fn range_deletions_within_each_other_are_refused_where_their_pieces_would_take_m
     let disk = MemoryDisk::new(1);
     let bounds = forge(&disk, &NO_BLOCKS, Some(block.finish()));
     assert!(open(&disk, "t", bounds, 0).is_err());
+}
+
+/// What reading the table of another store says about it.
+fn refusal_of(bytes: &[u8]) -> Error {
+    let disk = MemoryDisk::new(1);
+    disk.create("t").unwrap().write_at(bytes, 0).unwrap();
+    let disk: Arc<dyn Disk> = Arc::new(disk);
+    read_table(&disk, "t", &mut |_| {}).unwrap_err()
+}
+
+#[test]
+fn a_sound_table_that_we_do_not_read_is_told_what_it_has_and_how_to_write_it() {
+    let disk = MemoryDisk::new(1);
+    write(&disk, "t", &sample(&mut Chance(3), false), 400);
+    let whole = read_all(disk.open("t").unwrap().as_ref()).unwrap();
+    let footer = whole.len() - FOOTER_BYTES;
+    let told = |change: &dyn Fn(&mut Vec<u8>), words: &str| {
+        let mut forged = whole.clone();
+        change(&mut forged);
+        let error = refusal_of(&forged);
+        let unsupported = matches!(error, Error::Io { kind: ErrorKind::Unsupported, .. });
+        assert!(unsupported && error.to_string().contains(words), "{error}, not {words}");
+        // A table of our own is damaged then.
+        disk.create("forged").unwrap().write_at(&forged, 0).unwrap();
+        let bounds = TableBounds { bytes: forged.len() as u64, ..TableBounds::default() };
+        let ours = open(&disk, "forged", bounds, 0)
+            .and_then(|table| (0..table.blocks()?).try_for_each(|i| table.block(i).map(drop)));
+        assert!(matches!(ours, Err(Error::Damaged(_))), "{words}: {ours:?}");
+    };
+    for version in [0, 1, 6, 7] {
+        let words = format!(
+            "format_version {version} is not supported; write it with format_version 2 to 5"
+        );
+        told(&|bytes| bytes[footer + 41] = version, &words);
+    }
+    let legacy = 0xdb47_7524_8b80_fb57_u64.to_le_bytes();
+    told(
+        &|bytes| bytes[footer + 45..].copy_from_slice(&legacy),
+        "format_version 0 is not supported",
+    );
+    for (kind, name) in [(0, "none"), (2, "XXH32"), (3, "XXH64")] {
+        let words =
+            format!("checksum {kind} ({name}) is not supported; write it with CRC32c or XXH3");
+        told(&|bytes| bytes[footer] = kind, &words);
+    }
+    let blocks = blocks(&whole);
+    for (kind, name) in [(1, "Snappy"), (2, "ZLIB"), (7, "ZSTD")] {
+        // In the first of the rows, one in the middle, and the index.
+        for (offset, size) in [blocks[0], blocks[2], blocks[blocks.len() - 3]] {
+            let words =
+                format!("compression {kind} ({name}) is not supported; write it with LZ4 or none");
+            let change = |bytes: &mut Vec<u8>| {
+                bytes[offset + size] = kind;
+                let sum = Checksum::Xxh3.of(&bytes[offset..offset + size], kind);
+                bytes[offset + size + 1..offset + size + 5].copy_from_slice(&sum.to_le_bytes());
+            };
+            told(&change, &words);
+        }
+    }
+}
+
+#[test]
+fn a_table_of_another_store_with_a_key_longer_than_ours_is_told_so() {
+    for before in [0u32, 1, 30] {
+        let disk = MemoryDisk::new(1);
+        let mut writer = TableWriter::new(disk.create("t").unwrap(), 400, 10);
+        for i in 0..before {
+            writer.add(&i.to_be_bytes(), 0, Kind::Put, &[b'v'; 100]).unwrap();
+        }
+        writer.add(&vec![b'k'; KEY_BYTES_MAX + 1], 0, Kind::Put, b"value").unwrap();
+        writer.add(b"l", 0, Kind::Put, b"value").unwrap();
+        writer.finish().unwrap();
+        let error = refusal_of(&read_all(disk.open("t").unwrap().as_ref()).unwrap());
+        let words = "a key of 65537 bytes is not supported, at most 65536 are";
+        assert!(error.to_string().contains(words), "{error}");
+    }
 }
