@@ -57,10 +57,11 @@ impl Shard {
         target: &dyn Disk,
         how: &Export,
     ) -> Result<Vec<Exported>, Error> {
-        let mut files = Files { target, how, shard: self, open: None, done: Vec::new() };
+        let (open, begun, done) = (None, 0, Vec::new());
+        let mut files = Files { target, how, shard: self, open, begun, done };
         let written = self.export_to(&mut files, start, end, snapshot);
         if written.is_err() {
-            let begun = how.first_number..=how.first_number + files.done.len() as u64;
+            let begun = how.first_number..how.first_number + files.begun;
             for name in begun.map(table_name) {
                 if let Err(e) = target.remove(&name) {
                     tracing::debug!(%name, error = %e, "an unfinished export stays");
@@ -102,6 +103,8 @@ struct Files<'a> {
     how: &'a Export,
     shard: &'a Shard,
     open: Option<(TableWriter, Exported)>,
+    /// How many were made: what stands at the numbers behind them is somebody else's.
+    begun: u64,
     done: Vec<Exported>,
 }
 
@@ -118,6 +121,7 @@ impl Files<'_> {
             None => {
                 let name = table_name(self.how.first_number + self.done.len() as u64);
                 let file = self.target.create(&name).map_err(|e| failed(&e))?;
+                self.begun += 1;
                 let writer = self.shard.table_writer(file).external();
                 let smallest = key.to_vec();
                 let file = Exported { name, rows: 0, bytes: 0, smallest, largest: Vec::new() };

@@ -101,10 +101,10 @@ impl<'a> Foreign<'a> {
     fn open(shared: &Shared, source: &dyn Disk, number: u64, name: &'a str) -> Result<Self, Error> {
         let io = |e: io::Error| Error::io(&format!("reading {name}"), &e);
         let file = source.open(name).map_err(io)?;
-        let bounds = TableBounds { bytes: file.len().map_err(io)?, ..TableBounds::default() };
+        let bytes = file.len().map_err(io)?;
         // A shelf of its own: what is damaged there is not our damage.
         let shelf = Shelf::new(0, Blobs::new(shared.disk.clone(), false));
-        let table = Table::open(number, bounds, file, Arc::new(shelf));
+        let table = Table::open_foreign(number, bytes, file, Arc::new(shelf));
         let table = Arc::new(table.map_err(|e| refusal(name, e))?);
         let tables = std::slice::from_ref(&table);
         let cursor = TablesCursor::new(tables, &[], None, Direction::Forward);
@@ -183,6 +183,7 @@ fn refused(name: &str, why: &str) -> Error {
 fn refusal(name: &str, e: Error) -> Error {
     match e {
         Error::Damaged(_) => refused(name, "it is no table, or it is damaged"),
+        Error::Io { what, kind: io::ErrorKind::Unsupported } => refused(name, &what),
         other => other,
     }
 }

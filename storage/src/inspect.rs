@@ -8,7 +8,8 @@ use crate::error::Error;
 use crate::key::Kind;
 use crate::merge::Direction;
 use crate::shelf::Shelf;
-use crate::table::{Table, TableBounds, TablesCursor};
+use crate::table::{Table, TablesCursor};
+use std::io::ErrorKind;
 use std::sync::Arc;
 
 /// A table as the manifest and its properties describe it.
@@ -129,18 +130,32 @@ impl Engine {
 ///
 /// # Errors
 /// [`Error::Damaged`] at the first block that does not prove itself (what came before was handed
-/// out), [`Error::Io`] when the disk refuses.
+/// out), [`Error::Io`] when the disk refuses, or of kind `Unsupported` when it is a sound table of another
+/// store that this version does not read.
 pub fn read_table(
+    disk: &Arc<dyn Disk>,
+    name: &str,
+    f: &mut dyn FnMut(TableRow<'_>),
+) -> Result<(), Error> {
+    read_rows(disk, name, f).map_err(|e| match e {
+        Error::Io { what, kind: ErrorKind::Unsupported } => {
+            Error::Io { what: format!("{name}: {what}"), kind: ErrorKind::Unsupported }
+        }
+        other => other,
+    })
+}
+
+fn read_rows(
     disk: &Arc<dyn Disk>,
     name: &str,
     f: &mut dyn FnMut(TableRow<'_>),
 ) -> Result<(), Error> {
     let io = |e: std::io::Error| Error::io(&format!("reading {name}"), &e);
     let file = disk.open(name).map_err(io)?;
-    let bounds = TableBounds { bytes: file.len().map_err(io)?, ..TableBounds::default() };
+    let bytes = file.len().map_err(io)?;
     let shelf = Arc::new(Shelf::new(0, Blobs::new(disk.clone(), false)));
     let number = crate::table::parse_table_name(name).unwrap_or(0);
-    let table = Arc::new(Table::open(number, bounds, file, shelf)?);
+    let table = Arc::new(Table::open_foreign(number, bytes, file, shelf)?);
     for (key, end, sequence) in table.tombstones()?.iter() {
         f(TableRow { key, sequence, change: TableChange::DeleteRange(end) });
     }

@@ -3,7 +3,7 @@
 use crate::blob::{LoadingMerge, Separator, relocate};
 use crate::compaction::choose::{Reason, Work};
 use crate::compaction::merging::{Plan, Written};
-use crate::compaction::run::Rewrite;
+use crate::compaction::run::{Rewrite, range_bytes};
 use crate::engine::{Flush, Shared};
 use crate::error::Error;
 use crate::log::parse_segment_name;
@@ -12,7 +12,7 @@ use crate::merge::{Direction, MemtableCursor, Source};
 use crate::options::PlantedBug;
 use crate::scrub;
 use crate::table::{self, Table, TablesCursor, table_name};
-use crate::tombstones::RangeTombstones;
+use crate::tombstones::{Keep, RangeTombstones};
 use std::collections::BTreeSet;
 use std::io::ErrorKind;
 use std::ops::ControlFlow;
@@ -152,19 +152,21 @@ fn run_flush(shared: &Shared, flush: &Flush, progress: &mut Progress<'_>) -> Res
     let filter = shared.filter();
     let range = shared.ranges[flush.shard].clone();
     let merge = LoadingMerge { merge: shared.merge.as_ref(), shelf: &shared.shelf };
+    // Snapshots taken from now on see everything in these sources alike.
+    let snapshots = shared.live_snapshots();
     let written = rewrite(
         shared,
         Rewrite {
             sources: vec![Source::Memtable(cursor)],
             range: &range,
-            tombstones: flush.memtable.all_tombstones(),
+            tombstones: flush.memtable.all_tombstones(&snapshots),
             merge: &merge,
             filter: filter.as_deref(),
             newer: &|_| false,
-            // Snapshots taken from now on see everything in these sources alike.
-            snapshots: shared.live_snapshots(),
+            snapshots,
             reaches_below: &below,
             table_bytes: u64::MAX,
+            range_bytes: range_bytes(shared.options.table_bytes),
             cuts: &cuts,
             separator: Separator::new(shared, BTreeSet::new()),
             open: &mut || shared.open_table_writer(),
@@ -188,10 +190,8 @@ fn run_part(
     let (choice, range) = (&plan.choice, &plan.parts[part]);
     let snapshots = shared.live_snapshots();
     // Range deletions first: whole tables below them need not be read.
-    let mut tombstones = RangeTombstones::default();
-    for table in choice.inputs() {
-        tombstones.add_all(table.tombstones()?);
-    }
+    let sets: Result<Vec<_>, Error> = choice.inputs().map(|table| table.tombstones()).collect();
+    let tombstones = RangeTombstones::union(&sets?, Keep::Seen(&snapshots));
     let oldest = snapshots.first().copied();
     let read = |t: &&Arc<Table>| {
         let (lower, last) = (&t.bounds.smallest, t.bounds.last_sequence);
@@ -236,6 +236,7 @@ fn run_part(
             snapshots,
             reaches_below: &below,
             table_bytes: shared.options.table_bytes,
+            range_bytes: range_bytes(shared.options.table_bytes),
             cuts: &plan.cuts,
             separator: Separator::new(shared, plan.leave.clone()),
             open: &mut || shared.open_table_writer(),

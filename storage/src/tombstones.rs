@@ -1,7 +1,9 @@
 //! Range deletions, cut into pieces that do not overlap.
 //!
 //! Each piece knows the sequences that delete it, newest first, so that the question "which
-//! deletion covers this key for that reader" is one ordered look-up.
+//! deletion covers this key for that reader" is one ordered look-up. Of n deletions over each other
+//! there may be n pieces with n sequences each: who puts sets together says which of the sequences
+//! still count ([`Keep`]), and may say how many there can be at most.
 
 use std::collections::BTreeMap;
 use std::ops::Bound;
@@ -28,6 +30,36 @@ struct Piece {
     end: Vec<u8>,
     /// Newest first.
     sequences: Vec<u64>,
+}
+
+/// Which sequences of a piece somebody may still ask for.
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum Keep<'a> {
+    /// All: nothing is known of the readers.
+    All,
+    /// Those that a reader at one of these (ascending) sees, and the newest.
+    Seen(&'a [u64]),
+    /// Those that a reader up to `snapshot` or from `safe` on may see.
+    Outside { snapshot: u64, safe: u64 },
+}
+
+impl Keep<'_> {
+    /// Forgets of `sequences`, newest first, what nobody can ask for.
+    fn trim(self, sequences: &mut Vec<u64>) {
+        let mut newer: Option<u64> = None;
+        sequences.retain(|s| {
+            let Some(newer) = newer.replace(*s) else { return true };
+            match self {
+                Self::All => true,
+                // Who sees this one sees the newer one too, if no reader stands between.
+                Self::Seen(readers) => {
+                    let next = readers.partition_point(|reader| reader < s);
+                    readers.get(next).is_some_and(|reader| *reader < newer)
+                }
+                Self::Outside { snapshot, safe } => *s <= snapshot || newer > safe,
+            }
+        });
+    }
 }
 
 impl RangeTombstones {
@@ -72,16 +104,73 @@ impl RangeTombstones {
         }
     }
 
-    /// Adds all of `other`.
-    pub(crate) fn add_all(&mut self, other: &Self) {
-        self.add_all_above(other, u64::MAX);
+    /// All of `sets` as one.
+    pub(crate) fn union(sets: &[&Self], keep: Keep<'_>) -> Self {
+        Self::union_within(sets, keep, usize::MAX).expect("there is no bound")
     }
 
-    /// Adds all of `other`, forgetting what is overruled as [`RangeTombstones::add`] does.
-    pub(crate) fn add_all_above(&mut self, other: &Self, snapshot: u64) {
-        for (start, end, sequence) in other.iter() {
-            self.add(start, end, sequence, snapshot);
+    /// The same; none when that would have more than `sequences_max` sequences, counted for each piece.
+    pub(crate) fn union_within(
+        sets: &[&Self],
+        keep: Keep<'_>,
+        sequences_max: usize,
+    ) -> Option<Self> {
+        match sets {
+            [] => Some(Self::default()),
+            [one] => one.merged(&Self::default(), keep, sequences_max),
+            // In halves, so that each piece is copied a few times and not once for each set.
+            _ => {
+                let (first, rest) = sets.split_at(sets.len() / 2);
+                let first = Self::union_within(first, keep, sequences_max)?;
+                let rest = Self::union_within(rest, keep, sequences_max)?;
+                first.merged(&rest, keep, sequences_max)
+            }
         }
+    }
+
+    fn merged(&self, other: &Self, keep: Keep<'_>, sequences_max: usize) -> Option<Self> {
+        let mut edges: Vec<&[u8]> = Vec::with_capacity(2 * (self.len() + other.len()));
+        for (start, piece) in self.pieces.iter().chain(&other.pieces) {
+            edges.extend([start.as_slice(), &piece.end]);
+        }
+        edges.sort();
+        edges.dedup();
+        let (mut ours, mut theirs) = (self.pieces.iter(), other.pieces.iter());
+        let (mut our, mut their) = (ours.next(), theirs.next());
+        let mut pieces: Vec<(Vec<u8>, Piece)> = Vec::new();
+        let mut count = 0;
+        for edge in edges.windows(2) {
+            let &[start, end] = edge else { continue };
+            let mut sequences = Vec::new();
+            for (piece, rest) in [(&mut our, &mut ours), (&mut their, &mut theirs)] {
+                if piece.is_some_and(|(_, piece)| piece.end.as_slice() <= start) {
+                    *piece = rest.next();
+                }
+                if let Some((_, piece)) = piece.filter(|(from, _)| from.as_slice() <= start) {
+                    sequences.extend_from_slice(&piece.sequences);
+                }
+            }
+            sequences.sort_unstable_by(|a, b| b.cmp(a));
+            sequences.dedup();
+            keep.trim(&mut sequences);
+            if sequences.is_empty() {
+                continue;
+            }
+            match pieces.last_mut() {
+                Some((_, last)) if last.end == start && last.sequences == sequences => {
+                    last.end = end.to_vec();
+                }
+                _ => {
+                    count += sequences.len();
+                    if count > sequences_max {
+                        return None;
+                    }
+                    sequences.shrink_to_fit();
+                    pieces.push((start.to_vec(), Piece { end: end.to_vec(), sequences }));
+                }
+            }
+        }
+        Some(Self { pieces: pieces.into_iter().collect() })
     }
 
     /// About what it takes in memory: its keys and sequences, and its part of the nodes of a map.
@@ -164,6 +253,65 @@ impl RangeTombstones {
     }
 }
 
+/// Range deletions as a file lists them, which need not be a good one: gathered without taking more memory than
+/// they may have, or time. What is listed as pieces that do not overlap, by key, costs a copy.
+pub(crate) struct Gathering {
+    /// Sets already put together, each at least twice as large as the next.
+    sets: Vec<RangeTombstones>,
+    /// Pieces after these, while they ascend.
+    ascending: Vec<(Vec<u8>, Piece)>,
+    sequences_max: usize,
+}
+
+impl Gathering {
+    /// Up to `sequences_max` sequences, counted for each piece.
+    pub(crate) fn within(sequences_max: usize) -> Self {
+        Self { sets: Vec::new(), ascending: Vec::new(), sequences_max }
+    }
+
+    /// None when that is too much.
+    pub(crate) fn add(&mut self, start: &[u8], end: &[u8], sequence: u64) -> Option<()> {
+        if start >= end {
+            return Some(());
+        }
+        if let Some((from, last)) = self.ascending.last_mut() {
+            let older = last.sequences.last().is_some_and(|newer| sequence < *newer);
+            if from == start && last.end == end && older {
+                last.sequences.push(sequence);
+                return Some(());
+            }
+            if start < last.end.as_slice() {
+                self.close()?;
+            }
+        }
+        let piece = Piece { end: end.to_vec(), sequences: vec![sequence] };
+        self.ascending.push((start.to_vec(), piece));
+        Some(())
+    }
+
+    fn close(&mut self) -> Option<()> {
+        let pieces = std::mem::take(&mut self.ascending).into_iter().collect();
+        let mut newest = RangeTombstones { pieces };
+        while let Some(set) = self.sets.pop_if(|set| set.len() <= 2 * newest.len()) {
+            newest = set.merged(&newest, Keep::All, self.sequences_max)?;
+        }
+        self.sets.push(newest);
+        Some(())
+    }
+
+    /// All of them; none when that is too much.
+    pub(crate) fn finish(mut self) -> Option<RangeTombstones> {
+        self.close()?;
+        match &self.sets[..] {
+            [_] => self.sets.pop(),
+            sets => {
+                let sets: Vec<_> = sets.iter().collect();
+                RangeTombstones::union_within(&sets, Keep::All, self.sequences_max)
+            }
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -210,5 +358,60 @@ mod tests {
                 }
             }
         }
+    }
+
+    #[test]
+    fn a_union_covers_what_its_sets_covered_for_everybody_who_still_asks() {
+        let mut state = 7u64;
+        let mut below = move |n: u64| {
+            state = state.wrapping_add(1);
+            crate::codec::scatter(state) % n
+        };
+        for _ in 0..if cfg!(miri) { 5 } else { 500 } {
+            let mut sets = vec![RangeTombstones::default(); 1 + below(5) as usize];
+            let mut plain = RangeTombstones::default();
+            for sequence in 1..=20 {
+                let (start, end) = ([b'a' + below(12) as u8], [b'a' + below(12) as u8]);
+                let set = below(sets.len() as u64) as usize;
+                sets[set].add(&start, &end, sequence, u64::MAX);
+                plain.add(&start, &end, sequence, u64::MAX);
+            }
+            let sets: Vec<_> = sets.iter().collect();
+            let (a, b) = (below(21), below(21));
+            let (snapshot, safe) = (a.min(b), a.max(b));
+            let seen = [snapshot, safe];
+            for keep in [Keep::All, Keep::Seen(&seen), Keep::Outside { snapshot, safe }] {
+                let union = RangeTombstones::union(&sets, keep);
+                for bound in 0..=21 {
+                    let asks = match keep {
+                        Keep::All => true,
+                        Keep::Seen(readers) => bound >= 20 || readers.contains(&bound),
+                        Keep::Outside { snapshot, safe } => bound <= snapshot || bound >= safe,
+                    };
+                    for key in (b'`'..b'p').filter(|_| asks) {
+                        let want = plain.covering(&[key], bound);
+                        assert_eq!(union.covering(&[key], bound), want, "{keep:?} {bound}");
+                    }
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn deletions_over_each_other_stay_few_where_nobody_looks_behind_them() {
+        let key = |i: u64| i.to_be_bytes();
+        let mut sets = Vec::new();
+        for i in 1..=200 {
+            let mut set = RangeTombstones::default();
+            set.add(&key(0), &key(i), i, u64::MAX);
+            sets.push(set);
+        }
+        let sets: Vec<_> = sets.iter().collect();
+        let sequences = |keep| RangeTombstones::union(&sets, keep).iter().count();
+        assert_eq!(sequences(Keep::Seen(&[])), 1);
+        assert_eq!(sequences(Keep::Seen(&[100])), 3, "two up to 100, one up to 200");
+        assert_eq!(sequences(Keep::Outside { snapshot: 0, safe: u64::MAX }), 1);
+        assert_eq!(sequences(Keep::All), 200 * 201 / 2);
+        assert!(RangeTombstones::union_within(&sets, Keep::All, 200 * 201 / 2 - 1).is_none());
     }
 }

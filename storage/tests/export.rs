@@ -3,7 +3,7 @@
 use crate::fixture::{Append, Rows, Store, external, options, put};
 use ringdb_storage::{
     Batch, Direction, Disk, Durability, Engine, Error, Export, Exported, FileDisk, MemoryDisk,
-    Options, Shard,
+    Options, Shard, read_table,
 };
 use std::process::Command;
 use std::sync::Arc;
@@ -150,6 +150,13 @@ fn what_is_wrong_with_a_file_is_said_and_nothing_of_it_is_taken() {
         assert!(store.shards.iter().flat_map(rows).next().is_none(), "nothing at {offset}");
     }
     assert!(store.engine.damage().is_empty(), "it is no damage of this store");
+    let newer = files.fork(1);
+    let version_at = newer.open(&names[0]).unwrap().len().unwrap() - 12;
+    newer.open(&names[0]).unwrap().write_at(&[7], version_at).unwrap();
+    let reason = refusal(&mut store.shards, &newer, &names);
+    let words =
+        "cannot be ingested: format_version 7 is not supported; write it with format_version";
+    assert!(reason.contains(words), "{reason}");
     // Tables of a store have sequences of their own, and may point elsewhere.
     let disk = MemoryDisk::new(7);
     let mut other = Store::open(&disk, options(1)).unwrap();
@@ -282,4 +289,68 @@ fn rocksdb_reads_tables_that_point_to_large_values() {
     assert!(stdout.contains("The file is ok"), "{stdout} {stderr}");
     let (stdout, _) = tool("sst_dump", &[&file, "--command=scan", "--output_hex"]).unwrap();
     assert_eq!(stdout.lines().filter(|line| line.contains(" => ")).count(), 1_000);
+}
+
+#[test]
+fn an_export_that_fails_removes_the_files_that_it_made_and_no_other() {
+    for (rows, made) in [(0, 0), (30, 2)] {
+        let mut store = Store::open(&MemoryDisk::new(1), options(1)).unwrap();
+        let mut batch = Batch::new();
+        for i in 0..rows {
+            batch.put(format!("k{i:03}").as_bytes(), &[b'v'; 90]);
+        }
+        batch.merge(b"k9", b"!");
+        store.shards[0].apply(&batch, Durability::Os).unwrap();
+        let files = MemoryDisk::new(2);
+        for number in 1..=9 {
+            let file = files.create(&format!("{number:010}.sst")).unwrap();
+            file.write_at(b"older", 0).unwrap();
+        }
+        let refused = store.shards[0].export(b"", None, None, &files, &HOW);
+        assert!(matches!(refused, Err(Error::Refused { .. })), "{refused:?}");
+        let left = files.list().unwrap();
+        assert_eq!(left.len(), 9 - made, "{left:?}");
+        for name in left {
+            let mut content = [0; 5];
+            files.open(&name).unwrap().read_at(&mut content, 0).unwrap();
+            assert_eq!(&content, b"older", "{name}");
+        }
+    }
+}
+
+#[test]
+fn tables_that_may_not_be_written_are_read_and_ingested() {
+    use std::os::unix::fs::PermissionsExt;
+    let directory = tempfile::tempdir().unwrap();
+    let set_mode = |path: &std::path::Path, mode| {
+        std::fs::set_permissions(path, std::fs::Permissions::from_mode(mode)).unwrap();
+    };
+    let files = FileDisk::new(directory.path()).unwrap();
+    let exported = source().shards[0].export(b"", None, None, &files, &HOW).unwrap();
+    let names = names(&exported);
+    names.iter().for_each(|name| set_mode(&directory.path().join(name), 0o444));
+    set_mode(directory.path(), 0o555);
+    let mut store = Store::open(&MemoryDisk::new(1), options(1)).unwrap();
+    let ingested = store.engine.ingest(&mut store.shards, &files, &names).unwrap();
+    let files: Arc<dyn Disk> = Arc::new(files);
+    let mut read = 0;
+    for name in &names {
+        read_table(&files, name, &mut |_| read += 1).unwrap();
+    }
+    assert_eq!(ingested.rows, read);
+    assert!(read > 0);
+    set_mode(directory.path(), 0o755);
+}
+
+/// Who is root may open all that is above for writing; not so what the system itself refuses.
+#[cfg(target_os = "linux")]
+#[test]
+fn a_file_that_nobody_may_write_is_read_and_a_write_to_it_refused() {
+    let system = FileDisk::new("/sys/kernel").unwrap();
+    let file = system.open("uevent_seqnum").unwrap();
+    let mut digit = [0];
+    file.read_at(&mut digit, 0).unwrap();
+    assert!(digit[0].is_ascii_digit(), "{digit:?}");
+    let refused = file.write_at(&digit, 0).unwrap_err();
+    assert_eq!(refused.kind(), std::io::ErrorKind::PermissionDenied);
 }

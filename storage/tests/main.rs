@@ -7,6 +7,7 @@ mod checkpoint;
 mod compaction;
 mod crash;
 mod damage;
+mod deletions;
 mod export;
 mod faults;
 mod faulty;

@@ -23,6 +23,14 @@ pub(crate) type OnProgress<'a> = dyn FnMut(u64) -> ControlFlow<()> + 'a;
 /// Bytes after which progress is told.
 const PROGRESS_BYTES: u64 = 256 << 10;
 
+/// A table's range deletions are one block, read whole when it is opened: of this size at most, about.
+const RANGE_BYTES_MAX: u64 = 4 << 20;
+
+/// Size of its range deletions at which a table is cut where tables have `table_bytes`.
+pub(crate) fn range_bytes(table_bytes: u64) -> u64 {
+    table_bytes.min(RANGE_BYTES_MAX)
+}
+
 /// What a rewrite reads and keeps.
 pub(crate) struct Rewrite<'a> {
     pub(crate) sources: Vec<Source<'a>>,
@@ -40,6 +48,8 @@ pub(crate) struct Rewrite<'a> {
     pub(crate) reaches_below: &'a ReachesBelow<'a>,
     /// Size at which a table is cut.
     pub(crate) table_bytes: u64,
+    /// Size of its range deletions at which a table is cut; see [`range_bytes`].
+    pub(crate) range_bytes: u64,
     /// Keys at which a table is cut whatever its size, ascending.
     pub(crate) cuts: &'a [Vec<u8>],
     /// Puts large values elsewhere.
@@ -59,6 +69,8 @@ struct Output<'a> {
     from: Vec<u8>,
     /// Cuts that are behind.
     passed: usize,
+    /// Keys at which a table is cut because of its range deletions, the nearest last.
+    dense: Vec<Vec<u8>>,
 }
 
 impl Rewrite<'_> {
@@ -75,8 +87,10 @@ impl Rewrite<'_> {
     }
 
     fn rewrite(&mut self, opened: &mut Vec<u64>) -> Result<Vec<(u64, TableBounds)>, Error> {
+        let ranges = self.kept_ranges();
         let mut output = Output {
-            ranges: self.kept_ranges(),
+            dense: dense(&ranges, self.range_bytes),
+            ranges,
             done: Vec::new(),
             table: None,
             from: self.range.lower.clone(),
@@ -222,6 +236,7 @@ impl Rewrite<'_> {
         if kept.is_empty() {
             return Ok(());
         }
+        self.pass_dense(output, Some(key))?;
         let mut crossed = false;
         while self.cuts.get(output.passed).is_some_and(|cut| cut.as_slice() <= key) {
             output.passed += 1;
@@ -249,6 +264,20 @@ impl Rewrite<'_> {
         Ok(())
     }
 
+    /// Finishes a table at each key up to `key` (none: all) before which there are many range deletions.
+    fn pass_dense(&mut self, output: &mut Output<'_>, key: Option<&[u8]>) -> Result<(), Error> {
+        while let Some(cut) = output.dense.pop_if(|cut| key.is_none_or(|key| cut.as_slice() <= key))
+        {
+            if output.table.is_none() && output.ranges_up_to(Some(&cut)) {
+                self.begin(output)?;
+            }
+            if let Some((number, writer)) = output.table.take() {
+                output.finish(number, writer, Some(&cut))?;
+            }
+        }
+        Ok(())
+    }
+
     fn begin(&mut self, output: &mut Output<'_>) -> Result<(), Error> {
         let (number, writer) = (self.open)()?;
         output.opened.push(number);
@@ -257,11 +286,8 @@ impl Rewrite<'_> {
     }
 
     fn end(&mut self, mut output: Output<'_>) -> Result<Vec<(u64, TableBounds)>, Error> {
-        let left = |(start, end, _): (&[u8], &[u8], u64)| {
-            end > output.from.as_slice()
-                && self.range.upper.as_deref().is_none_or(|upper| start < upper)
-        };
-        if output.table.is_none() && output.ranges.iter().any(left) {
+        self.pass_dense(&mut output, None)?;
+        if output.table.is_none() && output.ranges_up_to(self.range.upper.as_deref()) {
             self.begin(&mut output)?;
         }
         if let Some((number, writer)) = output.table.take() {
@@ -284,7 +310,30 @@ impl Rewrite<'_> {
     }
 }
 
+/// The keys at which tables are cut whose range deletions have about `bytes` each, the last first.
+fn dense(ranges: &RangeTombstones, bytes: u64) -> Vec<Vec<u8>> {
+    let (mut cuts, mut size, mut last) = (Vec::new(), 0, None);
+    for (start, end, _) in ranges.iter() {
+        if size >= bytes && last != Some(start) {
+            cuts.push(start.to_vec());
+            size = 0;
+        }
+        last = Some(start);
+        size += (start.len() + end.len() + 16) as u64;
+    }
+    cuts.reverse();
+    cuts
+}
+
 impl Output<'_> {
+    /// True when there are range deletions up to `to` that are in no table yet.
+    fn ranges_up_to(&self, to: Option<&[u8]>) -> bool {
+        let left = |(start, end, _): (&[u8], &[u8], u64)| {
+            end > self.from.as_slice() && to.is_none_or(|to| start < to)
+        };
+        self.ranges.iter().any(left)
+    }
+
     /// Finishes a table that speaks of the keys up to `to`.
     fn finish(
         &mut self,

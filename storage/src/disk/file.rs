@@ -55,18 +55,14 @@ impl Disk for FileDisk {
     fn open(&self, name: &str) -> io::Result<Arc<dyn DiskFile>> {
         let path = self.directory.join(name);
         let mut options = OpenOptions::new();
-        options.read(true).write(true);
-        #[cfg(target_os = "linux")]
-        {
-            use std::os::unix::fs::OpenOptionsExt;
-            // Nobody asks when a table was read last; only the file's owner may say so.
-            let flags = i32::try_from(rustix::fs::OFlags::NOATIME.bits()).unwrap_or(0);
-            match options.clone().custom_flags(flags).open(&path) {
-                Err(e) if e.kind() == io::ErrorKind::PermissionDenied => {}
-                file => return Ok(OpenFile::shared(file?)),
+        match open_quietly(options.read(true).write(true), &path) {
+            // Who only reads it, as a table, wants no more.
+            Err(e) if is_read_only(&e) => {
+                let file = open_quietly(options.write(false), &path)?;
+                Ok(Arc::new(OpenFile { read_only: true, ..OpenFile::of(file) }))
             }
+            file => Ok(OpenFile::shared(file?)),
         }
-        Ok(OpenFile::shared(options.open(&path)?))
     }
 
     fn list(&self) -> io::Result<Vec<String>> {
@@ -127,20 +123,51 @@ impl Disk for FileDisk {
     }
 }
 
+/// Opens a file without noting when it was read, where that may be.
+fn open_quietly(options: &OpenOptions, path: &Path) -> io::Result<File> {
+    #[cfg(target_os = "linux")]
+    {
+        use std::os::unix::fs::OpenOptionsExt;
+        // Nobody asks when a table was read last; only the file's owner may say so.
+        let flags = i32::try_from(rustix::fs::OFlags::NOATIME.bits()).unwrap_or(0);
+        match options.clone().custom_flags(flags).open(path) {
+            Err(e) if e.kind() == io::ErrorKind::PermissionDenied => {}
+            file => return file,
+        }
+    }
+    options.open(path)
+}
+
+/// True when the file may well be there to be read.
+fn is_read_only(e: &io::Error) -> bool {
+    matches!(e.kind(), io::ErrorKind::PermissionDenied | io::ErrorKind::ReadOnlyFilesystem)
+}
+
 struct OpenFile {
     file: File,
+    /// It could not be opened for more.
+    read_only: bool,
     /// Made by the first read that may go through memory.
     #[cfg(target_os = "linux")]
     mapped: OnceLock<Option<Mapped>>,
 }
 
 impl OpenFile {
-    fn shared(file: File) -> Arc<dyn DiskFile> {
-        Arc::new(Self {
+    fn of(file: File) -> Self {
+        Self {
             file,
+            read_only: false,
             #[cfg(target_os = "linux")]
             mapped: OnceLock::new(),
-        })
+        }
+    }
+
+    fn shared(file: File) -> Arc<dyn DiskFile> {
+        Arc::new(Self::of(file))
+    }
+
+    fn check_writable(&self) -> io::Result<()> {
+        if self.read_only { Err(io::ErrorKind::PermissionDenied.into()) } else { Ok(()) }
     }
 }
 
@@ -158,6 +185,7 @@ impl DiskFile for OpenFile {
     }
 
     fn write_at(&self, bytes: &[u8], offset: u64) -> io::Result<()> {
+        self.check_writable()?;
         self.file.write_all_at(bytes, offset)
     }
 
@@ -170,6 +198,7 @@ impl DiskFile for OpenFile {
     }
 
     fn truncate(&self, len: u64) -> io::Result<()> {
+        self.check_writable()?;
         self.file.set_len(len)
     }
 

@@ -5,7 +5,7 @@
 //! and hands back the old one, to be dropped when nobody reads it any more.
 #![allow(unsafe_code, reason = "a list is freed when its readers are gone; each use says why")]
 
-use crate::tombstones::RangeTombstones;
+use crate::tombstones::{Keep, RangeTombstones};
 use std::ptr::NonNull;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicPtr, Ordering};
@@ -49,25 +49,23 @@ impl Deletions {
         unsafe { current.as_ref() }
     }
 
-    /// Adds the deletion of `start..end` at `sequence`; the writer alone. Deletions newer than
-    /// `snapshot` that another overrules are forgotten. Returns the list that counted before.
+    /// Adds the deletion of `start..end` at `sequence`; the writer alone. Of those that overrule each
+    /// other `keep` says which still count. Returns the list that counted before.
     pub(super) fn add(
         &self,
         start: &[u8],
         end: &[u8],
         sequence: u64,
-        snapshot: u64,
+        keep: Keep<'_>,
     ) -> Option<OldSets> {
         let (mut sets, mut bytes) = match self.list() {
             Some(list) => (list.sets.clone(), list.bytes.clone()),
             None => (Vec::new(), Vec::new()),
         };
         let mut newest = RangeTombstones::default();
-        newest.add(start, end, sequence, snapshot);
+        newest.add(start, end, sequence, u64::MAX);
         while let Some(set) = sets.pop_if(|set| set.len() <= 2 * newest.len()) {
-            let mut both = (*set).clone();
-            both.add_all_above(&newest, snapshot);
-            newest = both;
+            newest = RangeTombstones::union(&[&*set, &newest], keep);
         }
         bytes.truncate(sets.len());
         bytes.push(newest.bytes());
@@ -107,7 +105,7 @@ mod tests {
         for i in 0..if cfg!(miri) { 25 } else { 300u64 } {
             let start = format!("{:03}", i * 37 % 290);
             let end = format!("{:03}", i * 37 % 290 + i % 9);
-            old.extend(deletions.add(start.as_bytes(), end.as_bytes(), i + 1, u64::MAX));
+            old.extend(deletions.add(start.as_bytes(), end.as_bytes(), i + 1, Keep::All));
             plain.add(start.as_bytes(), end.as_bytes(), i + 1, u64::MAX);
         }
         assert!(deletions.sets().len() < 10, "{} sets", deletions.sets().len());

@@ -38,7 +38,7 @@ use crate::fold::{Folded, Merge};
 use crate::key::{KeyRange, Kind, Tag};
 use crate::limits::{EAGER_FOLD_BYTES_MAX, MERGE_CHAIN_MAX};
 use crate::options::Options;
-use crate::tombstones::RangeTombstones;
+use crate::tombstones::{Keep, RangeTombstones};
 use deletions::{Deletions, OldSets};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -80,11 +80,17 @@ pub(crate) struct Retired {
     nodes: Vec<Replaced>,
     /// Entries that have a newer version above another: once that is safe, the older ones can go.
     superseded: Vec<u32>,
+    /// Range deletions since: once one is safe, those that it overrules can go.
+    overruling: usize,
 }
 
 /// So many keys may have superseded versions before it is worth a new view to get rid of them; also
 /// about how many operands of one key a reader may meet.
 const RETIRED_MAX: usize = 256;
+
+/// After so many range deletions a new view is worth while: of those over one key that no view has made
+/// safe each is kept, with each piece of it.
+const OVERRULING_MAX: usize = 32;
 
 impl Memtable {
     pub(crate) fn last_sequence(&self) -> u64 {
@@ -96,11 +102,11 @@ impl Memtable {
         self.deletions.sets()
     }
 
-    /// Its range deletions as one set.
-    pub(crate) fn all_tombstones(&self) -> RangeTombstones {
-        let mut all = RangeTombstones::default();
-        self.tombstones().iter().for_each(|set| all.add_all(set));
-        all
+    /// Its range deletions as one set, without what neither a reader at one of `snapshots` nor one of
+    /// the present can see.
+    pub(crate) fn all_tombstones(&self, snapshots: &[u64]) -> RangeTombstones {
+        let sets: Vec<&RangeTombstones> = self.tombstones().iter().map(AsRef::as_ref).collect();
+        RangeTombstones::union(&sets, Keep::Seen(snapshots))
     }
 
     /// The greatest sequence up to `bound` of a range deletion over `key`; 0 when there is none.
@@ -177,6 +183,7 @@ impl Active {
     /// True when so much is out of reach that a new view is worth while.
     pub(crate) fn wants_new_view(&self) -> bool {
         self.retired.superseded.len() + self.retired.versions.len() >= RETIRED_MAX
+            || self.retired.overruling >= OVERRULING_MAX
     }
 
     /// What was taken out of reach since the last call: to be given to [`Active::reclaim`] when all
@@ -241,12 +248,13 @@ impl Active {
 
     fn delete_range(&mut self, start: &[u8], end: &[u8], sequence: u64, snapshot: u64) {
         // What another range deletion overrules may be forgotten only where nobody sees between.
-        let floor = if self.is_alone() { snapshot } else { u64::MAX };
-        let old = self.memtable.deletions.add(start, end, sequence, floor);
+        let keep = Keep::Outside { snapshot, safe: self.safe };
+        let old = self.memtable.deletions.add(start, end, sequence, keep);
         if self.is_alone() {
             self.tombstone_bytes = self.memtable.deletions.bytes();
         } else {
             self.tombstone_bytes += self.memtable.deletions.bytes_of_last();
+            self.retired.overruling += 1;
             let kept = self.memtable.old_deletions.lock();
             kept.unwrap_or_else(PoisonError::into_inner).extend(old);
         }

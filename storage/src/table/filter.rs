@@ -34,7 +34,7 @@ pub(crate) struct Filter {
 impl Filter {
     /// The filter over keys with these hashes.
     pub(crate) fn build(hashes: &[u64], bits: usize) -> Self {
-        let lines = (hashes.len() * bits).div_ceil(8).div_ceil(LINE_BYTES);
+        let lines = lines_for(hashes.len(), bits);
         let mut filter = Self { lines: vec![Line::default(); lines], probes: probes(bits) };
         for h in hashes {
             let line = &mut filter.lines[line_of(*h, lines)];
@@ -45,6 +45,11 @@ impl Filter {
             }
         }
         filter
+    }
+
+    /// Size of the filter over so many keys, as a table holds it.
+    pub(crate) fn bytes(keys: usize, bits: usize) -> usize {
+        lines_for(keys, bits).saturating_mul(LINE_BYTES).saturating_add(TRAILER_BYTES)
     }
 
     /// As a table holds it.
@@ -59,7 +64,8 @@ impl Filter {
 
     /// The filter of a table. One of another kind than we write tells us nothing.
     pub(crate) fn decode(bytes: &[u8]) -> Self {
-        let Some((lines, [0xff, 0, probes, _, _])) = bytes.split_last_chunk::<TRAILER_BYTES>()
+        // What a later version says in the last two bytes may change how the bits are meant.
+        let Some((lines, [0xff, 0, probes, 0, 0])) = bytes.split_last_chunk::<TRAILER_BYTES>()
         else {
             return Self::default();
         };
@@ -103,6 +109,10 @@ impl Filter {
     }
 }
 
+fn lines_for(keys: usize, bits: usize) -> usize {
+    keys.saturating_mul(bits).div_ceil(8).div_ceil(LINE_BYTES)
+}
+
 fn line_of(h: u64, lines: usize) -> usize {
     (((h & 0xffff_ffff) * lines as u64) >> 32) as usize
 }
@@ -129,6 +139,11 @@ mod tests {
     fn a_filter_of_another_kind_denies_nothing_and_an_empty_one_everything() {
         for bytes in [&b""[..], b"abc", &[7; 69], &[0, 0, 0, 0, 6, 1, 0, 0, 0]] {
             assert!(Filter::decode(bytes).may_contain(hash(b"key")), "{bytes:?}");
+        }
+        // No bit is set, so it would deny every key if it were of our kind.
+        for reserved in [[0, 1], [1, 0], [0xff, 0xff]] {
+            let bytes = [&[0; LINE_BYTES][..], &[0xff, 0, 6], &reserved].concat();
+            assert!(Filter::decode(&bytes).may_contain(hash(b"key")), "{reserved:?}");
         }
         assert!(!Filter::decode(&Filter::build(&[], 10).encode()).may_contain(hash(b"key")));
     }

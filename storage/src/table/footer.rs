@@ -2,7 +2,7 @@
 
 use crate::checksum::Checksum;
 use crate::codec::{put_varint, u32_at, u64_at, varint};
-use crate::limits::BLOCK_BYTES_MAX;
+use crate::limits::{BLOCK_BYTES_MAX, KEY_BYTES_MAX};
 
 pub(crate) const FOOTER_BYTES: usize = 53;
 pub(crate) const TRAILER_BYTES: usize = 5;
@@ -12,6 +12,8 @@ const LZ4: u8 = 4;
 const LZ4_HIGH: u8 = 5;
 
 const MAGIC: u64 = 0x88e2_41b7_85f4_cff7;
+/// Of tables before there was a format_version.
+const LEGACY_MAGIC: u64 = 0xdb47_7524_8b80_fb57;
 /// What we write.
 const FORMAT_VERSION: u32 = 5;
 /// What we read: the same layout; what differs says so in the properties.
@@ -71,6 +73,58 @@ impl Footer {
             index: Handle::decode(&mut handles)?,
         })
     }
+}
+
+/// Of the footer of a sound table that RocksDB may have written and we cannot read: what it has, and how to
+/// write it so that we can.
+pub(crate) fn foreign_footer(footer: &[u8]) -> Option<String> {
+    let (magic, version) = (u64_at(footer, 45)?, u32_at(footer, 41)?);
+    let (first, last) = (FORMAT_VERSIONS.start(), FORMAT_VERSIONS.end());
+    let mend = format!("write it with format_version {first} to {last}");
+    match magic {
+        MAGIC if version > 100 => None,
+        MAGIC if !FORMAT_VERSIONS.contains(&version) => {
+            Some(format!("format_version {version} is not supported; {mend}"))
+        }
+        MAGIC if Checksum::of_number(*footer.first()?).is_none() => {
+            let kind = footer[0];
+            let name = match kind {
+                0 => "none",
+                2 => "XXH32",
+                3 => "XXH64",
+                _ => return None,
+            };
+            let mend = "write it with CRC32c or XXH3";
+            Some(format!("checksum {kind} ({name}) is not supported; {mend}"))
+        }
+        LEGACY_MAGIC => Some(format!("format_version 0 is not supported; {mend}")),
+        _ => None,
+    }
+}
+
+/// The same of a block with its trailer, whose checksum holds.
+pub(crate) fn foreign_block(sealed: &[u8], checksum: Checksum) -> Option<String> {
+    let (payload, trailer) = sealed.split_last_chunk::<TRAILER_BYTES>()?;
+    let kind = trailer[0];
+    let name = match kind {
+        1 => "Snappy",
+        2 => "ZLIB",
+        3 => "BZip2",
+        6 => "XPRESS",
+        7 => "ZSTD",
+        _ => return None,
+    };
+    let holds = u32_at(trailer, 1)? == checksum.of(payload, kind);
+    holds
+        .then(|| format!("compression {kind} ({name}) is not supported; write it with LZ4 or none"))
+}
+
+/// The same of a key that is longer than ours.
+pub(crate) fn foreign_key(bytes: usize) -> Option<String> {
+    let mend = "leave that row out, or shorten its key";
+    (bytes > KEY_BYTES_MAX).then(|| {
+        format!("a key of {bytes} bytes is not supported, at most {KEY_BYTES_MAX} are; {mend}")
+    })
 }
 
 /// Appends `payload` with its trailer, compressed if `compress` and where that saves enough.

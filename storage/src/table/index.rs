@@ -13,6 +13,12 @@ use crate::prefetch::prefetch;
 /// Heads that one step of a search looks at.
 const STEP: usize = 16;
 
+/// A table's separators together are at most so many times as large as its file (and a little): blocks that
+/// compress well are small, and of a separator the index may hold only what differs.
+const UNFOLDED_RATIO_MAX: u64 = 64;
+/// No data block takes fewer bytes of a file: one of payload, and a trailer.
+const BLOCK_BYTES_MIN: u64 = 1 + TRAILER_BYTES as u64;
+
 /// How the index block of a file is written.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct IndexForm {
@@ -36,8 +42,17 @@ pub(crate) struct Index {
 }
 
 impl Index {
-    /// Decodes an index block; none when it is malformed.
-    pub(crate) fn parse(bytes: &[u8], form: IndexForm) -> Option<Self> {
+    /// Decodes the index block of a file of `file_bytes`; none when it is malformed, or claims more than
+    /// such a file can have. `longest`: the bytes of the longest key of a block that it came to.
+    pub(crate) fn parse(
+        bytes: &[u8],
+        form: IndexForm,
+        file_bytes: u64,
+        longest: &mut usize,
+    ) -> Option<Self> {
+        // Keys that share prefixes unfold: bounded before memory is taken for them.
+        let mut room = file_bytes.saturating_mul(UNFOLDED_RATIO_MAX).saturating_add(1 << 20);
+        let blocks_max = file_bytes / BLOCK_BYTES_MIN;
         let restarts = u32_at(bytes, bytes.len().checked_sub(4)?)?;
         let restarts = (restarts < 1 << 28).then_some(restarts as usize)?;
         let end = bytes.len().checked_sub(4 + restarts.checked_mul(4)?)?;
@@ -49,6 +64,7 @@ impl Index {
             let (shared, handle);
             if form.delta_encoded {
                 let (s, tail) = take_tail(&mut rest)?;
+                *longest = (s + tail.len()).max(*longest);
                 extend_key(&mut key, s, tail)?;
                 shared = s;
                 handle = if shared == 0 {
@@ -66,10 +82,15 @@ impl Index {
                 shared = varint32(&mut rest)? as usize;
                 let tail_len = varint32(&mut rest)? as usize;
                 let value_len = varint32(&mut rest)? as usize;
+                *longest = (shared + tail_len).max(*longest);
                 extend_key(&mut key, shared, take(&mut rest, tail_len)?)?;
                 handle = Handle::decode(&mut take(&mut rest, value_len)?)?;
             }
             let user_len = key.len().checked_sub(if form.user_keys { 0 } else { 8 })?;
+            room = room.checked_sub(user_len as u64)?;
+            if handles.len() as u64 >= blocks_max {
+                return None;
+            }
             separators.extend_from_slice(&key[..user_len]);
             ends.push(u32::try_from(separators.len()).ok()?);
             handles.push(handle);

@@ -104,6 +104,16 @@ impl<'a> RawBlock<'a> {
         offset == self.entries.len()
     }
 
+    /// Bytes of the longest internal key that an entry claims, up to where the entries cannot be told apart.
+    pub(crate) fn longest_key(&self) -> usize {
+        let (mut at, mut longest) = (0, 0);
+        while let Some((entry, next)) = self.entry(at) {
+            longest = longest.max(entry.shared.saturating_add(entry.tail.len()));
+            at = next;
+        }
+        longest
+    }
+
     /// Calls `visit` with the whole key and the value of each entry until it gives none; none when
     /// it did or the block is malformed.
     pub(crate) fn each(&self, mut visit: impl FnMut(&[u8], &[u8]) -> Option<()>) -> Option<()> {

@@ -7,10 +7,12 @@ pub(crate) use fetch::Form;
 use super::block::Block;
 use super::counts::TableCounts;
 use super::filter::Filter;
-use super::footer::{FOOTER_BYTES, Footer, Handle, unseal};
+use super::footer::{
+    FOOTER_BYTES, Footer, Handle, foreign_block, foreign_footer, foreign_key, unseal,
+};
 use super::index::{Index, split_internal};
 use super::properties::Properties;
-use super::raw::RawBlock;
+use super::raw::{RawBlock, TAG};
 use super::table_name;
 use super::writer::TableBounds;
 use crate::blob::{BlobFile, blob_name};
@@ -22,7 +24,7 @@ use crate::key::RANGE_DELETE;
 use crate::limits::BLOCK_BYTES_MAX;
 use crate::merge::{Direction, Near};
 use crate::shelf::Shelf;
-use crate::tombstones::RangeTombstones;
+use crate::tombstones::{Gathering, RangeTombstones};
 use std::collections::BTreeSet;
 use std::io::ErrorKind;
 use std::ops::Range;
@@ -48,6 +50,8 @@ pub(crate) struct Table {
     forgives: AtomicBool,
     /// The blob files that it points into stay readable with it.
     blobs: Vec<Arc<BlobFile>>,
+    /// Somebody else's: what we cannot read of it is more likely sound than damaged.
+    foreign: bool,
 }
 
 struct Body {
@@ -82,23 +86,29 @@ impl Table {
         file: Arc<dyn DiskFile>,
         shelf: Arc<Shelf>,
     ) -> Result<Self, Error> {
-        let mut table = Self {
-            number,
-            nears: nears_of(&bounds),
-            bounds,
-            counts: TableCounts::default(),
-            body: None,
-            shelf,
-            broken: AtomicBool::new(true),
-            forgiven: Mutex::default(),
-            forgives: AtomicBool::new(false),
-            blobs: Vec::new(),
-        };
-        table.hold_blobs()?;
-        let (body, counts) = table.read_body(file)?;
-        (table.body, table.counts) = (Some(body), counts);
-        table.broken.store(false, Ordering::Relaxed);
-        Ok(table)
+        Self::damaged(number, bounds, shelf).opened(file)
+    }
+
+    /// Opens the table file of `bytes` of somebody else. Of a sound one that we cannot read [`Error::Io`] of
+    /// kind `Unsupported` says why.
+    pub(crate) fn open_foreign(
+        number: u64,
+        bytes: u64,
+        file: Arc<dyn DiskFile>,
+        shelf: Arc<Shelf>,
+    ) -> Result<Self, Error> {
+        let bounds = TableBounds { bytes, ..TableBounds::default() };
+        let mut table = Self::damaged(number, bounds, shelf);
+        table.foreign = true;
+        table.opened(file)
+    }
+
+    fn opened(mut self, file: Arc<dyn DiskFile>) -> Result<Self, Error> {
+        self.hold_blobs()?;
+        let (body, counts) = self.read_body(file)?;
+        (self.body, self.counts) = (Some(body), counts);
+        self.broken.store(false, Ordering::Relaxed);
+        Ok(self)
     }
 
     /// Stands for a table that cannot be opened: it answers every read with its damage.
@@ -114,6 +124,7 @@ impl Table {
             forgiven: Mutex::default(),
             forgives: AtomicBool::new(false),
             blobs: Vec::new(),
+            foreign: false,
         }
     }
 
@@ -157,6 +168,15 @@ impl Table {
         self.forgiven.lock().unwrap_or_else(PoisonError::into_inner).insert(offset);
         self.forgives.store(true, Ordering::Release);
         self.broken.store(self.body.is_none(), Ordering::Relaxed);
+    }
+
+    /// The error for what stands at `offset` (or anywhere) and does not prove itself; `why` knows of what is
+    /// no damage, but something that we do not read.
+    fn unsound(&self, offset: Option<u64>, why: impl FnOnce() -> Option<String>) -> Error {
+        match self.foreign.then(why).flatten() {
+            Some(what) => Error::Io { what, kind: ErrorKind::Unsupported },
+            None => self.damage(offset),
+        }
     }
 
     fn body(&self) -> Result<&Body, Error> {
@@ -363,13 +383,16 @@ impl Table {
         let footer_at = self.bounds.bytes.checked_sub(FOOTER_BYTES as u64).ok_or_else(broken)?;
         let mut footer = [0; FOOTER_BYTES];
         self.read_at(file.as_ref(), &mut footer, footer_at)?;
-        let footer = Footer::decode(&footer).ok_or_else(broken)?;
+        let unread = || self.unsound(None, || foreign_footer(&footer));
+        let footer = Footer::decode(&footer).ok_or_else(unread)?;
         // Read once in a table's life: each into memory of its own.
         let block = |handle| {
             let (mut sealed, mut raw) = (Vec::new(), Vec::new());
             let sealed = self.read(file.as_ref(), handle, &mut sealed)?;
             let content = unseal(sealed, footer.checksum, &mut raw);
-            content.map(<[u8]>::to_vec).ok_or_else(|| self.damage(Some(handle.offset)))
+            let unread = || foreign_block(sealed, footer.checksum);
+            let unread = || self.unsound(Some(handle.offset), unread);
+            content.map(<[u8]>::to_vec).ok_or_else(unread)
         };
         let metaindex = block(footer.metaindex)?;
         let metaindex = RawBlock::new(&metaindex).ok_or_else(broken)?;
@@ -393,10 +416,11 @@ impl Table {
         let properties = Properties::parse(&properties).ok_or_else(broken)?;
         let form = properties.index;
         if let Some(unknown) = properties.unreadable {
+            let name =
+                if self.foreign { "it".to_owned() } else { format!("table {}", self.number) };
             let what = format!(
-                "table {} has {unknown}, which this version does not read; write it anew with a \
-                 plain index and bytewise order",
-                self.number
+                "{name} has {unknown}, which this version does not read; write it anew with a \
+                 plain index and bytewise order"
             );
             return Err(Error::Io { what, kind: ErrorKind::Unsupported });
         }
@@ -404,13 +428,22 @@ impl Table {
             Some(handle) => Filter::decode(&block(handle)?),
             None => Filter::default(),
         };
-        let mut tombstones = RangeTombstones::default();
-        if let Some(handle) = range_del {
-            let range_del = block(handle)?;
-            let range_del = RawBlock::new(&range_del).ok_or_else(broken)?;
-            read_tombstones(&range_del, &mut tombstones).ok_or_else(broken)?;
-        }
-        let index = Index::parse(&block(footer.index)?, form).ok_or_else(broken)?;
+        let file_bytes = self.bounds.bytes;
+        let tombstones = match range_del {
+            Some(handle) => {
+                let range_del = block(handle)?;
+                let range_del = RawBlock::new(&range_del).ok_or_else(broken)?;
+                let unread = || self.unsound(None, || long_key(&range_del));
+                read_tombstones(&range_del, file_bytes).ok_or_else(unread)?
+            }
+            None => RangeTombstones::default(),
+        };
+        let index = block(footer.index)?;
+        let mut longest = 0;
+        let index = Index::parse(&index, form, file_bytes, &mut longest);
+        let tag = if form.user_keys { 0 } else { TAG };
+        let unread = || self.unsound(None, || foreign_key(longest.saturating_sub(tag)));
+        let index = index.ok_or_else(unread)?;
         let body = Body {
             file,
             checksum: footer.checksum,
@@ -432,18 +465,35 @@ impl Drop for Table {
     }
 }
 
+/// What there is to say of the longest key of a block.
+fn long_key(block: &RawBlock<'_>) -> Option<String> {
+    foreign_key(block.longest_key().saturating_sub(TAG))
+}
+
 fn nears_of(bounds: &TableBounds) -> (Near, Near) {
     let near = |key: &[u8]| Near::of(key, Direction::Forward);
     (near(&bounds.smallest), near(&bounds.largest))
 }
 
-fn read_tombstones(block: &RawBlock<'_>, tombstones: &mut RangeTombstones) -> Option<()> {
+/// Pieces of range deletions that overlap each other, beyond a part of the file's size: a good table has
+/// them cut already, or at least one sequence for all.
+const OVERLAPS_MAX: usize = 1 << 20;
+/// Keys of range deletions beyond a part of the file's size.
+const RANGE_KEY_BYTES_MAX: usize = 1 << 20;
+
+/// None when it is malformed, or would take memory out of proportion to a file of `file_bytes`.
+fn read_tombstones(block: &RawBlock<'_>, file_bytes: u64) -> Option<RangeTombstones> {
+    let file_bytes = usize::try_from(file_bytes).unwrap_or(usize::MAX);
+    // Nobody writes these keys with common beginnings left out, or compressed.
+    let mut room = file_bytes.saturating_mul(4).saturating_add(RANGE_KEY_BYTES_MAX);
+    let mut gathering = Gathering::within(file_bytes.saturating_add(OVERLAPS_MAX));
     block.each(|internal, end| {
+        room = room.checked_sub(internal.len() + end.len())?;
         let (start, tag) = split_internal(internal)?;
         if tag.0 & 0xff != u64::from(RANGE_DELETE) {
             return None;
         }
-        tombstones.add(start, end, tag.sequence(), u64::MAX);
-        Some(())
-    })
+        gathering.add(start, end, tag.sequence())
+    })?;
+    gathering.finish()
 }

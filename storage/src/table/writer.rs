@@ -8,6 +8,7 @@ use crate::checksum::Checksum;
 use crate::codec::put_varint;
 use crate::disk::DiskFile;
 use crate::key::{Kind, RANGE_DELETE, Tag};
+use crate::limits::BLOCK_BYTES_MAX;
 use std::collections::BTreeMap;
 use std::io;
 use std::sync::Arc;
@@ -180,9 +181,11 @@ impl TableWriter {
         if self.counts.ranges == 0 {
             self.bounds.largest.clone_from(&self.last_key);
         }
-        let filter = Filter::build(&self.hashes, self.bloom_bits).encode();
+        // One that no reader would take is left out: then every key may be there.
+        let fits = Filter::bytes(self.hashes.len(), self.bloom_bits) <= BLOCK_BYTES_MAX;
+        let filter = fits.then(|| Filter::build(&self.hashes, self.bloom_bits).encode());
         self.hashes = Vec::new();
-        let filter = self.write_block(&filter)?;
+        let filter = filter.map(|filter| self.write_block(&filter)).transpose()?;
         let mut index = std::mem::replace(&mut self.index, BlockBuilder::new(1));
         let index = self.write_block(index.finish())?;
         let mut metaindex = BlockBuilder::new(1);
@@ -191,8 +194,10 @@ impl TableWriter {
             handle.encode(&mut value);
             metaindex.add(name.as_bytes(), &value, true);
         };
-        add_meta("fullfilter.rocksdb.BuiltinBloomFilter", filter);
-        let properties = self.properties(index.size, filter.size);
+        if let Some(filter) = filter {
+            add_meta("fullfilter.rocksdb.BuiltinBloomFilter", filter);
+        }
+        let properties = self.properties(index.size, filter.map_or(0, |filter| filter.size));
         let properties = self.write_block(&properties)?;
         add_meta("rocksdb.properties", properties);
         if self.counts.ranges > 0 {
@@ -260,7 +265,9 @@ impl TableWriter {
             return Ok(());
         }
         let offset = self.written + self.pending.len() as u64;
-        let size = seal(&mut self.pending, self.data.finish(), true);
+        let data = self.data.finish();
+        readable(data)?;
+        let size = seal(&mut self.pending, data, true);
         self.data.clear();
         self.counts.blocks += 1;
         self.counts.data = offset + size + TRAILER_BYTES as u64;
@@ -276,6 +283,7 @@ impl TableWriter {
     }
 
     fn write_block(&mut self, payload: &[u8]) -> io::Result<Handle> {
+        readable(payload)?;
         let offset = self.written + self.pending.len() as u64;
         let size = seal(&mut self.pending, payload, false);
         self.flush_if_full()?;
@@ -292,6 +300,18 @@ impl TableWriter {
         self.pending.clear();
         Ok(())
     }
+}
+
+/// What no reader would take is not written: here the rows are still where they came from.
+fn readable(payload: &[u8]) -> io::Result<()> {
+    if payload.len() <= BLOCK_BYTES_MAX {
+        return Ok(());
+    }
+    let what = format!(
+        "a block of {} bytes is larger than readers take ({BLOCK_BYTES_MAX} bytes); nothing changed",
+        payload.len()
+    );
+    Err(io::Error::new(io::ErrorKind::FileTooLarge, what))
 }
 
 /// Makes of the last key of a block a short key that is not below it and below `next`.

@@ -1,11 +1,11 @@
 //! Getting at the blocks of a table: from the cache, or verified from the disk, in the form that the
 //! reader can use best.
 
-use super::{Slice, Table};
+use super::{Slice, Table, long_key};
 use crate::error::Error;
 use crate::key::Tag;
 use crate::table::block::{Block, DecodeScratch};
-use crate::table::footer::{Payload, unpack, unseal};
+use crate::table::footer::{Payload, foreign_block, unpack, unseal};
 use crate::table::raw::RawBlock;
 use crate::table::walk::Walk;
 use crate::value::Bytes;
@@ -188,14 +188,17 @@ impl Table {
         (raw, scratch): (&mut Vec<u8>, &mut DecodeScratch),
     ) -> Result<Block, Error> {
         let body = self.body()?;
-        let broken = || self.damage(Some(body.index.handle(i).offset));
-        let payload = Payload::of(sealed, body.checksum).ok_or_else(broken)?;
+        let offset = Some(body.index.handle(i).offset);
+        let broken = || self.damage(offset);
+        let unread = || self.unsound(offset, || foreign_block(sealed, body.checksum));
+        let payload = Payload::of(sealed, body.checksum).ok_or_else(unread)?;
         let keep = keep && self.shelf.cache.wants(&body.slots, i, payload.len());
-        if form == Form::Any && !keep && !body.splits_keys {
+        if form == Form::Any && !keep && !body.splits_keys && !self.foreign {
             return Block::of_payload(payload).ok_or_else(broken);
         }
         let content = unpack(payload, raw).ok_or_else(broken)?;
-        let block = Block::decode(content, scratch).ok_or_else(broken)?;
+        let unread = || self.unsound(offset, || long_key(&RawBlock::new(content)?));
+        let block = Block::decode(content, scratch).ok_or_else(unread)?;
         if keep {
             self.shelf.cache.insert(&body.slots, i, &block);
         }

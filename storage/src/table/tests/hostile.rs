@@ -3,18 +3,23 @@
 use super::super::block::{Block, DecodeScratch};
 use super::super::build::BlockBuilder;
 use super::super::filter::Filter;
-use super::super::footer::{FOOTER_BYTES, Footer, TRAILER_BYTES, unseal};
+use super::super::footer::{FOOTER_BYTES, Footer, Handle, TRAILER_BYTES, seal, unseal};
 use super::super::index::{Index, IndexForm};
 use super::super::properties::Properties;
 use super::super::raw::RawBlock;
 use super::super::walk::Walk;
 use super::super::{TableBounds, TablesCursor};
 use super::{Chance, Row, get, open, write};
+use super::{Error, Kind, TableWriter};
 use crate::checksum::Checksum;
 use crate::codec::put_varint;
 use crate::disk::{Disk, MemoryDisk, read_all};
-use crate::key::Tag;
+use crate::inspect::read_table;
+use crate::key::{RANGE_DELETE, Tag};
+use crate::limits::{BLOCK_BYTES_MAX, KEY_BYTES_MAX};
 use crate::merge::Direction;
+use std::io::ErrorKind;
+use std::sync::Arc;
 
 fn sample(chance: &mut Chance, compressible: bool) -> Vec<Row> {
     let value = |chance: &mut Chance| {
@@ -129,7 +134,8 @@ fn every_reader_of_a_part_takes_any_bytes() {
             }
         }
         for (delta_encoded, user_keys) in forms {
-            if let Some(index) = Index::parse(&bytes, IndexForm { delta_encoded, user_keys }) {
+            let form = IndexForm { delta_encoded, user_keys };
+            if let Some(index) = Index::parse(&bytes, form, 1 << 10, &mut 0) {
                 assert!(index.first_block(&bytes) <= index.len());
             }
         }
@@ -179,4 +185,203 @@ fn a_block_that_claims_more_than_its_bytes_can_hold_is_refused_before_memory_is_
     let mut buffer = Vec::new();
     assert!(unseal(&sealed, Checksum::Xxh3, &mut buffer).is_none());
     assert_eq!(buffer.capacity(), 0);
+}
+
+#[test]
+fn a_filter_that_no_reader_would_take_is_left_out_and_every_key_is_found() {
+    let disk = MemoryDisk::new(1);
+    let bits = 9 * BLOCK_BYTES_MAX / 1000;
+    let mut writer = TableWriter::new(disk.create("t").unwrap(), 4096, bits);
+    let keys: Vec<Vec<u8>> = (0..1000u32).map(|i| i.to_be_bytes().to_vec()).collect();
+    for key in &keys {
+        writer.add(key, 1, Kind::Put, b"value").unwrap();
+    }
+    let bounds = writer.finish().unwrap();
+    assert!(bounds.bytes < 100_000, "{} bytes", bounds.bytes);
+    let table = open(&disk, "t", bounds, 0).unwrap();
+    for key in &keys {
+        assert_eq!(get(&table, key).unwrap(), [(Tag::new(1, Kind::Put), b"value".to_vec())]);
+    }
+}
+
+#[test]
+fn a_block_that_no_reader_would_take_is_refused_by_its_writer_and_not_called_damage() {
+    let disk = MemoryDisk::new(1);
+    let mut writer = TableWriter::new(disk.create("t").unwrap(), 4096, 10);
+    let ends: Vec<Vec<u8>> = (0..BLOCK_BYTES_MAX / 60_000)
+        .map(|i| [&(i as u32).to_be_bytes()[..], &vec![b'e'; 60_000]].concat())
+        .collect();
+    writer.add_ranges(ends.iter().map(|end| (&end[..4], &end[..], 1)));
+    writer.add_ranges([(&b"x"[..], &vec![b'y'; 1 << 20][..], 1)]);
+    let error = writer.finish().unwrap_err();
+    assert!(error.to_string().contains("larger than readers take"), "{error}");
+    let error = Error::io("writing a table", &error);
+    assert!(matches!(error, Error::Io { .. }), "{error}");
+}
+
+/// A file with good checksums around this index and these range deletions.
+fn forge(disk: &MemoryDisk, index: &[u8], range_del: Option<&[u8]>) -> TableBounds {
+    let mut file = Vec::new();
+    let mut put = |payload: &[u8]| {
+        let offset = file.len() as u64;
+        Handle { offset, size: seal(&mut file, payload, false) }
+    };
+    let index = put(index);
+    let mut properties = BlockBuilder::new(1);
+    properties.add(b"rocksdb.index.key.is.user.key", &[1], true);
+    properties.add(b"rocksdb.index.value.is.delta.encoded", &[1], true);
+    let mut metaindex = BlockBuilder::new(1);
+    let mut add = |name: &str, handle: Handle| {
+        let mut value = Vec::new();
+        handle.encode(&mut value);
+        metaindex.add(name.as_bytes(), &value, true);
+    };
+    add("rocksdb.properties", put(properties.finish()));
+    if let Some(range_del) = range_del {
+        add("rocksdb.range_del", put(range_del));
+    }
+    let metaindex = put(metaindex.finish());
+    file.extend(Footer { checksum: Checksum::Xxh3, metaindex, index }.encode());
+    disk.create("t").unwrap().write_at(&file, 0).unwrap();
+    TableBounds { bytes: file.len() as u64, ..TableBounds::default() }
+}
+
+#[test]
+fn an_index_whose_keys_unfold_to_many_times_its_file_is_refused() {
+    for (entries, sound) in [(10, true), (3_000, false)] {
+        let mut index = Vec::new();
+        for i in 0..=entries {
+            let (shared, tail) = if i == 0 { (0, 60_000) } else { (59_999, 1) };
+            put_varint(&mut index, shared);
+            put_varint(&mut index, tail as u64);
+            index.extend(vec![b'k'; tail]);
+            index.extend([0; 2].iter().take(if i == 0 { 2 } else { 1 }));
+        }
+        index.extend_from_slice(&[0, 0, 0, 0, 1, 0, 0, 0]);
+        let disk = MemoryDisk::new(1);
+        let bounds = forge(&disk, &index, None);
+        let opened = open(&disk, "t", bounds.clone(), 0);
+        assert_eq!(opened.is_ok(), sound, "{entries} entries in {} bytes", bounds.bytes);
+    }
+    // Nor may it name more blocks than there is room for.
+    let (mut index, entries) = (Vec::new(), 5_000);
+    for _ in 0..entries {
+        index.extend_from_slice(&[0, 0, 0, 0]);
+    }
+    index.extend_from_slice(&[0, 0, 0, 0, 1, 0, 0, 0]);
+    let form = IndexForm { delta_encoded: true, user_keys: true };
+    assert!(Index::parse(&index, form, 6 * entries, &mut 0).is_some());
+    assert!(Index::parse(&index, form, 6 * entries - 1, &mut 0).is_none());
+}
+
+/// An empty index.
+const NO_BLOCKS: [u8; 8] = [0, 0, 0, 0, 1, 0, 0, 0];
+
+#[test]
+fn range_deletions_within_each_other_are_refused_where_their_pieces_would_take_much_memory() {
+    let nested = |count: u32, sequence: &dyn Fn(u32) -> u64| {
+        let mut block = BlockBuilder::new(1);
+        for i in 0..count {
+            let tag = sequence(i) << 8 | u64::from(RANGE_DELETE);
+            let start = [&i.to_be_bytes()[..], &tag.to_le_bytes()].concat();
+            block.add(&start, &(u32::MAX - i).to_be_bytes(), true);
+        }
+        let disk = MemoryDisk::new(1);
+        let bounds = forge(&disk, &NO_BLOCKS, Some(block.finish()));
+        open(&disk, "t", bounds, 0)
+    };
+    let table = nested(500, &|i| u64::from(1000 - i)).unwrap();
+    let tombstones = table.tombstones().unwrap();
+    assert_eq!(tombstones.iter().count(), 500 * 500);
+    assert_eq!(tombstones.covering(&[0, 0, 0, 7, 1], u64::MAX), 1000);
+    assert_eq!(tombstones.covering(&[0, 0, 0, 7, 1], 995), 995);
+    assert!(nested(20_000, &|i| u64::from(30_000 - i)).is_err());
+    // Those of a file to be ingested have one sequence, and so they are one.
+    let table = nested(20_000, &|_| 0).unwrap();
+    assert_eq!(table.tombstones().unwrap().iter().count(), 1);
+    // Many deletions of one range, and keys that unfold.
+    let mut block = BlockBuilder::new(u32::MAX);
+    for i in 0..30_000u64 {
+        let tag = (40_000 - i) << 8 | u64::from(RANGE_DELETE);
+        block.add(&[&[b'k'; 3_000][..], &tag.to_le_bytes()].concat(), b"l", true);
+    }
+    let disk = MemoryDisk::new(1);
+    let bounds = forge(&disk, &NO_BLOCKS, Some(block.finish()));
+    assert!(open(&disk, "t", bounds, 0).is_err());
+}
+
+/// What reading the table of another store says about it.
+fn refusal_of(bytes: &[u8]) -> Error {
+    let disk = MemoryDisk::new(1);
+    disk.create("t").unwrap().write_at(bytes, 0).unwrap();
+    let disk: Arc<dyn Disk> = Arc::new(disk);
+    read_table(&disk, "t", &mut |_| {}).unwrap_err()
+}
+
+#[test]
+fn a_sound_table_that_we_do_not_read_is_told_what_it_has_and_how_to_write_it() {
+    let disk = MemoryDisk::new(1);
+    write(&disk, "t", &sample(&mut Chance(3), false), 400);
+    let whole = read_all(disk.open("t").unwrap().as_ref()).unwrap();
+    let footer = whole.len() - FOOTER_BYTES;
+    let told = |change: &dyn Fn(&mut Vec<u8>), words: &str| {
+        let mut forged = whole.clone();
+        change(&mut forged);
+        let error = refusal_of(&forged);
+        let unsupported = matches!(error, Error::Io { kind: ErrorKind::Unsupported, .. });
+        assert!(unsupported && error.to_string().contains(words), "{error}, not {words}");
+        // A table of our own is damaged then.
+        disk.create("forged").unwrap().write_at(&forged, 0).unwrap();
+        let bounds = TableBounds { bytes: forged.len() as u64, ..TableBounds::default() };
+        let ours = open(&disk, "forged", bounds, 0)
+            .and_then(|table| (0..table.blocks()?).try_for_each(|i| table.block(i).map(drop)));
+        assert!(matches!(ours, Err(Error::Damaged(_))), "{words}: {ours:?}");
+    };
+    for version in [0, 1, 6, 7] {
+        let words = format!(
+            "format_version {version} is not supported; write it with format_version 2 to 5"
+        );
+        told(&|bytes| bytes[footer + 41] = version, &words);
+    }
+    let legacy = 0xdb47_7524_8b80_fb57_u64.to_le_bytes();
+    told(
+        &|bytes| bytes[footer + 45..].copy_from_slice(&legacy),
+        "format_version 0 is not supported",
+    );
+    for (kind, name) in [(0, "none"), (2, "XXH32"), (3, "XXH64")] {
+        let words =
+            format!("checksum {kind} ({name}) is not supported; write it with CRC32c or XXH3");
+        told(&|bytes| bytes[footer] = kind, &words);
+    }
+    let blocks = blocks(&whole);
+    for (kind, name) in [(1, "Snappy"), (2, "ZLIB"), (7, "ZSTD")] {
+        // In the first of the rows, one in the middle, and the index.
+        for (offset, size) in [blocks[0], blocks[2], blocks[blocks.len() - 3]] {
+            let words =
+                format!("compression {kind} ({name}) is not supported; write it with LZ4 or none");
+            let change = |bytes: &mut Vec<u8>| {
+                bytes[offset + size] = kind;
+                let sum = Checksum::Xxh3.of(&bytes[offset..offset + size], kind);
+                bytes[offset + size + 1..offset + size + 5].copy_from_slice(&sum.to_le_bytes());
+            };
+            told(&change, &words);
+        }
+    }
+}
+
+#[test]
+fn a_table_of_another_store_with_a_key_longer_than_ours_is_told_so() {
+    for before in [0u32, 1, 30] {
+        let disk = MemoryDisk::new(1);
+        let mut writer = TableWriter::new(disk.create("t").unwrap(), 400, 10);
+        for i in 0..before {
+            writer.add(&i.to_be_bytes(), 0, Kind::Put, &[b'v'; 100]).unwrap();
+        }
+        writer.add(&vec![b'k'; KEY_BYTES_MAX + 1], 0, Kind::Put, b"value").unwrap();
+        writer.add(b"l", 0, Kind::Put, b"value").unwrap();
+        writer.finish().unwrap();
+        let error = refusal_of(&read_all(disk.open("t").unwrap().as_ref()).unwrap());
+        let words = "a key of 65537 bytes is not supported, at most 65536 are";
+        assert!(error.to_string().contains(words), "{error}");
+    }
 }

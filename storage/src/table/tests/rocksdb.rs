@@ -3,13 +3,15 @@
 
 use super::super::{TableBounds, TablesCursor};
 use super::{get, open};
-use crate::disk::FileDisk;
+use crate::disk::{Disk, FileDisk};
+use crate::inspect::read_table;
 use crate::merge::Direction;
 use std::fmt::Write as _;
 use std::fs;
 use std::io::Write as _;
 use std::path::Path;
 use std::process::{Command, Stdio};
+use std::sync::Arc;
 
 fn ldb(directory: &Path, arguments: &[&str], input: &str) -> Option<String> {
     let mut command = Command::new("ldb");
@@ -128,4 +130,24 @@ fn an_index_in_several_parts_is_refused_in_words() {
     let bounds = TableBounds { bytes, ..TableBounds::default() };
     let refused = open(&disk, &name, bounds, 1 << 20).err().unwrap().to_string();
     assert!(refused.contains("an index of kind 2"), "{refused}");
+}
+
+#[test]
+fn what_rocksdb_compressed_or_checked_as_we_do_not_is_refused_in_words() {
+    let cases = [
+        (("compression", "kSnappyCompression"), "compression 1 (Snappy) is not supported"),
+        (("compression", "kZlibCompression"), "compression 2 (ZLIB) is not supported"),
+        (("compression", "kZSTD"), "compression 7 (ZSTD) is not supported"),
+        (("checksum", "kxxHash"), "checksum 2 (XXH32) is not supported"),
+        (("checksum", "kxxHash64"), "checksum 3 (XXH64) is not supported"),
+    ];
+    for (option, words) in cases {
+        let Some((directory, name)) = table(&[option]) else {
+            eprintln!("SKIPPED: ldb (package rocksdb-tools) is not installed");
+            return;
+        };
+        let disk: Arc<dyn Disk> = Arc::new(FileDisk::new(directory.path().join("db")).unwrap());
+        let refused = read_table(&disk, &name, &mut |_| {}).unwrap_err().to_string();
+        assert!(refused.contains(words), "{refused}");
+    }
 }
