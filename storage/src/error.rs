@@ -113,6 +113,21 @@ pub enum Place {
     Manifest,
 }
 
+impl Damage {
+    /// Which keys, for a log: what is not printable is escaped. (Whoever knows what keys mean tells it
+    /// better.)
+    #[must_use]
+    pub fn keys(&self) -> String {
+        let lower = self.lower.escape_ascii();
+        match &self.upper {
+            None if self.lower.is_empty() => "all".to_owned(),
+            None => format!("from \"{lower}\" to the end"),
+            Some(upper) if upper.strip_suffix(&[0]) == Some(&self.lower) => format!("\"{lower}\""),
+            Some(upper) => format!("from \"{lower}\" to before \"{}\"", upper.escape_ascii()),
+        }
+    }
+}
+
 impl Error {
     /// `e` as the error of doing `what`.
     #[must_use]

@@ -16,6 +16,7 @@ mod front;
 mod fuzz;
 mod model;
 mod repair;
+mod scrub;
 mod spares;
 mod stories;
 mod storm;

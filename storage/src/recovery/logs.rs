@@ -253,7 +253,7 @@ impl<'a> Logs<'a> {
         let place = Place::Log { stream, segment: hole.segment, offset: hole.offset, first, last };
         let KeyRange { lower, upper } = trail.range.clone();
         let damage = Damage { place, lower, upper };
-        tracing::error!(%damage, "acknowledged writes are missing in the log");
+        tracing::error!(%damage, keys = %damage.keys(), "acknowledged writes are missing in the log");
         self.done.damage.push(damage);
         Ok(true)
     }
