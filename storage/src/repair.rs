@@ -20,7 +20,7 @@ use crate::manifest::{self, LoadError, Manifest, Story, parse_manifest_name};
 use crate::options::Options;
 use crate::poison::Poison;
 use crate::shelf::Shelf;
-use crate::table::{Table, TableBounds, TableWriter, parse_table_name, table_name};
+use crate::table::{Salvaged, Table, TableBounds, TableWriter, parse_table_name, table_name};
 use std::io::ErrorKind;
 use std::sync::Arc;
 
@@ -39,6 +39,9 @@ pub struct Repair {
     /// read again in whole. Rows that were deleted shortly before may be back, and operands of the
     /// log may count twice where they are not made to bear that.
     pub manifest_made_anew: bool,
+    /// Tables whose deletions of ranges cannot be read any more: of these keys some that were deleted may
+    /// be back.
+    pub undeleted: Vec<Damage>,
     /// Rows in the store at the end.
     pub rows: u64,
 }
@@ -67,7 +70,7 @@ pub fn repair(disk: &Arc<dyn Disk>, merge: Arc<dyn Merge>) -> Result<Repair, Ope
             Ok(None) | Err(LoadError::Damaged) => collect_tables(disk, &names, &mut repair)?,
             Err(LoadError::Disk(e)) => return Err(e.into()),
         };
-        if !repair.lost.is_empty() {
+        if !repair.lost.is_empty() || !aside.is_empty() {
             put_in_force(disk.as_ref(), story, &names)?;
             for name in aside {
                 set_aside(disk.as_ref(), &name, &mut repair)?;
@@ -166,6 +169,7 @@ fn mend_tables(
         };
         match table {
             Ok(table) => {
+                forgive(&table, &story);
                 let (bad, lost) = check(&table, &shelf)?;
                 if lost.is_empty() {
                     repair.kept += 1;
@@ -180,8 +184,11 @@ fn mend_tables(
                 }
             }
             Err(Error::Damaged(damage)) => {
-                repair.lost.push(*damage);
                 story.tables.remove(&number);
+                if let Some(bounds) = rescue(disk, (number, bounds), *damage, next, repair)? {
+                    story.tables.insert(next, (level, bounds));
+                    next += 1;
+                }
             }
             Err(e) => return Err(e.into()),
         }
@@ -189,6 +196,50 @@ fn mend_tables(
     }
     story.next_table = next;
     Ok((story, aside))
+}
+
+/// What of `table` was repaired elsewhere is no loss of today.
+fn forgive(table: &Table, story: &Story) {
+    for damage in &story.repaired {
+        if let Place::Table { number, offset: Some(offset) } = damage.place
+            && number == table.number
+        {
+            table.forgive(offset);
+        }
+    }
+}
+
+/// Writes what can be read of a table that does not open to table `next`; none when that is nothing.
+/// `damage`: what is lost if there is no such file.
+fn rescue(
+    disk: &Arc<dyn Disk>,
+    (number, bounds): (u64, TableBounds),
+    damage: Damage,
+    next: u64,
+    repair: &mut Repair,
+) -> Result<Option<TableBounds>, OpenError> {
+    let file = match disk.open(&table_name(number)) {
+        Ok(file) => file,
+        Err(e) if e.kind() == ErrorKind::NotFound => {
+            repair.lost.push(damage);
+            return Ok(None);
+        }
+        Err(e) => return Err(failed(&e).into()),
+    };
+    let shelf = shelf(disk);
+    let Salvaged { table, lost, ranges_lost } =
+        Table::salvage(number, bounds, file, shelf.clone())?;
+    let (bad, more) = check(&table, &shelf)?;
+    repair.lost.extend(lost.into_iter().chain(more));
+    if ranges_lost {
+        let place = Place::Table { number, offset: None };
+        repair.undeleted.push(Damage { place, lower: damage.lower, upper: damage.upper });
+    }
+    let written = salvage(disk.as_ref(), &table, &shelf, &bad, next)?;
+    if written.is_some() {
+        repair.rewritten.push((number, next));
+    }
+    Ok(written)
 }
 
 /// The numbers of the blocks of `table` that cannot be read, and what is lost with them and with
@@ -305,7 +356,12 @@ fn collect_tables(
             }
             Err(Error::Damaged(damage)) => {
                 // Nobody knows any more which keys it held.
-                repair.lost.push(Damage { lower: Vec::new(), upper: None, ..*damage });
+                let damage = Damage { lower: Vec::new(), upper: None, ..*damage };
+                let unknown = TableBounds { bytes, ..TableBounds::default() };
+                if let Some(bounds) = rescue(disk, (number, unknown), damage, next, repair)? {
+                    story.tables.insert(next, (0, bounds));
+                    next += 1;
+                }
                 aside.push(name.clone());
             }
             Err(e) => return Err(e.into()),
