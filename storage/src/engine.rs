@@ -54,7 +54,7 @@ pub(crate) struct Shared {
     pub(crate) version: ArcSwap<Version>,
     /// Rises with each version, so that a shard sees with one load whether its view is the newest.
     version_number: AtomicU64,
-    manifest: Mutex<Manifest>,
+    manifest: Arc<Mutex<Manifest>>,
     next_table: AtomicU64,
     work: Mutex<Work>,
     pub(crate) scrub: Mutex<scrub::Place>,
@@ -164,7 +164,7 @@ pub struct Stats {
 
 /// What recovery hands to a new engine.
 pub(crate) struct Parts {
-    pub(crate) manifest: Manifest,
+    pub(crate) manifest: Arc<Mutex<Manifest>>,
     pub(crate) version: Version,
     pub(crate) poison: Arc<Poison>,
     pub(crate) shelf: Arc<Shelf>,
@@ -183,8 +183,13 @@ impl Engine {
     /// that the layer above can rebuild what it derives from the log. One [`Shard`] comes back for
     /// each part of the key space, in order.
     ///
+    /// A store on a full disk is opened as well: what nothing refers to is removed, and if that is not enough
+    /// the store can be read, and writes fail with [`Error::NoSpace`] until there is room.
+    ///
     /// # Errors
     /// See [`OpenError`]. With damage that is not tolerated, nothing on the disk was changed.
+    /// [`Error::NoSpace`] for a new store, and for one in which damage was just found that there is no
+    /// room to remember.
     pub fn open(
         disk: Arc<dyn Disk>,
         options: Options,
@@ -200,7 +205,10 @@ impl Engine {
         merge: Arc<dyn Merge>,
         parts: Parts,
     ) -> Arc<Self> {
-        let next_table = AtomicU64::new(parts.manifest.story.next_table);
+        let next_table = {
+            let manifest = parts.manifest.lock().unwrap_or_else(PoisonError::into_inner);
+            AtomicU64::new(manifest.story.next_table)
+        };
         let (old_segments, obsolete) = (parts.old_segments, parts.leftovers);
         let work = Work { old_segments, obsolete, ..Work::default() };
         let shared = Shared {
@@ -217,7 +225,7 @@ impl Engine {
             shelf: parts.shelf,
             version: ArcSwap::from_pointee(parts.version),
             version_number: AtomicU64::new(1),
-            manifest: Mutex::new(parts.manifest),
+            manifest: parts.manifest,
             next_table,
             work: Mutex::new(work),
             scrub: Mutex::default(),
@@ -441,15 +449,17 @@ impl Shared {
 
     pub(crate) fn open_table_writer(&self) -> Result<(u64, TableWriter), Error> {
         let number = self.next_file();
-        let file = self.disk.create(&table_name(number));
-        let file = file.map_err(|e| Error::io("creating a table", &e))?;
+        let name = table_name(number);
+        let file = self.disk.create(&name);
+        let file = file.map_err(|e| Error::io(&format!("creating {name}"), &e))?;
         let writer = TableWriter::new(file, self.options.block_bytes, self.options.bloom_bits);
         Ok((number, writer))
     }
 
     pub(crate) fn open_table(&self, number: u64, bounds: TableBounds) -> Result<Arc<Table>, Error> {
         let name = table_name(number);
-        let file = self.disk.open(&name).map_err(|e| Error::io("opening a table", &e))?;
+        let file = self.disk.open(&name);
+        let file = file.map_err(|e| Error::io(&format!("opening {name}"), &e))?;
         Ok(Arc::new(Table::open(number, bounds, file, self.shelf.clone())?))
     }
 
@@ -468,7 +478,8 @@ impl Shared {
         edits.extend(dead.iter().map(|number| Edit::RemoveBlob { number: *number }));
         if self.options.planted(PlantedBug::BlobRemovedEarly) {
             for name in dead.iter().map(|number| blob::blob_name(*number)) {
-                self.disk.remove(&name).map_err(|e| Error::io("removing a blob file", &e))?;
+                let removed = self.disk.remove(&name);
+                removed.map_err(|e| Error::io(&format!("removing {name}"), &e))?;
             }
         }
         manifest.commit(&edits)?;
@@ -544,14 +555,16 @@ impl Shared {
         from: LogPosition,
         f: &mut dyn FnMut(LogPosition, LogBatch<'_>) -> ControlFlow<()>,
     ) -> Result<ControlFlow<()>, Error> {
-        let file = match self.disk.open(&segment_name(stream, segment)) {
+        let name = segment_name(stream, segment);
+        let file = match self.disk.open(&name) {
             Ok(file) => file,
             // Retired since we looked.
             Err(e) if e.kind() == ErrorKind::NotFound => return Ok(ControlFlow::Continue(())),
-            Err(e) => return Err(Error::io("opening a log segment", &e)),
+            Err(e) => return Err(Error::io(&format!("opening {name}"), &e)),
         };
         let mut content = vec![0; usize::try_from(bytes).expect("segments fit in memory")];
-        file.read_at(&mut content, 0).map_err(|e| Error::io("reading a log segment", &e))?;
+        let read = file.read_at(&mut content, 0);
+        read.map_err(|e| Error::io(&format!("reading {name}"), &e))?;
         let planted = self.options.planted(PlantedBug::OneSegmentId);
         let id = segment_id(stream, segment, planted);
         let mut at = 0;

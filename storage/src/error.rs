@@ -1,5 +1,6 @@
 //! What can go wrong, said so that the caller knows what to do next.
 
+use crate::limits::FORMAT_LINE;
 use std::fmt;
 use std::io;
 
@@ -113,21 +114,6 @@ pub enum Place {
     Manifest,
 }
 
-impl Damage {
-    /// Which keys, for a log: what is not printable is escaped. (Whoever knows what keys mean tells it
-    /// better.)
-    #[must_use]
-    pub fn keys(&self) -> String {
-        let lower = self.lower.escape_ascii();
-        match &self.upper {
-            None if self.lower.is_empty() => "all".to_owned(),
-            None => format!("from \"{lower}\" to the end"),
-            Some(upper) if upper.strip_suffix(&[0]) == Some(&self.lower) => format!("\"{lower}\""),
-            Some(upper) => format!("from \"{lower}\" to before \"{}\"", upper.escape_ascii()),
-        }
-    }
-}
-
 impl Error {
     /// `e` as the error of doing `what`.
     #[must_use]
@@ -145,6 +131,17 @@ pub(crate) fn is_full(e: &io::Error) -> bool {
     matches!(e.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded)
 }
 
+/// True when the disk said that it cannot read these bytes, or the file system that they are not what it
+/// wrote: others of the same file may well be sound.
+pub(crate) fn is_unreadable(e: &io::Error) -> bool {
+    use rustix::io::Errno;
+    #[cfg(target_os = "linux")]
+    const ALL: [Errno; 4] = [Errno::IO, Errno::BADMSG, Errno::NODATA, Errno::UCLEAN];
+    #[cfg(not(target_os = "linux"))]
+    const ALL: [Errno; 2] = [Errno::IO, Errno::BADMSG];
+    ALL.iter().any(|errno| e.raw_os_error() == Some(errno.raw_os_error()))
+}
+
 impl From<Error> for OpenError {
     fn from(e: Error) -> Self {
         match e {
@@ -159,7 +156,10 @@ impl fmt::Display for Error {
         match self {
             Self::NoSpace => write!(f, "no space left on the disk"),
             Self::Poisoned { reason } => {
-                write!(f, "the store refuses writes since a failure ({reason}); restart the node")
+                write!(
+                    f,
+                    "the store refuses writes since a failure ({reason}) until it is opened anew"
+                )
             }
             Self::Damaged(damage) => write!(f, "{damage}"),
             Self::TooLarge { bytes, bytes_max } => {
@@ -172,22 +172,99 @@ impl fmt::Display for Error {
     }
 }
 
+impl OpenError {
+    /// What is wrong, without what to do about it and without the keys that damage is about: for whoever
+    /// tells that in words of his own.
+    #[must_use]
+    pub fn reason(&self) -> impl fmt::Display {
+        Reason(self)
+    }
+}
+
+struct Reason<'a>(&'a OpenError);
+
+impl fmt::Display for Reason<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.0 {
+            OpenError::Locked => write!(f, "the data directory is open in another process"),
+            OpenError::Format { found } => write!(
+                f,
+                "refusing to open: the data directory's FORMAT says {found:?}, this version reads \
+                 {FORMAT_LINE:?} only"
+            ),
+            OpenError::Damaged { damage } => {
+                write!(f, "acknowledged data is lost: ")?;
+                list(f, damage, |f, damage| write!(f, "{damage}"))
+            }
+            OpenError::Options { reason } => write!(f, "bad options: {reason}"),
+            OpenError::Disk(e) => write!(f, "{e}"),
+        }
+    }
+}
+
+/// Writes all of `damage` with semicolons between.
+fn list(
+    f: &mut fmt::Formatter<'_>,
+    damage: &[Damage],
+    write: impl Fn(&mut fmt::Formatter<'_>, &Damage) -> fmt::Result,
+) -> fmt::Result {
+    for (i, damage) in damage.iter().enumerate() {
+        if i > 0 {
+            f.write_str("; ")?;
+        }
+        write(f, damage)?;
+    }
+    Ok(())
+}
+
+/// A key as a person can read it: what is not printable escaped, and no more than fits a line.
+fn shown(key: &[u8]) -> String {
+    const BYTES_MAX: usize = 48;
+    let more = if key.len() > BYTES_MAX { "…" } else { "" };
+    format!("\"{}{more}\"", key[..key.len().min(BYTES_MAX)].escape_ascii())
+}
+
+impl Damage {
+    /// Which keys it is about, in words; what is not printable is escaped. (Whoever knows what keys mean
+    /// tells it better.)
+    #[must_use]
+    pub fn keys(&self) -> String {
+        let lower = shown(&self.lower);
+        match &self.upper {
+            None if self.lower.is_empty() => "any key".to_owned(),
+            None => format!("keys from {lower} on"),
+            Some(upper) if upper.strip_suffix(b"\0") == Some(&self.lower[..]) => {
+                format!("key {lower}")
+            }
+            Some(upper) => format!("keys from {lower} to before {}", shown(upper)),
+        }
+    }
+}
+
 impl fmt::Display for OpenError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Locked => write!(f, "the data directory is open in another process"),
-            Self::Format { found } => write!(
-                f,
-                "refusing to open: the data directory's FORMAT says {found:?}, this version reads \
-                 {:?} only; use the version that wrote it, or start with an empty directory",
-                crate::limits::FORMAT_LINE
-            ),
             Self::Damaged { damage } => {
-                write!(f, "acknowledged data is lost:")?;
-                damage.iter().try_for_each(|d| write!(f, " {d};"))
+                write!(f, "acknowledged data is lost: ")?;
+                list(f, damage, |f, damage| write!(f, "{damage} ({})", damage.keys()))?;
             }
-            Self::Options { reason } => write!(f, "bad options: {reason}"),
-            Self::Disk(e) => write!(f, "{e}"),
+            _ => write!(f, "{}", Reason(self))?,
+        }
+        match self {
+            Self::Locked => f.write_str("; close it there"),
+            Self::Format { .. } => f.write_str(
+                "; use the version that wrote it, or start with an empty directory",
+            ),
+            Self::Damaged { .. } => f.write_str(
+                "; take a copy of the directory that is whole, or open what is left with \
+                 Options::tolerate_damage, or let `repair` make a whole store of it",
+            ),
+            Self::Options { .. } => Ok(()),
+            Self::Disk(Error::NoSpace) => f.write_str("; make room and open it again"),
+            Self::Disk(_) => f.write_str(
+                "; look at the disk and try again; if bytes of it stay unreadable, open what is left \
+                 with Options::tolerate_damage, or let `repair` make a whole store of it",
+            ),
         }
     }
 }
@@ -195,10 +272,14 @@ impl fmt::Display for OpenError {
 impl fmt::Display for Damage {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match &self.place {
-            Place::Log { stream, segment, offset, first, last } => write!(
-                f,
-                "log {stream}-{segment} damaged at offset {offset}: sequences {first} to {last}"
-            ),
+            Place::Log { stream, segment, offset, first, last } => {
+                write!(f, "log {stream}-{segment} damaged at offset {offset}: ")?;
+                match last {
+                    &u64::MAX => write!(f, "sequences from {first} on"),
+                    last if last == first => write!(f, "sequence {first}"),
+                    last => write!(f, "sequences {first} to {last}"),
+                }
+            }
             Place::Table { number, offset: Some(offset) } => {
                 write!(f, "table {number} damaged at offset {offset}")
             }

@@ -324,7 +324,7 @@ fn remove_files(shared: &Shared, names: &mut Vec<String>) -> Result<(), Error> {
     while let Some(name) = names.first() {
         match shared.disk.remove(name) {
             Err(e) if e.kind() != ErrorKind::NotFound => {
-                return Err(Error::io("removing a file", &e));
+                return Err(Error::io(&format!("removing {name}"), &e));
             }
             _ => drop(names.remove(0)),
         }

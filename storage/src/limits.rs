@@ -13,6 +13,9 @@ pub const FRAME_BYTES_MAX: usize = 72 << 20;
 pub const LOG_SPARE_BYTES_MAX: u64 = 4 << 20;
 /// The largest payload of a manifest frame.
 pub const EDIT_BYTES_MAX: usize = 256 << 20;
+/// A memtable is asked to hold at most this much: places in it have 32 bits and count words of eight
+/// bytes, and what is in a batch may go beyond what was asked for.
+pub const MEMTABLE_BYTES_MAX: usize = 16 << 30;
 /// Merge operands kept for one key in a memtable before they are folded among themselves.
 pub const MERGE_CHAIN_MAX: usize = 32;
 /// A merge is folded at once onto a value of at most this many bytes; onto a larger one operands
@@ -33,6 +36,7 @@ pub const FORMAT_LINE: &str = "ringdb storage 2";
 pub const FORMAT_LINE_BEFORE: &str = "ringdb storage 1";
 
 const _: () = assert!(FRAME_BYTES_MAX >= BATCH_BYTES_MAX + LOG_BUFFER_BYTES_MAX + 64);
+const _: () = assert!(2 * MEMTABLE_BYTES_MAX <= 8 << 32);
 const _: () = assert!(BLOCK_BYTES_MAX > BATCH_BYTES_MAX + KEY_BYTES_MAX);
 const _: () = assert!(FRAME_BYTES_MAX < u32::MAX as usize);
 

@@ -2,7 +2,8 @@
 //!
 //! A row of edits in frames like the log's (kind of file: `MANIFEST-<number>`); CURRENT names the
 //! manifest in force and is swapped atomically. Each open writes a new manifest whose first edit is
-//! the whole state, and so does one that has grown far beyond what it has to tell. An edit counts once it is durable; a mark frame written after it tells a later
+//! the whole state (on a full disk once there is room, before any other edit), and so does one that has grown far
+//! beyond what it has to tell. An edit counts once it is durable; a mark frame written after it tells a later
 //! reader that it was.
 
 use crate::blob::blob_name;
@@ -135,7 +136,12 @@ pub(crate) struct Manifest {
     told: u64,
     poison: Arc<Poison>,
     pub(crate) story: Story,
+    /// What has to be written before anything else is.
+    unwritten: Option<Begin>,
 }
+
+/// Writes what a start had no space for, and makes a manifest of the story.
+pub(crate) type Begin = Box<dyn FnMut(&Story) -> Result<Manifest, Error> + Send>;
 
 impl Manifest {
     /// Starts manifest `number` with `story` and puts it in force.
@@ -145,9 +151,44 @@ impl Manifest {
         story: Story,
         poison: Arc<Poison>,
     ) -> Result<Self, Error> {
-        let manifest = Self::tell(disk, number, story, poison)?;
-        put_in_force(disk, number).map_err(|(e, _)| e)?;
-        Ok(manifest)
+        let told = Self::tell(disk, number, story, poison).map_err(|e| (e, false));
+        let done = told.and_then(|told| put_in_force(disk, number).map(|()| told));
+        done.map_err(|(e, in_doubt)| {
+            if !in_doubt {
+                // Its space may be what is missing.
+                let _ = disk.remove(&manifest_name(number));
+            }
+            e
+        })
+    }
+
+    /// A manifest that is still to be written, by `begin`; meanwhile manifest `found` stays in force.
+    pub(crate) fn unwritten(
+        disk: &dyn Disk,
+        found: u64,
+        story: Story,
+        poison: Arc<Poison>,
+        begin: Begin,
+    ) -> Result<Self, Error> {
+        let file = disk.open(&manifest_name(found));
+        let file = file.map_err(|e| Error::io(&format!("opening {}", manifest_name(found)), &e))?;
+        let (id, unwritten) = (manifest_id(found), Some(begin));
+        Ok(Self { file, number: found, id, offset: 0, told: 0, poison, story, unwritten })
+    }
+
+    /// True while there was no space for what a start has to write.
+    pub(crate) fn is_unwritten(&self) -> bool {
+        self.unwritten.is_some()
+    }
+
+    /// Writes what a start had no space for, if that is so.
+    pub(crate) fn begin(&mut self) -> Result<(), Error> {
+        self.poison.check()?;
+        if let Some(begin) = &mut self.unwritten {
+            *self = begin(&self.story)?;
+            tracing::info!("there is space again: the store is written again");
+        }
+        Ok(())
     }
 
     /// Writes manifest `number`, durable but not in force.
@@ -157,10 +198,11 @@ impl Manifest {
         story: Story,
         poison: Arc<Poison>,
     ) -> Result<Self, Error> {
-        let io = |e: io::Error| Error::io("writing a new manifest", &e);
+        let io = |e: io::Error| Error::io(&format!("writing {}", manifest_name(number)), &e);
         let file = disk.create(&manifest_name(number)).map_err(io)?;
         let id = manifest_id(number);
-        let mut manifest = Self { file, number, id, offset: 0, told: 0, poison, story };
+        let mut manifest =
+            Self { file, number, id, offset: 0, told: 0, poison, story, unwritten: None };
         let edits = manifest.story.retell();
         let frame = manifest.frame(&edits);
         manifest.file.write_at(&frame, 0).map_err(io)?;
@@ -206,7 +248,7 @@ impl Manifest {
 
     /// Makes `edits` durable, all or none, then part of the story.
     pub(crate) fn commit(&mut self, edits: &[Edit]) -> Result<(), Error> {
-        self.poison.check()?;
+        self.begin()?;
         if edits.is_empty() {
             // A frame without edits would pass for the mark that ends the story.
             return Ok(());
@@ -245,7 +287,8 @@ impl Manifest {
 /// CURRENT will name after a crash.
 fn put_in_force(disk: &dyn Disk, number: u64) -> Result<(), (Error, bool)> {
     let told = |in_doubt: bool| {
-        move |e: io::Error| (Error::io("putting a manifest in force", &e), in_doubt)
+        let what = format!("making {CURRENT} name {}", manifest_name(number));
+        move |e: io::Error| (Error::io(&what, &e), in_doubt)
     };
     let name = manifest_name(number);
     let current = format!("{name} {:08x}\n", crc32fast::hash(name.as_bytes()));
@@ -253,8 +296,19 @@ fn put_in_force(disk: &dyn Disk, number: u64) -> Result<(), (Error, bool)> {
     let file = disk.create(&tmp).map_err(told(false))?;
     file.write_at(current.as_bytes(), 0).map_err(told(false))?;
     file.sync().map_err(told(false))?;
-    disk.rename(&tmp, CURRENT).map_err(told(true))?;
+    // A rename for which there is no room did not happen. Of one that failed otherwise nobody knows.
+    disk.rename(&tmp, CURRENT).map_err(|e| told(!is_full(&e))(e))?;
     disk.sync_dir().map_err(told(true))
+}
+
+/// Writes manifest `number` once more as it is, so that all that can be read of it is durable: also what
+/// stands in the page cache behind a sync that failed.
+pub(crate) fn write_again(disk: &dyn Disk, number: u64) -> Result<(), Error> {
+    let done = disk.open(&manifest_name(number)).and_then(|file| {
+        file.write_at(&read_all(file.as_ref())?, 0)?;
+        file.sync()
+    });
+    done.map_err(|e| Error::io(&format!("rewriting {}", manifest_name(number)), &e))
 }
 
 /// Why the manifest could not be read.
@@ -265,13 +319,15 @@ pub(crate) enum LoadError {
 
 /// The story in force and its manifest's number; none in a directory that never had one.
 pub(crate) fn load(disk: &dyn Disk) -> Result<Option<(Story, u64)>, LoadError> {
-    let io = |e: io::Error| LoadError::Disk(Error::io("reading the manifest", &e));
+    let failed = |name: &str, e| LoadError::Disk(Error::io(&format!("reading {name}"), &e));
+    let io = |e: io::Error| failed(CURRENT, e);
     let current = match disk.open(CURRENT) {
         Ok(file) => read_all(file.as_ref()).map_err(io)?,
         Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(None),
         Err(e) => return Err(io(e)),
     };
     let number = parse_current(&current).ok_or(LoadError::Damaged)?;
+    let io = |e: io::Error| failed(&manifest_name(number), e);
     let file = match disk.open(&manifest_name(number)) {
         Ok(file) => read_all(file.as_ref()).map_err(io)?,
         Err(e) if e.kind() == io::ErrorKind::NotFound => return Err(LoadError::Damaged),

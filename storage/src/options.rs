@@ -9,7 +9,8 @@ pub struct Options {
     /// the keys from split i − 1 (inclusive) to split i (exclusive). May differ from run to run.
     pub splits: Vec<Vec<u8>>,
     /// A shard asks for rotation when its memtable holds about this many bytes; the first time in a run
-    /// it may be less, so that shards that fill alike are not full at once.
+    /// it may be less, so that shards that fill alike are not full at once. At most
+    /// [`crate::limits::MEMTABLE_BYTES_MAX`].
     pub memtable_bytes: usize,
     /// The memory of a large memtable is kept for the next one, so that whoever writes does not wait while the system
     /// clears new pages. It takes up to half a memtable for each, or one, more memory.
@@ -53,7 +54,8 @@ pub struct Options {
     pub blob_file_bytes: u64,
     /// A blob file of which less than this share is live is written anew, in percent.
     pub blob_live_percent: u64,
-    /// Open although acknowledged data is lost, and report it in [`crate::Engine::damage`].
+    /// Open although acknowledged data is lost, and report it in [`crate::Engine::damage`]. Bytes that the
+    /// disk cannot read, also when asked once more, count as lost then, at the start and later.
     pub tolerate_damage: bool,
     /// Faults that a test plants to prove that it would notice them. Empty in production.
     pub planted_bugs: Vec<PlantedBug>,
@@ -151,6 +153,9 @@ impl Options {
         }
         if self.splits.iter().any(|s| s.len() > crate::limits::KEY_BYTES_MAX) {
             return refuse("a split is longer than a key may be");
+        }
+        if self.memtable_bytes > crate::limits::MEMTABLE_BYTES_MAX {
+            return refuse("memtable_bytes must be at most 16 GiB");
         }
         if self.block_bytes == 0 || self.block_bytes > 1 << 20 {
             return refuse("block_bytes must be between 1 and 1 MiB");

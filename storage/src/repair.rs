@@ -5,11 +5,13 @@
 //! manifest is in force before the first file is moved, so that a repair that is cut short can be
 //! begun again.
 //!
+//! What the disk cannot read, also when asked once more, is lost like what does not prove itself.
+//!
 //! What was lost of a key is its change in the damaged place: an older value in a deeper table may
 //! show again. Whoever has replicas rather fetches the data anew.
 
 use crate::blob::{Blobs, Stored, parse_blob_name, stored};
-use crate::disk::{Disk, MemoryDisk, read_all, swap_file};
+use crate::disk::{Disk, MemoryDisk, Patience, read_all, swap_file};
 use crate::engine::Engine;
 use crate::error::{Damage, Error, OpenError, Place};
 use crate::fold::Merge;
@@ -61,6 +63,8 @@ pub struct Repair {
 pub fn repair(disk: &Arc<dyn Disk>, merge: Arc<dyn Merge>) -> Result<Repair, OpenError> {
     let mut repair = Repair::default();
     {
+        let patient: Arc<dyn Disk> = Arc::new(Patience(disk.clone()));
+        let disk = &patient;
         let _lock = disk.lock().map_err(|e| match e.kind() {
             ErrorKind::WouldBlock => OpenError::Locked,
             _ => OpenError::Disk(Error::io("locking the directory", &e)),

@@ -1,88 +1,9 @@
 //! Scrub: it comes to its end whatever the disk refuses and whatever is written meanwhile.
 
+use crate::faulty::Faulty;
 use crate::fixture::{Store, options, put};
-use ringdb_storage::{Disk, DiskFile, Durability, MemoryDisk, Options, Place};
-use std::io;
-use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex};
-
-/// A disk on which one byte of one kind of file cannot be read, so many times.
-#[derive(Clone)]
-struct Sore {
-    disk: MemoryDisk,
-    spot: Arc<Mutex<(String, u64)>>,
-    times: Arc<AtomicU64>,
-}
-
-struct SoreFile {
-    name: String,
-    file: Arc<dyn DiskFile>,
-    disk: Sore,
-}
-
-impl Sore {
-    fn new(disk: MemoryDisk) -> Self {
-        Self { disk, spot: Arc::default(), times: Arc::default() }
-    }
-
-    fn refuse(&self, name: &str, offset: u64, times: u64) {
-        *self.spot.lock().unwrap() = (name.to_owned(), offset);
-        self.times.store(times, Ordering::Relaxed);
-    }
-
-    fn wrap(&self, name: &str, file: Arc<dyn DiskFile>) -> Arc<dyn DiskFile> {
-        Arc::new(SoreFile { name: name.to_owned(), file, disk: self.clone() })
-    }
-}
-
-impl Disk for Sore {
-    fn create(&self, name: &str) -> io::Result<Arc<dyn DiskFile>> {
-        Ok(self.wrap(name, self.disk.create(name)?))
-    }
-    fn open(&self, name: &str) -> io::Result<Arc<dyn DiskFile>> {
-        Ok(self.wrap(name, self.disk.open(name)?))
-    }
-    fn list(&self) -> io::Result<Vec<String>> {
-        self.disk.list()
-    }
-    fn rename(&self, from: &str, to: &str) -> io::Result<()> {
-        self.disk.rename(from, to)
-    }
-    fn remove(&self, name: &str) -> io::Result<()> {
-        self.disk.remove(name)
-    }
-    fn sync_dir(&self) -> io::Result<()> {
-        self.disk.sync_dir()
-    }
-    fn lock(&self) -> io::Result<Box<dyn Send + Sync>> {
-        self.disk.lock()
-    }
-}
-
-impl DiskFile for SoreFile {
-    fn read_at(&self, buffer: &mut [u8], offset: u64) -> io::Result<()> {
-        let (name, at) = self.disk.spot.lock().unwrap().clone();
-        let hit = name == self.name && (offset..offset + buffer.len() as u64).contains(&at);
-        let left = |n: u64| n.checked_sub(1);
-        let relaxed = Ordering::Relaxed;
-        if hit && self.disk.times.fetch_update(relaxed, relaxed, left).is_ok() {
-            return Err(io::Error::other("injected"));
-        }
-        self.file.read_at(buffer, offset)
-    }
-    fn write_at(&self, bytes: &[u8], offset: u64) -> io::Result<()> {
-        self.file.write_at(bytes, offset)
-    }
-    fn sync(&self) -> io::Result<()> {
-        self.file.sync()
-    }
-    fn len(&self) -> io::Result<u64> {
-        self.file.len()
-    }
-    fn truncate(&self, len: u64) -> io::Result<()> {
-        self.file.truncate(len)
-    }
-}
+use ringdb_storage::{Disk, Durability, MemoryDisk, Options, Place};
+use std::sync::Arc;
 
 fn key(i: u32) -> Vec<u8> {
     format!("k{i:03}").into_bytes()
@@ -121,20 +42,21 @@ fn round(store: &Store) -> usize {
 
 #[test]
 fn a_block_that_the_disk_refuses_twice_is_a_bad_one_and_what_follows_is_read() {
-    let memory = MemoryDisk::new(1);
-    let disk = Sore::new(memory.clone());
-    let store = filled(Arc::new(disk.clone()));
-    round(&store);
-    assert_eq!(store.engine.scrub().bad_blocks, 0);
-
     // Once is no loss: the disk may have been busy.
+    let memory = MemoryDisk::new(1);
+    let disk = Faulty::new(&memory);
+    let store = filled(Arc::new(disk.clone()));
     let table = file(&memory, ".sst");
-    disk.refuse(&table, 700, 1);
+    disk.scratch_lightly(&table, 700..701, 1);
     round(&store);
     assert_eq!((store.engine.scrub().bad_blocks, store.engine.damage().len()), (0, 0));
+    assert_eq!(disk.met(), 1);
 
     // For good it is one bad block, with its keys; a bad one further on is found as well.
-    disk.refuse(&table, 700, u64::MAX);
+    let memory = MemoryDisk::new(1);
+    let disk = Faulty::new(&memory);
+    let store = filled(Arc::new(disk.clone()));
+    disk.scratch(&table, 700..701);
     assert!(memory.rot(&table, 1_500, 4));
     round(&store);
     let damage = store.engine.damage();
@@ -146,7 +68,7 @@ fn a_block_that_the_disk_refuses_twice_is_a_bad_one_and_what_follows_is_read() {
         let named = (0..60).filter(|i| key(*i) >= damage.lower);
         let named = named.filter(|i| damage.upper.as_ref().is_none_or(|upper| key(*i) < *upper));
         assert!((1..20).contains(&named.count()), "{damage:?}");
-        assert!(damage.keys().starts_with("from \"k0"), "{}", damage.keys());
+        assert!(damage.keys().starts_with("keys from \"k0"), "{}", damage.keys());
     }
 }
 
@@ -154,17 +76,17 @@ fn a_block_that_the_disk_refuses_twice_is_a_bad_one_and_what_follows_is_read() {
 fn a_large_value_or_the_end_of_a_table_that_the_disk_refuses_is_a_bad_one_too() {
     for (ending, from_end) in [(".blob", 250), (".sst", 20)] {
         let memory = MemoryDisk::new(1);
-        let disk = Sore::new(memory.clone());
+        let disk = Faulty::new(&memory);
         let store = filled(Arc::new(disk.clone()));
         let name = file(&memory, ending);
         let len = memory.open(&name).unwrap().len().unwrap();
-        disk.refuse(&name, len - from_end, u64::MAX);
+        disk.scratch(&name, len - from_end..len - from_end + 1);
         round(&store);
         let damage = store.engine.damage();
         assert_eq!((damage.len(), store.engine.scrub().bad_blocks), (1, 1), "{damage:?}");
         let large = matches!(damage[0].place, Place::Blob { .. });
         assert_eq!(large, ending == ".blob", "{damage:?}");
-        assert!(!large || damage[0].keys() == "\"k050\"", "{damage:?}");
+        assert!(!large || damage[0].keys() == "key \"k050\"", "{damage:?}");
     }
 }
 

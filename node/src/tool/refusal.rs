@@ -89,7 +89,7 @@ fn why(error: &OpenError) -> String {
             let damage = if found.starts_with('(') { "is missing" } else { "is damaged" };
             format!("its file FORMAT {damage}, so that nobody knows which version wrote it")
         }
-        other => other.to_string(),
+        other => other.reason().to_string(),
     }
 }
 

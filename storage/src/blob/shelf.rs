@@ -88,7 +88,7 @@ impl Blobs {
     /// The value of `key` that `pointer` leads to; none when its damage was repaired elsewhere.
     /// Whoever asks holds a table that points there.
     pub(crate) fn load(&self, pointer: Pointer, key: &[u8]) -> Result<Option<Vec<u8>>, Error> {
-        let io = |e: io::Error| Error::io(&format!("reading blob file {}", pointer.file), &e);
+        let io = |e: io::Error| Error::io(&format!("reading {}", blob_name(pointer.file)), &e);
         match self.hold(pointer.file).and_then(|file| file.read(pointer, self.unchecked)) {
             Ok(Read::Value(value)) => Ok(Some(value)),
             Ok(Read::Broken) if self.is_forgiven(pointer.file, Some(pointer.offset)) => Ok(None),

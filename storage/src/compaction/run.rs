@@ -9,7 +9,7 @@ use crate::key::{KeyRange, Kind};
 use crate::limits::YIELD_BYTES;
 use crate::merge::{Direction, Found, Merged, Source};
 use crate::shelf::Resolved;
-use crate::table::{TableBounds, TableWriter};
+use crate::table::{TableBounds, TableWriter, table_name};
 use crate::tombstones::RangeTombstones;
 use std::borrow::Cow;
 use std::ops::ControlFlow;
@@ -298,7 +298,9 @@ impl Output<'_> {
             (start < end).then_some((start, end, sequence))
         });
         writer.add_ranges(clipped);
-        let bounds = writer.finish().map_err(|e| Error::io("writing a table", &e))?;
+        let bounds = writer.finish();
+        let bounds =
+            bounds.map_err(|e| Error::io(&format!("writing {}", table_name(number)), &e))?;
         self.done.push((number, bounds));
         if let Some(to) = to {
             self.from = to.to_vec();

@@ -18,14 +18,31 @@ pub struct FileDisk {
 }
 
 impl FileDisk {
-    /// The directory at `path`, made if it does not exist.
+    /// The directory at `path`, made if it does not exist. That it exists survives a power loss when
+    /// this returns.
     ///
     /// # Errors
-    /// When it cannot be made.
+    /// When it cannot be made, or its parent cannot be synced.
     pub fn new(path: impl AsRef<Path>) -> io::Result<Self> {
-        fs::create_dir_all(&path)?;
+        make_directory(path.as_ref(), &|parent| File::open(parent)?.sync_all())?;
         Ok(Self { directory: path.as_ref().to_path_buf() })
     }
+}
+
+/// Makes the directory `path` and those above it that are missing. `sync` is told of each directory that
+/// got a new one, the highest first: without it a power loss takes the new one and all that is in it.
+fn make_directory(path: &Path, sync: &dyn Fn(&Path) -> io::Result<()>) -> io::Result<()> {
+    if path.as_os_str().is_empty() || path.is_dir() {
+        return Ok(());
+    }
+    let parent = path.parent().unwrap_or(Path::new(""));
+    make_directory(parent, sync)?;
+    match fs::create_dir(path) {
+        // Somebody else made it meanwhile.
+        Err(_) if path.is_dir() => {}
+        made => made?,
+    }
+    sync(if parent.as_os_str().is_empty() { Path::new(".") } else { parent })
 }
 
 impl Disk for FileDisk {
@@ -160,5 +177,36 @@ impl DiskFile for OpenFile {
     fn window(&self, bytes_max: u64) -> io::Result<Option<Box<dyn super::Window>>> {
         let mapping = super::window::Mapping::of(&self.file, bytes_max)?;
         Ok(mapping.map(|mapping| Box::new(mapping) as Box<dyn super::Window>))
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
+mod tests {
+    use super::*;
+    use std::cell::RefCell;
+
+    #[test]
+    fn each_directory_that_got_a_new_one_is_synced_and_no_other() {
+        let root = tempfile::tempdir().unwrap();
+        let root = root.path();
+        let synced = RefCell::new(Vec::new());
+        let sync = |parent: &Path| {
+            synced.borrow_mut().push(parent.to_path_buf());
+            Ok(())
+        };
+        make_directory(&root.join("a/b/c"), &sync).unwrap();
+        assert_eq!(synced.take(), [root.to_path_buf(), root.join("a"), root.join("a/b")]);
+        make_directory(&root.join("a/b/c"), &sync).unwrap();
+        assert!(synced.take().is_empty(), "it is there");
+        make_directory(&root.join("a/d/"), &sync).unwrap();
+        assert_eq!(synced.take(), [root.join("a")]);
+        fs::write(root.join("file"), b"").unwrap();
+        let refused = make_directory(&root.join("file"), &sync);
+        assert_eq!(refused.unwrap_err().kind(), io::ErrorKind::AlreadyExists);
+        let failing = |_: &Path| Err(io::Error::other("no"));
+        assert!(make_directory(&root.join("e"), &failing).is_err());
+        FileDisk::new(root.join("f/g")).unwrap();
+        assert!(root.join("f/g").is_dir());
     }
 }

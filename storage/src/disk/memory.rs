@@ -465,7 +465,7 @@ impl DiskFile for OpenFile {
     fn read_at(&self, buffer: &mut [u8], offset: u64) -> io::Result<()> {
         let state = self.disk()?;
         if state.fail_reads.as_ref().is_some_and(|part| self.name.contains(part)) {
-            return Err(io::Error::other("injected read error"));
+            return Err(rustix::io::Errno::IO.into());
         }
         let content = lock(&self.inode);
         let at = usize::try_from(offset).map_err(|_| io::ErrorKind::UnexpectedEof)?;

@@ -8,12 +8,14 @@ mod file;
 mod mapped;
 mod memory;
 mod overlay;
+mod patient;
 #[cfg(target_os = "linux")]
 mod window;
 
 pub use file::FileDisk;
 pub use memory::{Crash, MemoryDisk, Survival};
 pub use overlay::Overlay;
+pub(crate) use patient::{Patience, Patient};
 
 use std::io;
 use std::ops::Range;

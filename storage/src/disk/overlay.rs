@@ -3,7 +3,7 @@
 //! Promise: nothing below changes. So a store can be opened, and looked at with all that an open
 //! store offers, without touching a byte of it. (The lock below is taken.)
 
-use super::{Disk, DiskFile, MemoryDisk, read_all};
+use super::{Disk, DiskFile, MemoryDisk, Patient, read_all};
 use std::collections::BTreeSet;
 use std::io::{self, ErrorKind};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -43,7 +43,8 @@ impl Layers {
         if self.removed().contains(name) {
             return Err(ErrorKind::NotFound.into());
         }
-        let content = read_all(self.below.open(name)?.as_ref())?;
+        // What cannot be read below is not there above: who looks has seen that before.
+        let content = read_all(&Patient::open(self.below.as_ref(), name)?)?;
         let file = self.above.create(name)?;
         file.write_at(&content, 0)?;
         file.sync()?;

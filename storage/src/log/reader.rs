@@ -3,10 +3,11 @@
 use super::record::{Batches, FRAME_HEADER_BYTES, Frame, Mark};
 use super::writer::SEGMENT_MAGIC;
 use crate::codec::{bytes, take};
-use crate::disk::{Disk, DiskFile};
+use crate::disk::DiskFile;
 use crate::key::KeyRange;
 use crate::limits::SEQUENCE_MAX;
 use std::io;
+use std::ops::Range;
 use std::sync::Arc;
 
 /// A segment as it stands on the disk.
@@ -71,10 +72,18 @@ pub(crate) const PIECE_BYTES: usize = 256 << 10;
 const HEADER_BYTES: usize = 512;
 
 impl Segment {
-    pub(crate) fn open(disk: &dyn Disk, name: &str, number: u64, id: u64) -> io::Result<Self> {
-        let file = disk.open(name)?;
+    pub(crate) fn of(file: Arc<dyn DiskFile>, number: u64, id: u64) -> io::Result<Self> {
         let len = file.len()?;
         Ok(Self { number, id, file, len })
+    }
+
+    /// The bytes that a frame at `offset` would take: what its head claims, or those of the head.
+    pub(crate) fn claim(&self, offset: u64) -> io::Result<Range<u64>> {
+        let left = self.len.saturating_sub(offset).min(Frame::HEAD_BYTES as u64);
+        let mut head = vec![0; usize::try_from(left).expect("at most a head")];
+        self.file.read_at(&mut head, offset)?;
+        let claimed = Frame::claimed(&head, offset, self.id).map_or(0, |claimed| claimed.bytes);
+        Ok(offset..offset.saturating_add(claimed.max(head.len()) as u64))
     }
 
     /// First sequence and key range, from the segment's first bytes; none when those do not prove
@@ -340,7 +349,7 @@ mod tests {
     use super::*;
     use crate::batch::Batch;
     use crate::codec::scatter;
-    use crate::disk::MemoryDisk;
+    use crate::disk::{Disk, MemoryDisk};
 
     fn batch(i: u64) -> Batch {
         let mut batch = Batch::new();
@@ -352,7 +361,7 @@ mod tests {
     fn segment(id: u64, bytes: &[u8]) -> Segment {
         let disk = MemoryDisk::new(0);
         disk.create("a").expect("memory").write_at(bytes, 0).expect("memory");
-        Segment::open(&disk, "a", 1, id).expect("it is there")
+        disk.open("a").and_then(|file| Segment::of(file, 1, id)).expect("it is there")
     }
 
     /// What was read: the first sequences of all batches with how many changes each has, the places of

@@ -160,7 +160,7 @@ impl Spares {
             // Its space may be what is missing.
             let _ = self.disk.remove(&name);
         }
-        done.map_err(|e| Error::io("making a log segment ready", &e))?;
+        done.map_err(|e| Error::io(&format!("making {name} ready"), &e))?;
         self.state().ready.push((name, self.bytes));
         Ok(())
     }
@@ -182,7 +182,6 @@ impl Spares {
     /// Turns the retired segments `names` into spares where there is room, and removes the others.
     /// Each is taken off the list when it is gone.
     pub(crate) fn retire(&self, names: &mut Vec<String>) -> Result<(), Error> {
-        let io = |e: io::Error| Error::io("removing a log segment", &e);
         let mut renamed = Vec::new();
         while let Some(name) = names.first() {
             let len = self.disk.open(name).and_then(|file| file.len());
@@ -196,14 +195,17 @@ impl Spares {
                 self.disk.remove(name)
             };
             match gone {
-                Err(e) if e.kind() != ErrorKind::NotFound => return Err(io(e)),
+                Err(e) if e.kind() != ErrorKind::NotFound => {
+                    return Err(Error::io(&format!("removing {name}"), &e));
+                }
                 _ => drop(names.remove(0)),
             }
         }
         if !renamed.is_empty() {
             // The old names may not come back over new content. Spares that this does not reach are
             // found at the next start.
-            self.disk.sync_dir().map_err(io)?;
+            let synced = self.disk.sync_dir();
+            synced.map_err(|e| Error::io("syncing the directory", &e))?;
             self.state().ready.append(&mut renamed);
         }
         Ok(())

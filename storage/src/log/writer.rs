@@ -380,7 +380,7 @@ impl LogWriter {
         let id = stream.segment_id(number);
         let header = segment_header(id, self.first_sequence, &stream.range, durable);
         let (file, ready_bytes) =
-            self.segment_file(&name).map_err(|e| Error::io("creating a log segment", &e))?;
+            self.segment_file(&name).map_err(|e| Error::io(&format!("creating {name}"), &e))?;
         self.write(&file, &header, 0)?;
         // A file made ready does not grow; another one grows a little at a time.
         let limit = ready_bytes.unwrap_or(self.segment_bytes);

@@ -4,7 +4,7 @@ use super::dropped::{self, LogCut};
 use super::rewrite::Replayed;
 use super::trail::{Footprint, Trail, reading};
 use crate::batch::{LogBatch, Op};
-use crate::disk::Disk;
+use crate::disk::{Disk, Patient};
 use crate::engine::OldSegment;
 use crate::error::{Damage, Error, OpenError, Place};
 use crate::fold::Merge;
@@ -51,12 +51,16 @@ pub(super) struct Cut {
 
 impl Cut {
     pub(super) fn carry_out(&self, disk: &dyn Disk) -> Result<(), Error> {
-        let io = |e: io::Error| Error::io("cutting a torn log tail", &e);
+        let name = segment_name(self.stream, self.at.segment);
+        let io =
+            |e: io::Error| Error::io(&format!("cutting the torn tail of the log at {name}"), &e);
         // Last segment first: whenever this is interrupted, the hole is still the first one.
         for segment in self.later_segments.iter().rev() {
-            disk.remove(&segment_name(self.stream, *segment)).map_err(io)?;
+            match disk.remove(&segment_name(self.stream, *segment)) {
+                Err(e) if e.kind() != ErrorKind::NotFound => return Err(io(e)),
+                _ => {}
+            }
         }
-        let name = segment_name(self.stream, self.at.segment);
         if self.at.offset == 0 {
             return match disk.remove(&name) {
                 Err(e) if e.kind() != ErrorKind::NotFound => Err(io(e)),
@@ -100,13 +104,17 @@ impl<'a> Logs<'a> {
         for number in numbers {
             let name = segment_name(stream, *number);
             let id = segment_id(stream, *number, self.options.planted(PlantedBug::OneSegmentId));
-            let segment = Segment::open(self.disk.as_ref(), &name, *number, id);
-            let segment = segment.map_err(|e| Error::io("opening a log segment", &e))?;
-            let header = segment.header().map_err(|e| reading(&e))?;
+            let opened = Patient::open(self.disk.as_ref(), &name)
+                .map(Arc::new)
+                .and_then(|file| Ok((file.clone(), Segment::of(file, *number, id)?)));
+            let opened = opened.map_err(|e| Error::io(&format!("opening {name}"), &e));
+            let (file, segment) = opened?;
+            let header = segment.header().map_err(|e| reading(&name, &e))?;
             let first = header.as_ref().map(|(first, _)| *first);
             known = known.or(header.map(|(_, range)| range));
             footprints.push(Footprint {
                 segment,
+                file,
                 header: first,
                 first_frame: None,
                 end: 0,
@@ -187,7 +195,9 @@ impl<'a> Logs<'a> {
             } else {
                 segment.read_and_write(pieces)
             };
-            while let Some(event) = reading.next().map_err(|e| super::trail::reading(&e))? {
+            let stream = trail.stream;
+            let failed = |e: io::Error| super::trail::reading(&segment_name(stream, number), &e);
+            while let Some(event) = reading.next().map_err(failed)? {
                 match event {
                     Event::Hole(offset) => holes.push(Mark { segment: number, offset }),
                     Event::Frame(frame, batches) => {
@@ -247,7 +257,15 @@ impl<'a> Logs<'a> {
         };
         // What was once found to be damage stays damage, also when the proof was cut off since.
         let mut found = self.story.damage.iter().chain(&self.story.repaired);
-        let promised = found.any(known) || trail.durable()? > hole;
+        let known = found.any(known);
+        // Whoever cannot read what stood there does not know that nobody was promised anything.
+        let unreadable = !known && trail.is_unreadable(hole)?;
+        if unreadable && !self.options.tolerate_damage {
+            let name = segment_name(stream, hole.segment);
+            let what = format!("reading {name} behind offset {}", hole.offset);
+            return Err(Error::io(&what, &rustix::io::Errno::IO.into()).into());
+        }
+        let promised = known || unreadable || trail.durable()? > hole;
         if nothing_lost && promised {
             return Ok(true);
         }

@@ -4,24 +4,25 @@
 //! at the hole. It is damage when a later frame says that the stream was durable beyond it: then the
 //! store opens only if it may, and says what is lost.
 //!
-//! `logs` reads the streams into memtables, `trail` is what is known of one stream meanwhile, and
-//! `rewrite` makes durable what was read.
+//! `logs` reads the streams into memtables, `trail` is what is known of one stream meanwhile, `rewrite`
+//! makes durable what was read, and `start` is the order in which the disk is changed.
 
 mod dropped;
 mod logs;
 mod rewrite;
+mod start;
 mod trail;
 
 use crate::batch::LogBatch;
 use crate::blob::{Blobs, parse_blob_name};
-use crate::disk::{Disk, read_all, swap_file};
+use crate::disk::{Disk, Patience, read_all, swap_file};
 use crate::engine::{Engine, Parts};
 use crate::error::{Damage, Error, OpenError, Place};
 use crate::fold::Merge;
 use crate::key::KeyRange;
 use crate::limits::{FORMAT_LINE, FORMAT_LINE_BEFORE};
 use crate::log::{LogWriter, Mark, Planted, Spares, Stream, parse_segment_name};
-use crate::manifest::{self, Edit, LoadError, Manifest, Story, parse_manifest_name};
+use crate::manifest::{self, Edit, LoadError, Story, parse_manifest_name};
 use crate::options::{Options, PlantedBug};
 use crate::poison::Poison;
 use crate::shard::Shard;
@@ -30,9 +31,10 @@ use crate::table::{Table, parse_table_name, table_name};
 use crate::version::Version;
 pub use dropped::LogCut;
 use logs::{Logs, Recovered};
+use start::{Start, Waiting};
 use std::collections::BTreeMap;
 use std::io::{self, ErrorKind};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 
 const FORMAT: &str = "FORMAT";
 
@@ -47,8 +49,11 @@ pub(crate) fn open(
         ErrorKind::WouldBlock => OpenError::Locked,
         _ => Error::io("locking the directory", &e).into(),
     })?;
-    let names = disk.list().map_err(|e| Error::io("listing the directory", &e))?;
+    let names = start::list(disk.as_ref())?;
     let format_is_old = check_format(disk.as_ref(), &names)?;
+    // The log asks what of it cannot be read; all others only that it is damaged.
+    let plain = disk.clone();
+    let disk: Arc<dyn Disk> = if options.tolerate_damage { Arc::new(Patience(disk)) } else { disk };
     let (mut story, manifest_number) = load_story(disk.as_ref(), &names)?;
     let blobs = Blobs::new(disk.clone(), options.planted(PlantedBug::BlobUnchecked));
     let shelf = Arc::new(Shelf::new(options.block_cache_bytes, blobs));
@@ -56,7 +61,7 @@ pub(crate) fn open(
     let mut damage: Vec<Damage> = shelf.damage_found().iter().cloned().collect();
     damage.retain(|d| !story.repaired.contains(d));
 
-    let mut logs = Logs::new(&disk, &options, merge.as_ref(), &story);
+    let mut logs = Logs::new(&plain, &options, merge.as_ref(), &story);
     for (stream, segments) in streams(&names) {
         logs.recover(stream, &segments, replay)?;
     }
@@ -78,6 +83,7 @@ pub(crate) fn open(
     let table_sequences = story.tables.values().map(|(_, bounds)| bounds.last_sequence);
     let seen = table_sequences.max().unwrap_or(0).max(last_sequence);
     let next_sequence = seen.max(story.flushed.highest()) + 1;
+    let known = story.damage.len();
     story.damage.extend(log_damage.into_iter().filter(|d| !story.repaired.contains(d)));
     let ranges = KeyRange::of_splits(&options.splits);
     let first_stream = story.next_stream.max(1);
@@ -85,42 +91,57 @@ pub(crate) fn open(
     story.next_table = next_table(&story, &names);
     let present = streams(&names);
     story.ends.retain(|stream, _| present.contains_key(stream));
-    let poison = Arc::new(Poison::default());
-    let number = manifest_number + 1;
-    let mut manifest = Manifest::create(disk.as_ref(), number, story, poison.clone())?;
-    if format_is_old {
-        // Before anything is written that an older version would take for a torn tail.
-        let written = swap_file(disk.as_ref(), FORMAT, format!("{FORMAT_LINE}\n").as_bytes());
-        written.map_err(|e| Error::io("writing FORMAT", &e))?;
-    }
-    cuts.iter().try_for_each(|cut| cut.carry_out(disk.as_ref()))?;
     let mut ends: BTreeMap<u64, Mark> = BTreeMap::new();
     for segment in &replayed {
         let end = ends.entry(segment.stream).or_default();
         *end = (*end).max(Mark { segment: segment.number, offset: segment.bytes });
     }
-    rewrite::write_again(disk.as_ref(), &replayed)?;
-    let leftovers = remove_leftovers(disk.as_ref(), &manifest.story, number, &names);
-    disk.sync_dir().map_err(|e| Error::io("syncing the directory", &e))?;
     // Where nothing was replayed, all there is is in tables. Only said once the tails are cut: what
     // stood behind them must never count as flushed.
     let settled = ranges.iter().zip(&memtables).filter(|(_, memtable)| memtable.is_empty());
     let sequence = next_sequence - 1;
     let settled = settled.map(|(range, _)| Edit::Flushed { range: range.clone(), sequence });
     let ends = ends.into_iter().map(|(stream, end)| Edit::StreamEnds { stream, end });
-    manifest.commit(&settled.chain(ends).collect::<Vec<_>>())?;
+    let poison = Arc::new(Poison::default());
+    let mut start = Start {
+        disk: plain,
+        poison: poison.clone(),
+        found: manifest_number,
+        number: manifest_number,
+        format_is_old,
+        tells_damage: story.damage.len() > known,
+        cuts,
+        replayed,
+        edits: settled.chain(ends).collect(),
+    };
+    let manifest = match start.carry_out(&story) {
+        // What is made anew has nothing that could be read.
+        Err(Error::NoSpace) if names.iter().any(|name| name == manifest::CURRENT) => {
+            start.carry_out_without_space(story)
+        }
+        done => done,
+    }?;
+    let names = start::list(disk.as_ref())?;
+    let leftovers = names.iter().filter(|name| start::is_orphan(name, &manifest.story)).cloned();
+    let leftovers = leftovers.collect();
+    let waits = manifest.is_unwritten();
+    let manifest = Arc::new(Mutex::new(manifest));
+    let log_disk: Arc<dyn Disk> = if waits {
+        Arc::new(Waiting { disk: disk.clone(), manifest: manifest.clone() })
+    } else {
+        disk.clone()
+    };
 
     let planted = Planted {
         missing_fsync: options.planted(PlantedBug::MissingFsync),
         one_segment_id: options.planted(PlantedBug::OneSegmentId),
     };
-    let names = disk.list().map_err(|e| Error::io("listing the directory", &e))?;
     let spares = Arc::new(Spares::open(&disk, &options, &names));
     let streams: Vec<Arc<Stream>> = ranges
         .iter()
         .zip(first_stream..)
         .map(|(range, id)| {
-            let (disk, poison) = (disk.clone(), poison.clone());
+            let (disk, poison) = (log_disk.clone(), poison.clone());
             Stream::new(id, range.clone(), disk, poison, spares.clone(), planted)
         })
         .collect();
@@ -231,7 +252,9 @@ fn open_tables(
                 table.damage(None);
                 table
             }
-            Err(e) => return Err(Error::io("opening a table", &e).into()),
+            Err(e) => {
+                return Err(Error::io(&format!("opening {}", table_name(*number)), &e).into());
+            }
         };
         for damage in &story.repaired {
             if let Place::Table { number: n, offset: Some(offset) } = damage.place
@@ -260,27 +283,4 @@ fn next_table(story: &Story, names: &[String]) -> u64 {
     let number = |name: &String| parse_table_name(name).or_else(|| parse_blob_name(name));
     let used = names.iter().filter_map(number).max().unwrap_or(0);
     story.next_table.max(used + 1)
-}
-
-/// Removes manifests out of force, and returns what no edit made part of the store: tables may be
-/// large, and a start need not wait until a file system has forgotten them.
-fn remove_leftovers(
-    disk: &dyn Disk,
-    story: &Story,
-    manifest: u64,
-    names: &[String],
-) -> Vec<String> {
-    let mut left = Vec::new();
-    for name in names {
-        let orphan = parse_table_name(name).is_some_and(|n| !story.tables.contains_key(&n))
-            || parse_blob_name(name).is_some_and(|n| !story.blobs.contains_key(&n));
-        let old =
-            parse_manifest_name(name).is_some_and(|n| n != manifest) || name.ends_with(".tmp");
-        if orphan {
-            left.push(name.clone());
-        } else if old && let Err(e) = disk.remove(name) {
-            tracing::warn!(%name, error = %e, "a left-over file could not be removed");
-        }
-    }
-    left
 }

@@ -8,7 +8,7 @@
 //! done while they are read: the same bytes in the same place, before it is known whether the store may
 //! be opened, change nothing.
 
-use crate::disk::{Disk, DiskFile};
+use crate::disk::{Disk, DiskFile, Patient};
 use crate::error::Error;
 use crate::log::{PIECE_BYTES, segment_name};
 use std::io;
@@ -32,14 +32,15 @@ pub(super) fn write_again(disk: &dyn Disk, segments: &[Replayed]) -> Result<(), 
     let mut piece = Vec::new();
     for segment in segments {
         let name = segment_name(segment.stream, segment.number);
-        let done = disk.open(&name).and_then(|file| segment.write_again(file.as_ref(), &mut piece));
-        done.map_err(|e| Error::io("rewriting a replayed log segment", &e))?;
+        let done =
+            Patient::open(disk, &name).and_then(|file| segment.write_again(&file, &mut piece));
+        done.map_err(|e| Error::io(&format!("rewriting {name}, which was replayed"), &e))?;
     }
     Ok(())
 }
 
 impl Replayed {
-    fn write_again(&self, file: &dyn DiskFile, piece: &mut Vec<u8>) -> io::Result<()> {
+    fn write_again(&self, file: &Patient, piece: &mut Vec<u8>) -> io::Result<()> {
         let longer = file.len()? > self.bytes;
         if self.durable >= self.bytes && self.header.is_empty() && !longer {
             return Ok(());
@@ -51,7 +52,11 @@ impl Replayed {
             let left = usize::try_from(self.bytes - at).unwrap_or(usize::MAX);
             let piece = &mut piece[..left.min(PIECE_BYTES)];
             file.read_at(piece, at)?;
-            file.write_at(piece, at)?;
+            // What cannot be read stays as it is: the hole that it makes is known.
+            for part in file.readable(at..at + piece.len() as u64) {
+                let inside = |place: u64| usize::try_from(place - at).expect("inside the piece");
+                file.write_at(&piece[inside(part.start)..inside(part.end)], part.start)?;
+            }
             at += piece.len() as u64;
         }
         if self.header.len() as u64 <= self.bytes {

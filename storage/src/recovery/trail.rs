@@ -3,10 +3,12 @@
 //! Segments are read once, one after the other. Only where a hole raises a question that what was
 //! read cannot answer, what follows is looked at before its turn.
 
+use crate::disk::Patient;
 use crate::error::{Error, OpenError};
 use crate::key::KeyRange;
-use crate::log::{Event, Mark, Pieces, Segment};
+use crate::log::{Event, Mark, Pieces, Segment, segment_name};
 use std::io;
+use std::sync::Arc;
 
 /// A stream of an earlier run.
 pub(super) struct Trail {
@@ -24,6 +26,8 @@ pub(super) struct Trail {
 /// A segment, and what reading it showed.
 pub(super) struct Footprint {
     pub(super) segment: Segment,
+    /// The file that it is read from.
+    pub(super) file: Arc<Patient>,
     /// First sequence, unless the header does not prove itself.
     pub(super) header: Option<u64>,
     /// Offset and first sequence of the first frame, once it was met.
@@ -35,8 +39,8 @@ pub(super) struct Footprint {
 }
 
 /// The disk refused to show a segment.
-pub(super) fn reading(e: &io::Error) -> OpenError {
-    Error::io("reading a log segment", e).into()
+pub(super) fn reading(name: &str, e: &io::Error) -> OpenError {
+    Error::io(&format!("reading {name}"), e).into()
 }
 
 impl Trail {
@@ -66,12 +70,24 @@ impl Trail {
     pub(super) fn durable(&mut self) -> Result<Mark, OpenError> {
         let mut pieces = Pieces::default();
         for i in self.unseen..self.segments.len() {
-            let mut reading = self.segments[i].segment.read(&mut pieces);
-            while reading.next().map_err(|e| self::reading(&e))?.is_some() {}
+            let segment = &self.segments[i].segment;
+            let failed = |e| reading(&segment_name(self.stream, segment.number), &e);
+            let mut reading = segment.read(&mut pieces);
+            while reading.next().map_err(failed)?.is_some() {}
             let durable = reading.durable;
             self.saw(i, durable);
         }
         Ok(self.durable)
+    }
+
+    /// True when bytes cannot be read that a frame at `hole` would take. What cannot be read farther
+    /// behind is no part of the log: the stream ends before, at a place that can be looked at.
+    pub(super) fn is_unreadable(&self, hole: Mark) -> Result<bool, OpenError> {
+        let at = self.segments.iter().find(|f| f.segment.number == hole.segment);
+        let Some(Footprint { segment, file, .. }) = at else { return Ok(false) };
+        let claim = segment.claim(hole.offset);
+        let claim = claim.map_err(|e| reading(&segment_name(self.stream, segment.number), &e))?;
+        Ok(!claim.is_empty() && file.readable(claim.clone()) != [claim])
     }
 
     /// The first sequence that the segments from number `i` on know of.
@@ -79,7 +95,9 @@ impl Trail {
         for footprint in self.segments.iter().skip(i) {
             let first = match footprint.header {
                 Some(first) => Some(first),
-                None => first_frame(&footprint.segment)?,
+                None => first_frame(&footprint.segment).map_err(|e| {
+                    reading(&segment_name(self.stream, footprint.segment.number), &e)
+                })?,
             };
             if first.is_some() {
                 return Ok(first);
@@ -99,10 +117,10 @@ impl Trail {
 }
 
 /// The first sequence of the first frame that is good.
-fn first_frame(segment: &Segment) -> Result<Option<u64>, OpenError> {
+fn first_frame(segment: &Segment) -> io::Result<Option<u64>> {
     let mut pieces = Pieces::default();
     let mut reading = segment.read(&mut pieces);
-    while let Some(event) = reading.next().map_err(|e| self::reading(&e))? {
+    while let Some(event) = reading.next()? {
         if let Event::Frame(frame, _) = event {
             return Ok(Some(frame.first_sequence));
         }

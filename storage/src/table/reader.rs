@@ -13,8 +13,9 @@ use super::footer::{FOOTER_BYTES, Footer, Handle, unseal};
 use super::index::{Index, split_internal};
 use super::properties::Properties;
 use super::raw::RawBlock;
+use super::table_name;
 use super::writer::TableBounds;
-use crate::blob::BlobFile;
+use crate::blob::{BlobFile, blob_name};
 use crate::cache::Slots;
 use crate::checksum::Checksum;
 use crate::disk::DiskFile;
@@ -119,9 +120,11 @@ impl Table {
     }
 
     fn hold_blobs(&mut self) -> Result<(), Error> {
-        let held = self.bounds.blobs.iter().map(|(number, _)| self.shelf.blobs.hold(*number));
-        self.blobs =
-            held.collect::<Result<_, _>>().map_err(|e| Error::io("opening a blob file", &e))?;
+        let hold = |(number, _): &(u64, u64)| {
+            let held = self.shelf.blobs.hold(*number);
+            held.map_err(|e| Error::io(&format!("opening {}", blob_name(*number)), &e))
+        };
+        self.blobs = self.bounds.blobs.iter().map(hold).collect::<Result<_, _>>()?;
         Ok(())
     }
 
@@ -353,7 +356,7 @@ impl Table {
     fn failed_read(&self, offset: u64, e: &std::io::Error) -> Error {
         match e.kind() {
             ErrorKind::UnexpectedEof => self.damage(Some(offset)),
-            _ => Error::io(&format!("reading table {}", self.number), e),
+            _ => Error::io(&format!("reading {}", table_name(self.number)), e),
         }
     }
 
