@@ -15,7 +15,7 @@ use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use storage::{Disk, Engine, Error, FileDisk, OpenError, Options, Overlay, Shard};
+use storage::{Disk, Engine, FileDisk, OpenError, Options, Overlay, Shard};
 use store::Folding;
 
 use crate::error::Fault;

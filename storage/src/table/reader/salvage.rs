@@ -370,13 +370,12 @@ impl Seeker<'_> {
     /// A length of LZ4, of which `start` are in the token.
     fn length(&self, at: &mut usize, start: u8) -> Option<usize> {
         let mut length = usize::from(start);
-        while start == 15 {
+        let mut goes_on = start == 15;
+        while goes_on && length <= BLOCK_BYTES_MAX {
             let more = *self.bytes.get(*at)?;
             *at += 1;
             length += usize::from(more);
-            if more < 255 || length > BLOCK_BYTES_MAX {
-                break;
-            }
+            goes_on = more == 255;
         }
         Some(length)
     }
