@@ -4,14 +4,13 @@
 //! machines' recovery, listeners bound, cores started. Order of an end: no new requests, those in
 //! flight answered, everything on disk, and only then the mark that says so.
 
-use std::path::Path;
 use std::pin::pin;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use replication::{Peer, Recovery};
 use ring::{Actor, Hlc, Layout, WallMillis};
-use storage::{Error, FileDisk, OpenError, Options};
+use storage::{FileDisk, Options};
 use store::{Opened, Store};
 use tokio::time::interval;
 use tracing::{error, info, warn};
@@ -31,6 +30,7 @@ use crate::mailbox::Mailbox;
 use crate::mesh::{self, MeshConfig, Tuning, Versions};
 use crate::shared::{Parts, Shared};
 use crate::state::{Owner, Start, StateFile};
+use crate::tool::refusal;
 use crate::turn::Letter;
 use crate::users::Users;
 
@@ -248,25 +248,9 @@ fn open(config: &Config) -> Result<Opened, Fault> {
         tolerate_damage: false,
         ..Options::default()
     };
-    store::open(Arc::new(disk), options, cores_u8(config.cores)).map_err(|e| refused(&dir, &e))
-}
-
-/// How a node gets its data back from its peers.
-const FETCH_ANEW: &str = "look at the disk; then move the engine directory away, keep node.state beside \
-                          it, and start: the node fetches its data from its peers in a new life";
-
-fn refused(dir: &Path, error: &OpenError) -> Fault {
-    let what = format!("the store in {} cannot be opened", dir.display());
-    let fix = match error {
-        OpenError::Locked => "stop the other ringd that uses this data directory",
-        OpenError::Format { .. } => {
-            "start the ringd that wrote it, or choose another node.data_dir"
-        }
-        OpenError::Disk(Error::NoSpace) => "make room there and start it again: nothing is lost",
-        OpenError::Options { .. } => "change that setting in the section [engine]",
-        OpenError::Damaged { .. } | OpenError::Disk(_) => FETCH_ANEW,
-    };
-    Fault::new(what, error.reason().to_string(), fix)
+    let alone = config.members.len() < 2;
+    store::open(Arc::new(disk), options, cores_u8(config.cores))
+        .map_err(|e| refusal::of_node(&dir, &e, alone))
 }
 
 fn cores_u8(cores: usize) -> u8 {

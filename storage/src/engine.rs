@@ -23,7 +23,7 @@ use crate::manifest::{Edit, Manifest};
 use crate::memtable::Memtable;
 use crate::options::{Options, PlantedBug};
 use crate::poison::Poison;
-use crate::recovery;
+use crate::recovery::{self, LogCut};
 use crate::scrub;
 use crate::shard::Shard;
 use crate::shelf::Shelf;
@@ -67,6 +67,8 @@ pub(crate) struct Shared {
     /// This run's log, by shard.
     streams: Vec<Arc<Stream>>,
     pub(crate) spares: Arc<Spares>,
+    /// Where the logs of earlier runs were cut before good frames.
+    pub(crate) log_cuts: Vec<LogCut>,
     _lock: Box<dyn Send + Sync>,
 }
 
@@ -167,6 +169,7 @@ pub(crate) struct Parts {
     pub(crate) poison: Arc<Poison>,
     pub(crate) shelf: Arc<Shelf>,
     pub(crate) old_segments: BTreeMap<(u64, u64), OldSegment>,
+    pub(crate) log_cuts: Vec<LogCut>,
     /// Files that are to be removed.
     pub(crate) leftovers: Vec<String>,
     pub(crate) streams: Vec<Arc<Stream>>,
@@ -228,6 +231,7 @@ impl Engine {
             scrub: Mutex::default(),
             streams: parts.streams,
             spares: parts.spares,
+            log_cuts: parts.log_cuts,
             _lock: parts.lock,
         };
         shared.retire_segments();

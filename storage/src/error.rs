@@ -225,8 +225,10 @@ fn shown(key: &[u8]) -> String {
 }
 
 impl Damage {
-    /// Which keys it is about, in words.
-    fn keys(&self) -> String {
+    /// Which keys it is about, in words; what is not printable is escaped. (Whoever knows what keys mean
+    /// tells it better.)
+    #[must_use]
+    pub fn keys(&self) -> String {
         let lower = shown(&self.lower);
         match &self.upper {
             None if self.lower.is_empty() => "any key".to_owned(),

@@ -7,6 +7,7 @@ use crate::engine::Engine;
 use crate::error::Error;
 use crate::key::Kind;
 use crate::merge::Direction;
+use crate::recovery::LogCut;
 use crate::shelf::Shelf;
 use crate::table::{Table, TablesCursor};
 use std::io::ErrorKind;
@@ -111,6 +112,13 @@ impl Engine {
             }
         };
         version.tables().map(info).collect()
+    }
+
+    /// Where the start cut logs that go on behind the cut, with writes that nobody was promised. Only a
+    /// start that tolerates damage looks there.
+    #[must_use]
+    pub fn log_cuts(&self) -> Vec<LogCut> {
+        self.shared.log_cuts.clone()
     }
 
     /// The blob files in force, by number.

@@ -114,6 +114,7 @@ pub use log::{LogPosition, SyncHandle};
 pub use merge::Direction;
 pub use options::{Options, PlantedBug};
 pub use reader::{Reader, View};
+pub use recovery::LogCut;
 pub use repair::{Repair, repair};
 pub use scan::Scan;
 pub use scrub::Scrub;

@@ -6,6 +6,7 @@
 //! beyond what it has to tell. An edit counts once it is durable; a mark frame written after it tells a later
 //! reader that it was.
 
+use crate::blob::blob_name;
 use crate::codec::{bytes, put_bytes, put_varint, take, varint};
 use crate::disk::{Disk, DiskFile, read_all};
 use crate::error::{Damage, Error, Place, is_full};
@@ -14,7 +15,7 @@ use crate::key::KeyRange;
 use crate::limits::{LEVELS, SEQUENCE_MAX};
 use crate::log::{FRAME_HEADER_BYTES, Frames, Mark, encode_frame, next_frame};
 use crate::poison::Poison;
-use crate::table::TableBounds;
+use crate::table::{TableBounds, table_name};
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::sync::Arc;
@@ -339,6 +340,41 @@ pub(crate) fn load(disk: &dyn Disk) -> Result<Option<(Story, u64)>, LoadError> {
     };
     let story = read(&file, manifest_id(number)).ok_or(LoadError::Damaged)?;
     Ok(Some((story, number)))
+}
+
+/// The story of a directory whose CURRENT is lost or damaged: of the manifests that prove themselves, and
+/// whose files are all there, the one that tells most. None where CURRENT is sound: then the manifest that
+/// it names is not, and any other is older.
+pub(crate) fn load_without_current(
+    disk: &dyn Disk,
+    names: &[String],
+) -> Result<Option<Story>, Error> {
+    let whole = |name: &str| -> Result<Option<Vec<u8>>, Error> {
+        match disk.open(name).and_then(|file| read_all(file.as_ref())) {
+            Ok(bytes) => Ok(Some(bytes)),
+            Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(None),
+            Err(e) => Err(Error::io("reading the manifest", &e)),
+        }
+    };
+    if whole(CURRENT)?.is_some_and(|current| parse_current(&current).is_some()) {
+        return Ok(None);
+    }
+    let is_there = |story: &Story| {
+        let tables = story.tables.keys().map(|number| table_name(*number));
+        let mut files = tables.chain(story.blobs.keys().map(|number| blob_name(*number)));
+        files.all(|file| names.contains(&file))
+    };
+    let mut found: Option<(u64, Story)> = None;
+    for number in names.iter().filter_map(|name| parse_manifest_name(name)) {
+        let Some(file) = whole(&manifest_name(number))? else { continue };
+        let Some(story) = read(&file, manifest_id(number)).filter(is_there) else { continue };
+        // One that was written and not put in force may have the greater number.
+        let told = |number: u64, story: &Story| (story.next_table, story.next_stream, number);
+        if found.as_ref().is_none_or(|(n, best)| told(*n, best) < told(number, &story)) {
+            found = Some((number, story));
+        }
+    }
+    Ok(found.map(|(_, story)| story))
 }
 
 fn read(file: &[u8], id: u64) -> Option<Story> {

@@ -21,8 +21,9 @@ use crate::log::parse_segment_name;
 use crate::manifest::{self, LoadError, Manifest, Story, parse_manifest_name};
 use crate::options::Options;
 use crate::poison::Poison;
+use crate::recovery::LogCut;
 use crate::shelf::Shelf;
-use crate::table::{Table, TableBounds, TableWriter, parse_table_name, table_name};
+use crate::table::{Salvaged, Table, TableBounds, TableWriter, parse_table_name, table_name};
 use std::io::ErrorKind;
 use std::sync::Arc;
 
@@ -41,6 +42,14 @@ pub struct Repair {
     /// read again in whole. Rows that were deleted shortly before may be back, and operands of the
     /// log may count twice where they are not made to bear that.
     pub manifest_made_anew: bool,
+    /// Tables whose deletions of ranges cannot be read any more: of these keys some that were deleted may
+    /// be back.
+    pub undeleted: Vec<Damage>,
+    /// CURRENT or FORMAT, where they were damaged or missing and are written anew; nothing is lost with
+    /// them.
+    pub mended: Vec<String>,
+    /// Where the log was cut before good frames that nobody was promised.
+    pub log_cuts: Vec<LogCut>,
     /// Rows in the store at the end.
     pub rows: u64,
 }
@@ -61,17 +70,25 @@ pub fn repair(disk: &Arc<dyn Disk>, merge: Arc<dyn Merge>) -> Result<Repair, Ope
             _ => OpenError::Disk(Error::io("locking the directory", &e)),
         })?;
         let names = disk.list().map_err(|e| failed(&e))?;
-        mend_format(disk.as_ref(), &names)?;
-        let loaded = manifest::load(disk.as_ref());
-        let (story, aside) = match loaded {
-            Ok(Some((story, _))) => mend_tables(disk, story, &names, &mut repair)?,
-            Ok(None) if !names.iter().any(|name| parse_table_name(name).is_some()) => {
-                (Story::default(), Vec::new())
+        if mend_format(disk.as_ref(), &names)? {
+            repair.mended.push("FORMAT".to_owned());
+        }
+        let loaded = match manifest::load(disk.as_ref()) {
+            Ok(Some((story, _))) => Some(story),
+            Ok(None) | Err(LoadError::Damaged) => {
+                let story = manifest::load_without_current(disk.as_ref(), &names)?;
+                repair.mended.extend(story.iter().map(|_| manifest::CURRENT.to_owned()));
+                story
             }
-            Ok(None) | Err(LoadError::Damaged) => collect_tables(disk, &names, &mut repair)?,
             Err(LoadError::Disk(e)) => return Err(e.into()),
         };
-        if !repair.lost.is_empty() {
+        let (story, aside) = match loaded {
+            Some(story) => mend_tables(disk, story, &names, &mut repair)?,
+            // The first start ended before it had anything.
+            None if !names.iter().any(|name| is_data(name)) => (Story::default(), Vec::new()),
+            None => collect_tables(disk, &names, &mut repair)?,
+        };
+        if !repair.lost.is_empty() || !aside.is_empty() || !repair.mended.is_empty() {
             put_in_force(disk.as_ref(), story, &names)?;
             for name in aside {
                 set_aside(disk.as_ref(), &name, &mut repair)?;
@@ -82,6 +99,7 @@ pub fn repair(disk: &Arc<dyn Disk>, merge: Arc<dyn Merge>) -> Result<Repair, Ope
     let again = Arc::clone(&merge);
     settle(disk, merge, &mut repair)?;
     note_what_was_behind(disk, &again, &mut repair)?;
+    say_once(&mut repair.lost);
     Ok(repair)
 }
 
@@ -117,8 +135,15 @@ fn set_aside(disk: &dyn Disk, name: &str, repair: &mut Repair) -> Result<(), Err
     Ok(())
 }
 
-/// A FORMAT that rotted is written anew; one of another version is refused.
-fn mend_format(disk: &dyn Disk, names: &[String]) -> Result<(), OpenError> {
+/// True for the name of a file that a store has only once a manifest is in force.
+fn is_data(name: &str) -> bool {
+    parse_table_name(name).is_some()
+        || parse_segment_name(name).is_some()
+        || parse_blob_name(name).is_some()
+}
+
+/// A FORMAT that rotted is written anew, which is true then; one of another version is refused.
+fn mend_format(disk: &dyn Disk, names: &[String]) -> Result<bool, OpenError> {
     let ours = format!("{FORMAT_LINE}\n");
     let found = match disk.open("FORMAT") {
         Ok(file) => read_all(file.as_ref()).map_err(|e| failed(&e))?,
@@ -127,17 +152,16 @@ fn mend_format(disk: &dyn Disk, names: &[String]) -> Result<(), OpenError> {
     };
     if [ours.clone(), format!("{FORMAT_LINE_BEFORE}\n")].iter().any(|line| line.as_bytes() == found)
     {
-        return Ok(());
+        return Ok(false);
     }
     let text = String::from_utf8_lossy(&found);
     let line = text.lines().next().unwrap_or_default();
     let version = line.strip_prefix("ringdb storage ").and_then(|v| v.parse::<u32>().ok());
-    let data =
-        |name: &String| parse_table_name(name).is_some() || parse_segment_name(name).is_some();
-    if version.is_some() || !names.iter().any(data) {
+    if version.is_some() || !names.iter().any(|name| is_data(name)) {
         return Err(OpenError::Format { found: line.to_owned() });
     }
-    swap_file(disk, "FORMAT", ours.as_bytes()).map_err(|e| failed(&e).into())
+    swap_file(disk, "FORMAT", ours.as_bytes()).map_err(|e| failed(&e))?;
+    Ok(true)
 }
 
 fn shelf(disk: &Arc<dyn Disk>) -> Arc<Shelf> {
@@ -170,6 +194,7 @@ fn mend_tables(
         };
         match table {
             Ok(table) => {
+                forgive(&table, &story);
                 let (bad, lost) = check(&table, &shelf)?;
                 if lost.is_empty() {
                     repair.kept += 1;
@@ -184,8 +209,11 @@ fn mend_tables(
                 }
             }
             Err(Error::Damaged(damage)) => {
-                repair.lost.push(*damage);
                 story.tables.remove(&number);
+                if let Some(bounds) = rescue(disk, (number, bounds), *damage, next, repair)? {
+                    story.tables.insert(next, (level, bounds));
+                    next += 1;
+                }
             }
             Err(e) => return Err(e.into()),
         }
@@ -193,6 +221,50 @@ fn mend_tables(
     }
     story.next_table = next;
     Ok((story, aside))
+}
+
+/// What of `table` was repaired elsewhere is no loss of today.
+fn forgive(table: &Table, story: &Story) {
+    for damage in &story.repaired {
+        if let Place::Table { number, offset: Some(offset) } = damage.place
+            && number == table.number
+        {
+            table.forgive(offset);
+        }
+    }
+}
+
+/// Writes what can be read of a table that does not open to table `next`; none when that is nothing.
+/// `damage`: what is lost if there is no such file.
+fn rescue(
+    disk: &Arc<dyn Disk>,
+    (number, bounds): (u64, TableBounds),
+    damage: Damage,
+    next: u64,
+    repair: &mut Repair,
+) -> Result<Option<TableBounds>, OpenError> {
+    let file = match disk.open(&table_name(number)) {
+        Ok(file) => file,
+        Err(e) if e.kind() == ErrorKind::NotFound => {
+            repair.lost.push(damage);
+            return Ok(None);
+        }
+        Err(e) => return Err(failed(&e).into()),
+    };
+    let shelf = shelf(disk);
+    let Salvaged { table, lost, ranges_lost } =
+        Table::salvage(number, bounds, file, shelf.clone())?;
+    let (bad, more) = check(&table, &shelf)?;
+    repair.lost.extend(lost.into_iter().chain(more));
+    if ranges_lost {
+        let place = Place::Table { number, offset: None };
+        repair.undeleted.push(Damage { place, lower: damage.lower, upper: damage.upper });
+    }
+    let written = salvage(disk.as_ref(), &table, &shelf, &bad, next)?;
+    if written.is_some() {
+        repair.rewritten.push((number, next));
+    }
+    Ok(written)
 }
 
 /// The numbers of the blocks of `table` that cannot be read, and what is lost with them and with
@@ -208,7 +280,7 @@ fn check(table: &Table, shelf: &Shelf) -> Result<(Vec<usize>, Vec<Damage>), Erro
                         && let Stored::Elsewhere(pointer) = stored(value)
                     {
                         match shelf.load(pointer, &block.key(row)) {
-                            Err(Error::Damaged(damage)) => lost.push(*damage),
+                            Err(Error::Damaged(damage)) => lost.push(of_file(*damage, shelf)?),
                             Err(e) => return Err(e),
                             Ok(_) => {}
                         }
@@ -223,6 +295,33 @@ fn check(table: &Table, shelf: &Shelf) -> Result<(Vec<usize>, Vec<Damage>), Erro
         }
     }
     Ok((bad, lost))
+}
+
+/// `damage`, or where the whole blob file is not there, that.
+fn of_file(mut damage: Damage, shelf: &Shelf) -> Result<Damage, Error> {
+    if let Place::Blob { number, offset } = &mut damage.place
+        && shelf.blobs.hold(*number).map_err(|e| failed(&e))?.is_missing()
+    {
+        *offset = None;
+    }
+    Ok(damage)
+}
+
+/// Makes one of all that is lost with a blob file that is not there.
+fn say_once(lost: &mut Vec<Damage>) {
+    let mut said: Vec<Damage> = Vec::new();
+    for damage in lost.drain(..) {
+        let whole = matches!(damage.place, Place::Blob { offset: None, .. });
+        match said.iter_mut().find(|said| whole && said.place == damage.place) {
+            Some(said) => {
+                said.lower = damage.lower.min(std::mem::take(&mut said.lower));
+                let upper = said.upper.take();
+                said.upper = upper.zip(damage.upper).map(|(a, b)| a.max(b));
+            }
+            None => said.push(damage),
+        }
+    }
+    *lost = said;
 }
 
 /// Writes the rows of `table` that can be read to table `number`; none when there are none.
@@ -309,11 +408,20 @@ fn collect_tables(
             }
             Err(Error::Damaged(damage)) => {
                 // Nobody knows any more which keys it held.
-                repair.lost.push(Damage { lower: Vec::new(), upper: None, ..*damage });
+                let damage = Damage { lower: Vec::new(), upper: None, ..*damage };
+                let unknown = TableBounds { bytes, ..TableBounds::default() };
+                if let Some(bounds) = rescue(disk, (number, unknown), damage, next, repair)? {
+                    story.tables.insert(next, (0, bounds));
+                    next += 1;
+                }
                 aside.push(name.clone());
             }
             Err(e) => return Err(e.into()),
         }
+    }
+    if story.tables.is_empty() {
+        // Nothing says what is in them, and the next start would take them for leftovers.
+        aside.extend(names.iter().filter(|name| parse_blob_name(name).is_some()).cloned());
     }
     story.next_table = next;
     Ok((story, aside))
@@ -327,6 +435,7 @@ fn settle(
 ) -> Result<(), OpenError> {
     let options = Options { tolerate_damage: true, log_spares: 0, ..Options::default() };
     let (engine, mut shards) = Engine::open(disk.clone(), options, merge, &mut |_| {})?;
+    repair.log_cuts = engine.log_cuts();
     if repair.manifest_made_anew {
         // Tables of all levels stand in one now, so only a merge of them all reads right.
         for shard in &mut shards {

@@ -2,8 +2,10 @@
 //!
 //! Every block of every table in force is read past the cache, verified, and checked for order; and
 //! with it every block of a blob file that it points to, so that the key of each bad one is known.
-//! What nothing points to is not read: nobody can be served from it. The engine has no clock: who
-//! takes the steps decides how fast that goes.
+//! What nothing points to is not read: nobody can be served from it. A block that the disk refuses to
+//! read, twice, is a bad one as well. A round is about the tables that there were when it began, or
+//! writes that outrun it would keep it from what is older. The engine has no clock: who takes the steps
+//! decides how fast that goes.
 
 use crate::blob::{Stored, stored};
 use crate::engine::{Engine, Shared};
@@ -34,6 +36,8 @@ pub(crate) struct Place {
     table: u64,
     /// Its next block.
     block: usize,
+    /// Tables with a number from here on came after the round began; 0: none has begun.
+    until: u64,
     /// Somebody takes a step.
     pub(crate) busy: bool,
 }
@@ -62,30 +66,31 @@ impl Engine {
 
 /// Reads about `bytes` and notes how far it came.
 pub(crate) fn run_step(shared: &Shared, bytes: u64) -> Result<(), Error> {
-    let (mut table, mut block, mut progress) = {
+    let (mut table, mut block, mut until, mut progress) = {
         let place = shared.scrub.lock().unwrap_or_else(PoisonError::into_inner);
-        (place.table, place.block, place.progress)
+        (place.table, place.block, place.until, place.progress)
     };
     let mut read = 0;
     let mut failed = None;
     while read < bytes.max(1) {
         let version = shared.version.load_full();
-        let next = version.tables().map(|(_, t)| t).filter(|t| t.number >= table);
-        let Some(at) = next.min_by_key(|t| t.number) else {
-            // A round is over. The next step begins the next one.
-            progress.rounds += 1;
-            progress.bytes = 0;
-            (table, block) = (0, 0);
-            break;
-        };
-        if at.number != table {
-            (table, block) = (at.number, 0);
-        }
-        if progress.bytes == 0 {
+        if until == 0 {
+            until = version.tables().map(|(_, t)| t.number + 1).max().unwrap_or(1);
             let blobs = version.tables().flat_map(|(_, t)| &t.bounds.blobs);
             let blobs: u64 = blobs.map(|(_, bytes)| bytes).sum();
             progress.bytes_total =
                 blobs + version.tables().map(|(_, t)| t.bounds.bytes).sum::<u64>();
+        }
+        let next = version.tables().map(|(_, t)| t).filter(|t| (table..until).contains(&t.number));
+        let Some(at) = next.min_by_key(|t| t.number) else {
+            // A round is over. The next step begins the next one.
+            progress.rounds += 1;
+            progress.bytes = 0;
+            (table, block, until) = (0, 0, 0);
+            break;
+        };
+        if at.number != table {
+            (table, block) = (at.number, 0);
         }
         let step = check(shared, at, block, &mut progress);
         match step {
@@ -105,7 +110,7 @@ pub(crate) fn run_step(shared: &Shared, bytes: u64) -> Result<(), Error> {
         }
     }
     let mut place = shared.scrub.lock().unwrap_or_else(PoisonError::into_inner);
-    (place.table, place.block, place.progress) = (table, block, progress);
+    (place.table, place.block, place.until, place.progress) = (table, block, until, progress);
     failed.map_or(Ok(()), Err)
 }
 
@@ -119,7 +124,7 @@ fn check(
 ) -> Result<(u64, bool), Error> {
     let Ok(blocks) = table.blocks() else { return Ok((0, false)) };
     let Some(number) = step.checked_sub(1) else {
-        return match table.check_frame() {
+        return match twice(|| table.check_frame(), || table.damage(None)) {
             Ok(bytes) => Ok((bytes, blocks > 0)),
             Err(Error::Damaged(_)) => {
                 progress.bad_blocks += 1;
@@ -129,7 +134,9 @@ fn check(
         };
     };
     let more = number + 1 < blocks;
-    let (block, mut bytes) = match table.check_block(number) {
+    let handle = table.handle(number)?;
+    let lost = || table.damage(Some(handle.offset));
+    let (block, mut bytes) = match twice(|| table.check_block(number), lost) {
         Ok(read) => read,
         Err(Error::Damaged(_)) => {
             progress.bad_blocks += 1;
@@ -144,7 +151,8 @@ fn check(
         let value = &block.bytes()[block.value(row)];
         if let Stored::Elsewhere(pointer) = stored(value) {
             bytes += pointer.block_bytes();
-            match shared.shelf.load(pointer, &block.key(row)) {
+            let (shelf, key) = (&shared.shelf, block.key(row));
+            match twice(|| shelf.load(pointer, &key), || shelf.lose(pointer, &key)) {
                 Ok(_) => {}
                 Err(Error::Damaged(_)) => progress.bad_blocks += 1,
                 Err(e) => return Err(e),
@@ -152,4 +160,20 @@ fn check(
         }
     }
     Ok((bytes, more))
+}
+
+/// What `read` gives. A disk that refuses once may have been busy; one that refuses twice has lost what
+/// stands there, for all that can be known, and the scrub must not wait there for ever: then what `lost`
+/// says.
+fn twice<T>(read: impl Fn() -> Result<T, Error>, lost: impl FnOnce() -> Error) -> Result<T, Error> {
+    match read() {
+        Err(Error::Io { .. }) => match read() {
+            Err(Error::Io { what, .. }) => {
+                tracing::warn!(error = %what, "the disk refuses a block twice: it counts as bad");
+                Err(lost())
+            }
+            done => done,
+        },
+        done => done,
+    }
 }

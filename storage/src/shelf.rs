@@ -29,10 +29,22 @@ impl Shelf {
     /// elsewhere. Damage is reported.
     pub(crate) fn load(&self, pointer: Pointer, key: &[u8]) -> Result<Option<Vec<u8>>, Error> {
         let loaded = self.blobs.load(pointer, key);
-        if let Err(Error::Damaged(damage)) = &loaded {
+        // Of a file that is not there every table told when the store was opened.
+        if let Err(Error::Damaged(damage)) = &loaded
+            && !self.blobs.is_missing(pointer.file)
+        {
             self.report(damage);
         }
         loaded
+    }
+
+    /// The large value of `key` that `pointer` leads to cannot be had from the disk: reported, as an error.
+    pub(crate) fn lose(&self, pointer: Pointer, key: &[u8]) -> Error {
+        let lost = self.blobs.lost(pointer, key);
+        if let Error::Damaged(damage) = &lost {
+            self.report(damage);
+        }
+        lost
     }
 
     /// The value of `key` that a table holds as `bytes`, unless it is there as it is.
@@ -49,7 +61,7 @@ impl Shelf {
 
     pub(crate) fn report(&self, damage: &Damage) {
         if self.damage_found().insert(damage.clone()) {
-            tracing::error!(%damage, "damaged data found");
+            tracing::error!(%damage, keys = %damage.keys(), "damaged data found");
         }
     }
 

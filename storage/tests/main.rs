@@ -20,6 +20,7 @@ mod fuzz;
 mod messages;
 mod model;
 mod repair;
+mod scrub;
 mod spares;
 mod stories;
 mod storm;

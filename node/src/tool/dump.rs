@@ -6,9 +6,9 @@ use std::path::Path;
 use replication::row;
 use ring::Slot;
 use serde_json::{Value, json};
-use storage::{Direction, OpenError, TableChange, TableRow, read_table};
+use storage::{Direction, Error, OpenError, TableChange, TableRow, read_table};
 
-use super::{EXIT_WHOLE, Failure, disk, open, refused, text, unreadable};
+use super::{EXIT_WHOLE, Failure, disk, open, refusal, text, unreadable};
 use crate::error::Fault;
 
 /// Which rows, and how.
@@ -97,8 +97,18 @@ impl Dump {
         out: &mut dyn Write,
     ) -> Result<i32, Failure> {
         let disk = disk(dir)?;
-        let _lock = disk.lock().map_err(|_| refused(dir, &OpenError::Locked))?;
+        let _lock = disk.lock().map_err(|e| {
+            let busy = e.kind() == std::io::ErrorKind::WouldBlock;
+            let told = || OpenError::Disk(Error::io("locking the directory", &e));
+            refusal::of_tool(dir, &if busy { OpenError::Locked } else { told() })
+        })?;
         let name = if name.contains('.') { name.to_owned() } else { format!("{name:0>10}.sst") };
+        if !name.ends_with(".sst") && !name.ends_with(".sst.bad") {
+            let why = "tables are the files that end with .sst, or with .sst.bad once they were set aside";
+            let fix =
+                "give the number or the name of a table: ringd storage stats --json DIR lists them";
+            return Err(Fault::new(format!("{name} is no table"), why, fix).into());
+        }
         if let Err(e) = disk.open(&name) {
             let fix = "ringd storage stats --json DIR lists the tables";
             return Err(

@@ -1,24 +1,27 @@
 //! `ringd storage`: looking at a data directory, and mending it, while no node has it open.
 //!
 //! Promise: all but `repair` change nothing in the directory; each takes its lock, so that none runs
-//! beside a node. Exit code 0: all is well; 1: something is lost or damaged; 2: it could not be done.
+//! beside a node. What was found out is told by the exit code also where nobody reads the output. Exit code 0: all is well; 1: something is lost or damaged; 2: it could not be done.
 
 mod dump;
 mod mend;
+pub(crate) mod refusal;
 mod stats;
 mod text;
 mod verify;
 
 use std::io::{self, Write};
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use storage::{Disk, Engine, Error, FileDisk, OpenError, Options, Overlay, Shard};
+use storage::{Disk, Engine, FileDisk, OpenError, Options, Overlay, Shard};
 use store::Folding;
 
 use crate::error::Fault;
 
 pub use dump::Dump;
+use refusal::{FIX_DISK, FIX_REPAIR, unreadable};
 
 /// Nothing is wrong.
 pub const EXIT_WHOLE: i32 = 0;
@@ -55,12 +58,20 @@ pub enum What {
 /// A [`Fault`]: it could not be done.
 pub fn run(tool: &Tool, out: &mut dyn Write) -> Result<i32, Fault> {
     let dir = directory(&tool.dir)?;
+    let mut told = Told { out, ended: false };
     let done = match &tool.what {
-        What::Dump(dump) => dump.run(&dir, tool.json, out),
-        What::Verify => verify::run(&dir, tool.json, out),
-        What::Repair => mend::run(&dir, tool.json, out),
-        What::Stats => stats::run(&dir, tool.json, out),
+        // There is no verdict to wait for behind the rows.
+        What::Dump(dump) => dump.run(&dir, tool.json, told.out),
+        What::Verify => verify::run(&dir, tool.json, &mut told),
+        What::Repair => mend::run(&dir, tool.json, &mut told),
+        What::Stats => stats::run(&dir, tool.json, &mut told),
     };
+    give_to_owner(&dir);
+    let done = done.and_then(|code| match told.flush() {
+        Ok(()) => Ok(code),
+        Err(e) if e.kind() == io::ErrorKind::BrokenPipe => Ok(code),
+        Err(e) => Err(e.into()),
+    });
     match done {
         // Whoever reads the output has seen enough.
         Err(Failure::Output(e)) if e.kind() == io::ErrorKind::BrokenPipe => Ok(EXIT_WHOLE),
@@ -71,6 +82,59 @@ pub fn run(tool: &Tool, out: &mut dyn Write) -> Result<i32, Fault> {
         )),
         Err(Failure::Fault(fault)) => Err(fault),
         Ok(code) => Ok(code),
+    }
+}
+
+/// The output, which is not worth failing for once nobody reads it any more: the exit code still tells.
+struct Told<'a> {
+    out: &'a mut dyn Write,
+    ended: bool,
+}
+
+impl Told<'_> {
+    fn unless_ended<T>(&mut self, done: io::Result<T>, otherwise: T) -> io::Result<T> {
+        match done {
+            Err(e) if e.kind() == io::ErrorKind::BrokenPipe => {
+                self.ended = true;
+                Ok(otherwise)
+            }
+            done => done,
+        }
+    }
+}
+
+impl Write for Told<'_> {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        if self.ended {
+            return Ok(bytes.len());
+        }
+        let done = self.out.write(bytes);
+        self.unless_ended(done, bytes.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        if self.ended {
+            return Ok(());
+        }
+        let done = self.out.flush();
+        self.unless_ended(done, ())
+    }
+}
+
+/// What root left in the directory belongs to whom the directory does, or the node could not open it.
+fn give_to_owner(dir: &Path) {
+    let root = rustix::process::geteuid().as_raw();
+    let Ok(owner) = std::fs::metadata(dir).map(|found| (found.uid(), found.gid())) else { return };
+    let Ok(entries) = std::fs::read_dir(dir) else { return };
+    if root != 0 || owner.0 == root {
+        return;
+    }
+    for path in entries.filter_map(|entry| Some(entry.ok()?.path())) {
+        let is_ours =
+            path.symlink_metadata().is_ok_and(|found| found.is_file() && found.uid() == root);
+        if is_ours && let Err(e) = std::os::unix::fs::chown(&path, Some(owner.0), Some(owner.1)) {
+            tracing::warn!(file = %path.display(), error = %e, "a file cannot be given to the directory's owner");
+        }
     }
 }
 
@@ -130,7 +194,7 @@ struct Opened {
 
 /// Opens the store in `dir` without changing it, damaged or not.
 fn open(dir: &Path) -> Result<Opened, Fault> {
-    try_open(dir)?.map_err(|e| refused(dir, &e))
+    try_open(dir)?.map_err(|e| refusal::of_tool(dir, &e))
 }
 
 fn try_open(dir: &Path) -> Result<Result<Opened, OpenError>, Fault> {
@@ -158,30 +222,4 @@ impl Opened {
         };
         Ok(self.below.list().map_err(told)?.into_iter().filter(left).collect())
     }
-}
-
-const FIX_DISK: &str = "look at the disk and at the system's log; then try again";
-const FIX_REPAIR: &str = "fetch the data anew from the other replicas (move the engine directory away and start the \
-                          node), or keep what can be read here: ringd storage repair DIR";
-
-fn refused(dir: &Path, error: &OpenError) -> Fault {
-    let what = format!("the store in {} cannot be opened", dir.display());
-    let fix = match error {
-        OpenError::Locked => "stop the node that uses it, or look at a checkpoint of it",
-        OpenError::Format { .. } => "use the ringd that wrote it",
-        OpenError::Damaged { .. } => FIX_REPAIR,
-        OpenError::Options { .. } | OpenError::Disk(_) => FIX_DISK,
-    };
-    Fault::new(what, error.reason().to_string(), fix)
-}
-
-fn unreadable(error: &Error) -> Fault {
-    let (why, fix) = match error {
-        Error::Damaged(damage) => (
-            format!("{damage}: keys {}", text::range(&damage.lower, damage.upper.as_deref())),
-            FIX_REPAIR,
-        ),
-        other => (other.to_string(), FIX_DISK),
-    };
-    Fault::new("the store cannot be read any further", why, fix)
 }

@@ -6,7 +6,7 @@ use replication::record::{NEVER, Record};
 use replication::row;
 use ring::{Slot, WallMillis};
 use serde_json::{Value, json};
-use storage::Damage;
+use storage::{Damage, LogCut};
 
 /// Bytes between quotation marks, what is not printable escaped.
 pub(super) fn quoted(bytes: &[u8]) -> String {
@@ -57,8 +57,38 @@ pub(super) fn key(row: &[u8]) -> String {
     match (row::keyspace_of(row), row::key_of(row)) {
         (Some(db), Some(key)) => format!("slot {} db {db} {}", slot.0, quoted(&key)),
         (None, _) => format!("slot {}", slot.0),
-        _ => format!("slot {} row 0x{}", slot.0, hex(&row[2..])),
+        // The slot's own rows begin here.
+        (Some(row::META), _) => format!("slot {} clock", slot.0),
+        (Some(db), None) => match begun(&row[4..]) {
+            begun if begun.is_empty() => format!("slot {} db {db}", slot.0),
+            begun => format!("slot {} db {db} {}…", slot.0, quoted(&begun)),
+        },
     }
+}
+
+/// The key of which a row has only the beginning, as far as it goes: where a range ends there is often no
+/// more than tells two keys apart.
+fn begun(rest: &[u8]) -> Vec<u8> {
+    // The partition key, then the sort key, which is the whole key where there is one.
+    let mut parts = [Vec::new(), Vec::new()];
+    let (mut part, mut at) = (0, 0);
+    while let Some(byte) = rest.get(at)
+        && part < parts.len()
+    {
+        match (byte, rest.get(at + 1)) {
+            (0, Some(0xff)) => parts[part].push(0),
+            (0, Some(0)) => part += 1,
+            (0, _) => break,
+            (byte, _) => {
+                parts[part].push(*byte);
+                at += 1;
+                continue;
+            }
+        }
+        at += 2;
+    }
+    let [partition, sort] = parts;
+    if sort.is_empty() { partition } else { sort }
 }
 
 /// The same for programs.
@@ -79,7 +109,7 @@ pub(super) fn key_json(row: &[u8]) -> Value {
 pub(super) fn range(lower: &[u8], upper: Option<&[u8]>) -> String {
     match upper {
         None if lower.is_empty() => "of the whole store".to_owned(),
-        None => format!("from {} to the end", key(lower)),
+        None => format!("from {} to the end", edge(lower)),
         // The key and nothing else.
         Some(upper) if upper.strip_suffix(&[0]) == Some(lower) => key(lower),
         Some(upper) if lower.is_empty() => format!("from the first to before {}", edge(upper)),
@@ -90,13 +120,27 @@ pub(super) fn range(lower: &[u8], upper: Option<&[u8]>) -> String {
 /// A key at which a range begins or ends: it may be one with a zero behind.
 fn edge(row: &[u8]) -> String {
     match row.strip_suffix(&[0]) {
-        Some(before) if row::key_of(before).is_some() => format!("what follows {}", key(before)),
+        Some(before) if row::key_of(before).is_some() || row::is_clock(before) => {
+            format!("what follows {}", key(before))
+        }
         _ => key(row),
     }
 }
 
 pub(super) fn damage(damage: &Damage) -> String {
     format!("{damage}; keys {}", range(&damage.lower, damage.upper.as_deref()))
+}
+
+pub(super) fn log_cut(cut: &LogCut) -> String {
+    let frames = count(cut.frames, "good frame");
+    format!(
+        "the log is cut at {} offset {}: {frames} behind it that nobody was promised are no part of the store",
+        cut.file, cut.offset
+    )
+}
+
+pub(super) fn log_cut_json(cut: &LogCut) -> Value {
+    json!({ "file": cut.file, "offset": cut.offset, "good_frames_behind": cut.frames })
 }
 
 pub(super) fn damage_json(damage: &Damage) -> Value {
@@ -178,6 +222,14 @@ mod tests {
         assert_eq!(range(&row, Some(&[&row[..], &[0]].concat())), name);
         assert_eq!(range(b"", None), "of the whole store");
         assert_eq!(key(&row::of_clock(Slot(7))), "slot 7 clock");
+        let clock = [&row::of_clock(Slot(7))[..], &[0]].concat();
+        let told = "from what follows slot 7 clock to before";
+        assert!(range(&clock, Some(&row)).starts_with(told), "{}", range(&clock, Some(&row)));
+        let (partial, tagged) = (&row[..6], &row::of_key(3, b"{t}x\0key")[..11]);
+        assert_eq!(key(partial), format!(r#"slot {slot} db 0 "a "…"#));
+        assert!(key(tagged).ends_with(r#" db 3 "{t}x"…"#), "{}", key(tagged));
+        assert_eq!(key(&row[..4]), format!("slot {slot} db 0"));
+        assert_eq!(key(&row[..3]), format!("slot {slot}"));
         assert_eq!((bytes(1_023), bytes(1_536)), ("1023 B".to_owned(), "1.5 KiB".to_owned()));
         assert_eq!(cut(quoted(b"abcdef"), 4, 6), "\"abc…\" (6 bytes)");
     }

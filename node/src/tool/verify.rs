@@ -7,7 +7,7 @@ use serde_json::json;
 
 use storage::{Damage, OpenError};
 
-use super::{EXIT_DAMAGED, EXIT_WHOLE, Failure, refused, text, try_open, unreadable};
+use super::{EXIT_DAMAGED, EXIT_WHOLE, Failure, refusal, text, try_open, unreadable};
 
 /// Bytes read in one step.
 const STEP_BYTES: u64 = 16 << 20;
@@ -25,7 +25,7 @@ pub(super) fn run(dir: &Path, as_json: bool, out: &mut dyn Write) -> Result<i32,
             }
             return Ok(EXIT_DAMAGED);
         }
-        Err(e) => return Err(refused(dir, &e).into()),
+        Err(e) => return Err(refusal::of_tool(dir, &e).into()),
     };
     let engine = &opened.engine;
     while engine.scrub().rounds == 0
@@ -41,6 +41,7 @@ pub(super) fn run(dir: &Path, as_json: bool, out: &mut dyn Write) -> Result<i32,
             "whole": damage.is_empty(), "tables": tables, "blobs": stats.blob_files,
             "log_segments": stats.log_segments, "bytes_read": read,
             "damage": damage.iter().map(text::damage_json).collect::<Vec<_>>(),
+            "log_cuts": engine.log_cuts().iter().map(text::log_cut_json).collect::<Vec<_>>(),
             "leftovers": opened.leftovers()?,
         });
         writeln!(out, "{report}")?;
@@ -56,6 +57,9 @@ pub(super) fn run(dir: &Path, as_json: bool, out: &mut dyn Write) -> Result<i32,
         )?;
         for name in opened.leftovers()? {
             writeln!(out, "left over: {name}")?;
+        }
+        for cut in engine.log_cuts() {
+            writeln!(out, "{}", text::log_cut(&cut))?;
         }
         if damage.is_empty() {
             writeln!(out, "the store is whole")?;

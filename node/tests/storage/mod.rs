@@ -4,7 +4,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use crate::support::{Node, RINGD, run, until};
+use crate::support::{Node, RINGD, free_port, run, start_command, until};
 
 /// What a tool printed, what it complained about, and how it ended.
 fn tool(arguments: &[&str], dir: &Path) -> (String, String, i32) {
@@ -163,6 +163,8 @@ fn a_lost_manifest_is_made_anew_from_the_tables() {
     let temporary = tempfile::tempdir().unwrap();
     let dir = filled(temporary.path());
     flip(&dir.join("engine/CURRENT"), 3);
+    let manifest = names(&dir.join("engine")).into_iter().rfind(|n| n.starts_with("MANIFEST-"));
+    flip(&dir.join("engine").join(manifest.unwrap()), 20);
     let (text, _, code) = tool(&["verify"], &dir);
     assert!(code == 1 && text.contains("manifest damaged; keys of the whole store"), "{text}");
     let (_, errors, code) = tool(&["stats"], &dir);
@@ -200,4 +202,103 @@ fn what_cannot_be_done_is_said_in_three_parts() {
     }
     node.stop();
     refused(&["dump", "--table", "77"], &dir, "cannot read the table 0000000077.sst");
+}
+
+#[test]
+fn current_and_format_are_mended_by_themselves_and_that_is_said() {
+    let temporary = tempfile::tempdir().unwrap();
+    let dir = filled(temporary.path());
+    let (before, _, _) = tool(&["dump"], &dir);
+    flip(&dir.join("engine/CURRENT"), 3);
+    let (text, _, code) = tool(&["repair"], &dir);
+    assert!(
+        code == 0 && text.contains("mended     CURRENT") && text.contains("lost       nothing")
+    );
+    flip(&dir.join("engine/FORMAT"), 2);
+    for command in ["stats", "verify", "dump"] {
+        let (_, errors, code) = tool(&[command], &dir);
+        assert!(code == 2 && errors.contains("FORMAT is damaged"), "{command}: {errors}");
+        assert!(errors.contains("fix: ringd storage repair"), "{command}: {errors}");
+    }
+    let (text, _, code) = tool(&["repair", "--json"], &dir);
+    let json: serde_json::Value = serde_json::from_str(&text).unwrap();
+    assert!(code == 0 && json["written_anew"] == serde_json::json!(["FORMAT"]), "{json}");
+    let (after, _, _) = tool(&["dump"], &dir);
+    assert!(before == after, "not a row is lost or back");
+}
+
+#[test]
+fn the_exit_code_is_the_verdict_whatever_becomes_of_the_output() {
+    let temporary = tempfile::tempdir().unwrap();
+    let dir = filled(temporary.path());
+    let ends = |command: &str, out: std::process::Stdio| {
+        let mut tool = Command::new(RINGD);
+        tool.args(["storage", command]).arg(&dir).stdout(out).stderr(std::process::Stdio::piped());
+        let output = tool.spawn().unwrap().wait_with_output().unwrap();
+        (output.status.code().unwrap(), String::from_utf8(output.stderr).unwrap())
+    };
+    let full = || fs::OpenOptions::new().write(true).open("/dev/full").unwrap().into();
+    let closed = || std::io::pipe().unwrap().1.into();
+    for command in ["stats", "verify", "dump", "repair"] {
+        let (code, errors) = ends(command, full());
+        assert!(
+            code == 2 && errors.contains("the output cannot be written"),
+            "{command}: {errors}"
+        );
+        assert_eq!(ends(command, closed()), (0, String::new()), "{command}");
+    }
+    flip(&dir.join("engine").join(table_of(&dir)), 100);
+    assert_eq!(ends("verify", closed()), (1, String::new()));
+    assert_eq!(ends("repair", closed()), (1, String::new()));
+}
+
+/// A table in force.
+fn table_of(dir: &Path) -> String {
+    let (json, _, _) = tool(&["stats", "--json"], dir);
+    let json: serde_json::Value = serde_json::from_str(&json).unwrap();
+    format!("{:010}.sst", json["tables"][0]["number"].as_u64().unwrap())
+}
+
+#[test]
+fn what_a_repair_writes_belongs_to_whom_the_directory_does() {
+    use std::os::unix::fs::{MetadataExt, chown};
+    let temporary = tempfile::tempdir().unwrap();
+    let dir = filled(temporary.path());
+    let engine = dir.join("engine");
+    // Only root can give files away; for anybody else all is his already.
+    let given = chown(&engine, Some(12_345), Some(12_345)).is_ok();
+    for name in names(&engine) {
+        assert_eq!(chown(engine.join(name), Some(12_345), Some(12_345)).is_ok(), given);
+    }
+    flip(&engine.join(table_of(&dir)), 100);
+    fs::remove_file(engine.join("LOCK")).unwrap();
+    let (text, _, code) = tool(&["repair"], &dir);
+    assert!(code == 1 && text.contains("rewritten  1 table"), "{text}");
+    let owner = fs::metadata(&engine).unwrap().uid();
+    for name in names(&engine) {
+        assert_eq!(fs::metadata(engine.join(&name)).unwrap().uid(), owner, "{name}");
+    }
+}
+
+#[test]
+fn only_a_table_is_dumped_as_one() {
+    let temporary = tempfile::tempdir().unwrap();
+    let dir = filled(temporary.path());
+    let blob = names(&dir.join("engine")).into_iter().find(|n| n.ends_with(".blob")).unwrap();
+    let (text, errors, code) = tool(&["dump", "--table", &blob], &dir);
+    assert_eq!((text.as_str(), code), ("", 2));
+    assert!(errors.starts_with(&format!("error: {blob} is no table")), "{errors}");
+}
+
+#[test]
+fn a_node_without_peers_that_cannot_open_its_store_is_sent_to_the_repair() {
+    let temporary = tempfile::tempdir().unwrap();
+    let dir = filled(temporary.path());
+    fs::remove_file(dir.join("engine/CURRENT")).unwrap();
+    let output = run(&mut start_command(temporary.path(), free_port(), free_port()));
+    let errors = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(output.status.code(), Some(2), "{errors}");
+    assert!(errors.contains("manifest damaged; keys of the whole store"), "{errors}");
+    let fix = errors.lines().find(|line| line.starts_with("  fix: ")).unwrap();
+    assert!(fix.contains("ringd storage repair ") && !fix.contains("peer"), "{fix}");
 }

@@ -44,6 +44,11 @@ impl BlobFile {
         self.broken.load(Ordering::Relaxed)
     }
 
+    /// Some of it cannot be read.
+    pub(crate) fn mark_broken(&self) {
+        self.broken.store(true, Ordering::Relaxed);
+    }
+
     /// The value that `pointer` leads to. `unchecked`: a test planted that checksums are not looked
     /// at.
     pub(crate) fn read(&self, pointer: Pointer, unchecked: bool) -> io::Result<Read> {

@@ -63,6 +63,11 @@ impl Blobs {
         Ok(file)
     }
 
+    /// True when somebody holds the file with this number, and there is none.
+    pub(crate) fn is_missing(&self, number: u64) -> bool {
+        self.held(number).is_some_and(|file| file.is_missing())
+    }
+
     /// The files of which something was found damaged.
     pub(crate) fn broken(&self) -> BTreeSet<u64> {
         let files = self.files.load();
@@ -87,14 +92,24 @@ impl Blobs {
         match self.hold(pointer.file).and_then(|file| file.read(pointer, self.unchecked)) {
             Ok(Read::Value(value)) => Ok(Some(value)),
             Ok(Read::Broken) if self.is_forgiven(pointer.file, Some(pointer.offset)) => Ok(None),
-            Ok(Read::Broken) => {
-                let place = Place::Blob { number: pointer.file, offset: Some(pointer.offset) };
-                let upper = Some([key, &[0]].concat());
-                Err(Error::Damaged(Box::new(Damage { place, lower: key.to_vec(), upper })))
-            }
+            Ok(Read::Broken) => Err(damaged(pointer, key)),
             Err(e) => Err(io(e)),
         }
     }
+
+    /// The error for the value of `key` that `pointer` leads to, and that the disk refuses to read.
+    pub(crate) fn lost(&self, pointer: Pointer, key: &[u8]) -> Error {
+        if let Some(file) = self.held(pointer.file) {
+            file.mark_broken();
+        }
+        damaged(pointer, key)
+    }
+}
+
+fn damaged(pointer: Pointer, key: &[u8]) -> Error {
+    let place = Place::Blob { number: pointer.file, offset: Some(pointer.offset) };
+    let upper = Some([key, &[0]].concat());
+    Error::Damaged(Box::new(Damage { place, lower: key.to_vec(), upper }))
 }
 
 #[cfg(test)]

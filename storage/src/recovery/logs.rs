@@ -1,5 +1,6 @@
 //! Logs: the streams of earlier runs, read into the memtables of this one.
 
+use super::dropped::{self, LogCut};
 use super::rewrite::Replayed;
 use super::trail::{Footprint, Trail, reading};
 use crate::batch::{LogBatch, Op};
@@ -33,6 +34,8 @@ pub(super) struct Recovered {
     pub(super) memtables: Vec<Active>,
     pub(super) damage: Vec<Damage>,
     pub(super) cuts: Vec<Cut>,
+    /// What stood behind them, where somebody looks at the store.
+    pub(super) dropped: Vec<LogCut>,
     pub(super) old_segments: BTreeMap<(u64, u64), OldSegment>,
     /// Segments that were replayed, not merely kept.
     pub(super) replayed: Vec<Replayed>,
@@ -82,6 +85,7 @@ impl<'a> Logs<'a> {
             memtables: ranges.iter().map(|_| Active::of(options)).collect(),
             damage: Vec::new(),
             cuts: Vec::new(),
+            dropped: Vec::new(),
             old_segments: BTreeMap::new(),
             replayed: Vec::new(),
             last_sequence: 0,
@@ -271,7 +275,7 @@ impl<'a> Logs<'a> {
         let place = Place::Log { stream, segment: hole.segment, offset: hole.offset, first, last };
         let KeyRange { lower, upper } = trail.range.clone();
         let damage = Damage { place, lower, upper };
-        tracing::error!(%damage, "acknowledged writes are missing in the log");
+        tracing::error!(%damage, keys = %damage.keys(), "acknowledged writes are missing in the log");
         self.done.damage.push(damage);
         Ok(true)
     }
@@ -282,6 +286,10 @@ impl<'a> Logs<'a> {
         let later = trail.segments[i..].iter().map(|f| f.segment.number);
         let later_segments = later.filter(|number| *number > at.segment).collect();
         tracing::info!(stream, segment = at.segment, offset = at.offset, "log tail cut off");
+        if self.options.tolerate_damage {
+            // A node need not know, and would read its log twice for it.
+            self.done.dropped.extend(dropped::behind(trail, at, i));
+        }
         self.done.cuts.push(Cut { stream, at, later_segments });
         at
     }

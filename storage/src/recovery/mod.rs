@@ -7,6 +7,7 @@
 //! `logs` reads the streams into memtables, `trail` is what is known of one stream meanwhile, `rewrite`
 //! makes durable what was read, and `start` is the order in which the disk is changed.
 
+mod dropped;
 mod logs;
 mod rewrite;
 mod start;
@@ -28,6 +29,7 @@ use crate::shard::Shard;
 use crate::shelf::Shelf;
 use crate::table::{Table, parse_table_name, table_name};
 use crate::version::Version;
+pub use dropped::LogCut;
 use logs::{Logs, Recovered};
 use start::{Start, Waiting};
 use std::collections::BTreeMap;
@@ -63,8 +65,15 @@ pub(crate) fn open(
     for (stream, segments) in streams(&names) {
         logs.recover(stream, &segments, replay)?;
     }
-    let Recovered { memtables, damage: log_damage, cuts, old_segments, replayed, last_sequence } =
-        logs.done;
+    let Recovered {
+        memtables,
+        damage: log_damage,
+        cuts,
+        dropped: log_cuts,
+        old_segments,
+        replayed,
+        last_sequence,
+    } = logs.done;
     damage.extend(log_damage.iter().filter(|d| !story.repaired.contains(d)).cloned());
     if !damage.is_empty() && !options.tolerate_damage {
         return Err(OpenError::Damaged { damage });
@@ -144,6 +153,7 @@ pub(crate) fn open(
         poison,
         shelf,
         old_segments,
+        log_cuts,
         leftovers,
         streams: streams.clone(),
         spares,

@@ -30,7 +30,7 @@ pub(crate) use block::{Block, SharedBlock};
 pub(crate) use counts::TableCounts;
 pub(crate) use cursor::{Run, TablesCursor};
 pub(crate) use filter::hash;
-pub(crate) use reader::{Slice, Table};
+pub(crate) use reader::{Salvaged, Slice, Table};
 pub(crate) use writer::{TableBounds, TableWriter};
 
 /// File name of a table.

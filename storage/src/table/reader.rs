@@ -1,8 +1,10 @@
 //! Reading a table: index, filter and range deletions in memory, data blocks through the cache.
 
 mod fetch;
+mod salvage;
 
 pub(crate) use fetch::Form;
+pub(crate) use salvage::Salvaged;
 
 use super::block::Block;
 use super::counts::TableCounts;
@@ -396,20 +398,7 @@ impl Table {
         };
         let metaindex = block(footer.metaindex)?;
         let metaindex = RawBlock::new(&metaindex).ok_or_else(broken)?;
-        let mut handles: [Option<Handle>; 3] = [None; 3];
-        let [filter, tombstones, properties] = &mut handles;
-        let listed = metaindex.each(|name, mut value| {
-            let place = match name {
-                b"fullfilter.rocksdb.BuiltinBloomFilter" => &mut *filter,
-                b"rocksdb.range_del" => &mut *tombstones,
-                b"rocksdb.properties" => &mut *properties,
-                _ => return Some(()),
-            };
-            *place = Some(Handle::decode(&mut value)?);
-            Some(())
-        });
-        listed.ok_or_else(broken)?;
-        let [filter, range_del, properties] = handles;
+        let [filter, range_del, properties] = listed(&metaindex).ok_or_else(broken)?;
         let properties = block(properties.ok_or_else(broken)?)?;
         let properties = RawBlock::new(&properties).ok_or_else(broken)?;
         let counts = TableCounts::of_properties(&properties);
@@ -473,6 +462,23 @@ fn long_key(block: &RawBlock<'_>) -> Option<String> {
 fn nears_of(bounds: &TableBounds) -> (Near, Near) {
     let near = |key: &[u8]| Near::of(key, Direction::Forward);
     (near(&bounds.smallest), near(&bounds.largest))
+}
+
+/// Where a metaindex says that filter, range deletions and properties stand.
+fn listed(metaindex: &RawBlock<'_>) -> Option<[Option<Handle>; 3]> {
+    let mut handles: [Option<Handle>; 3] = [None; 3];
+    let [filter, tombstones, properties] = &mut handles;
+    metaindex.each(|name, mut value| {
+        let place = match name {
+            b"fullfilter.rocksdb.BuiltinBloomFilter" => &mut *filter,
+            b"rocksdb.range_del" => &mut *tombstones,
+            b"rocksdb.properties" => &mut *properties,
+            _ => return Some(()),
+        };
+        *place = Some(Handle::decode(&mut value)?);
+        Some(())
+    })?;
+    Some(handles)
 }
 
 /// Pieces of range deletions that overlap each other, beyond a part of the file's size: a good table has
