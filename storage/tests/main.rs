@@ -14,6 +14,7 @@ mod fixture;
 mod foreign;
 mod front;
 mod fuzz;
+mod grown;
 mod model;
 mod repair;
 mod spares;

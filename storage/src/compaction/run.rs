@@ -6,7 +6,7 @@ use crate::compaction::merging::Written;
 use crate::error::Error;
 use crate::fold::{Change, Merge, compact};
 use crate::key::{KeyRange, Kind};
-use crate::limits::YIELD_BYTES;
+use crate::limits::{FOLDED_BYTES_MAX, YIELD_BYTES};
 use crate::merge::{Direction, Found, Merged, Source};
 use crate::shelf::Resolved;
 use crate::table::{TableBounds, TableWriter};
@@ -169,6 +169,9 @@ impl Rewrite<'_> {
                 };
                 let row = FilterRow { key, value: &value, sequence, newer: self.newer };
                 let verdict = filter.decide(&row, out);
+                if verdict == Verdict::Change && out.len() > FOLDED_BYTES_MAX {
+                    return Ok(Verdict::Keep);
+                }
                 if verdict == Verdict::Change
                     && let Cow::Owned(escaped) = escape(out)
                 {
