@@ -322,10 +322,18 @@ impl Engine {
     /// What is lost or damaged and not yet repaired, as far as it was noticed.
     #[must_use]
     pub fn damage(&self) -> Vec<Damage> {
-        let mut all = self.shared.manifest().story.damage.clone();
-        let repaired = self.shared.manifest().story.repaired.clone();
-        all.extend(self.shared.shelf.damage_found().iter().cloned());
-        all.into_iter().filter(|damage| !repaired.contains(damage)).collect()
+        let found = self.shared.shelf.damage_found().clone();
+        let manifest = self.shared.manifest();
+        let story = &manifest.story;
+        // What is no part of the store any more is no damage of it.
+        let is_there = |damage: &Damage| match damage.place {
+            Place::Table { number, .. } => story.tables.contains_key(&number),
+            Place::Blob { number, .. } => story.blobs.contains_key(&number),
+            Place::Log { .. } | Place::Manifest => true,
+        };
+        let mut all = story.damage.clone();
+        all.extend(found.into_iter().filter(is_there));
+        all.into_iter().filter(|damage| !story.repaired.contains(damage)).collect()
     }
 
     /// The layer above has repaired `damage`: for damage in a table it has deleted the range and
@@ -354,7 +362,9 @@ impl Engine {
         if let Place::Blob { number, offset } = damage.place {
             self.shared.shelf.blobs.forgive(number, offset);
         }
-        self.shared.publish(&edits, &removed, Vec::new(), None)
+        self.shared.publish(&edits, &removed, Vec::new(), None)?;
+        self.shared.queue_removal(removed.into_iter().map(table_name));
+        Ok(())
     }
 
     /// What the store is made of.

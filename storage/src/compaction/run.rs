@@ -66,8 +66,10 @@ impl Rewrite<'_> {
     /// this fails; blob files are removed then.
     pub(crate) fn run(mut self, opened: &mut Vec<u64>) -> Result<Written, Error> {
         let tables = self.rewrite(opened);
-        let written =
-            tables.and_then(|tables| Ok(Written { tables, blobs: self.separator.finish()? }));
+        let written = tables.and_then(|tables| {
+            let blobs = self.separator.finish()?;
+            Ok(Written { tables, blobs, ..Written::default() })
+        });
         if written.is_err() {
             self.separator.discard();
         }
