@@ -432,9 +432,12 @@ impl Shared {
         self.work().obsolete.extend(names);
     }
 
-    /// All live snapshots, ascending; of all shards, since a table may hold keys of several.
-    pub(crate) fn live_snapshots(&self) -> Vec<u64> {
-        let mut all: Vec<u64> = self.snapshots.iter().flat_map(|s| s.live()).collect();
+    /// The live snapshots of the shards that `reads` picks by their ranges, ascending. Of no others:
+    /// each shard counts its changes for itself, so a fresh snapshot of one that is seldom written
+    /// looks ancient to one that is busy.
+    pub(crate) fn live_snapshots(&self, reads: impl Fn(&KeyRange) -> bool) -> Vec<u64> {
+        let shards = self.ranges.iter().zip(&self.snapshots).filter(|(range, _)| reads(range));
+        let mut all: Vec<u64> = shards.flat_map(|(_, snapshots)| snapshots.live()).collect();
         all.sort_unstable();
         all.dedup();
         all

@@ -162,7 +162,7 @@ fn run_flush(shared: &Shared, flush: &Flush, progress: &mut Progress<'_>) -> Res
             filter: filter.as_deref(),
             newer: &|_| false,
             // Snapshots taken from now on see everything in these sources alike.
-            snapshots: shared.live_snapshots(),
+            snapshots: shared.live_snapshots(|shard| *shard == range),
             reaches_below: &below,
             table_bytes: u64::MAX,
             cuts: &cuts,
@@ -188,7 +188,11 @@ fn run_part(
 ) -> Result<Written, Error> {
     let (choice, part) = (&plan.choice, &plan.parts[part]);
     let range = &part.range;
-    let snapshots = shared.live_snapshots();
+    let snapshots = shared.live_snapshots(|shard| {
+        let Some(shared) = range.shared_with(shard) else { return false };
+        let mut read = choice.inputs().filter(|t| part.reads(t));
+        read.any(|t| t.overlaps(&shared.lower, shared.upper.as_deref()))
+    });
     // Range deletions first: whole tables below them need not be read.
     let mut tombstones = RangeTombstones::default();
     for table in choice.inputs().filter(|t| part.reads(t)) {

@@ -79,8 +79,8 @@ pub(crate) struct Situation<'a> {
     pub(crate) options: &'a Options,
     /// What is being worked on.
     pub(crate) claims: &'a [Claim],
-    /// The oldest reader of the past.
-    pub(crate) oldest_snapshot: Option<u64>,
+    /// The oldest reader of the past in each shard.
+    pub(crate) oldest_snapshots: &'a [Option<u64>],
     /// Room on the disk, where it can tell.
     pub(crate) free_bytes: Option<u64>,
 }
@@ -158,7 +158,7 @@ impl Situation<'_> {
     fn covered(&self) -> Option<Choice> {
         let deleting = self.version.tables().filter(|(_, t)| t.counts.ranges > 0);
         let mut tombstones = RangeTombstones::default();
-        let past = self.oldest_snapshot.map_or(0, |_| u64::MAX);
+        let past = self.oldest_snapshots.iter().flatten().next().map_or(0, |_| u64::MAX);
         for (_, table) in deleting {
             for (start, end, sequence) in table.tombstones().into_iter().flat_map(|t| t.iter()) {
                 tombstones.add(start, end, sequence, past);
@@ -171,7 +171,8 @@ impl Situation<'_> {
             let tables = self.version.levels[level].iter().filter(|t| {
                 let (lower, upper) = (&t.bounds.smallest, t.upper());
                 let last = t.bounds.last_sequence;
-                self.is_unclaimed(t) && tombstones.bury(lower, &upper, last, self.oldest_snapshot)
+                self.is_unclaimed(t)
+                    && tombstones.bury(lower, &upper, last, self.oldest_snapshot(t))
             });
             let upper: Vec<Arc<Table>> = tables.cloned().collect();
             if !upper.is_empty() {
@@ -344,7 +345,21 @@ impl Situation<'_> {
 
     /// Nobody needs its deletions any more but for what lies below.
     fn is_settled(&self, table: &Table) -> bool {
-        self.oldest_snapshot.is_none_or(|oldest| oldest >= table.bounds.last_sequence)
+        let oldest = self.oldest_snapshot(table);
+        oldest.is_none_or(|oldest| oldest >= table.bounds.last_sequence)
+    }
+
+    /// The oldest reader of the past in the shards of which `table` speaks.
+    fn oldest_snapshot(&self, table: &Table) -> Option<u64> {
+        let bounds = &table.bounds;
+        let first = self.options.shard_of(&bounds.smallest);
+        let last = if bounds.largest_excluded {
+            self.options.splits.partition_point(|split| *split < bounds.largest)
+        } else {
+            self.options.shard_of(&bounds.largest)
+        };
+        let shards = self.oldest_snapshots.get(first..=last.max(first));
+        shards.unwrap_or_default().iter().flatten().min().copied()
     }
 
     fn is_mostly_deletions(&self, table: &Table) -> bool {

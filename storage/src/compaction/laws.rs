@@ -113,7 +113,7 @@ impl Toy {
             version: &self.version,
             options: &self.options,
             claims: &claims,
-            oldest_snapshot: None,
+            oldest_snapshots: &[],
             free_bytes,
         };
         let chosen = match moved.and_then(|moved| self.version.tables().nth(moved)) {

@@ -84,11 +84,13 @@ impl Shared {
     pub(super) fn begin_merging(&self, work: &mut Work, blobs: &BTreeMap<u64, u64>) -> Option<()> {
         let version = self.version.load_full();
         let claims: Vec<Claim> = work.merging.values().map(|m| m.claim.clone()).collect();
+        let oldest = self.snapshots.iter().map(|s| s.live().first().copied());
+        let oldest: Vec<Option<u64>> = oldest.collect();
         let situation = Situation {
             version: &version,
             options: &self.options,
             claims: &claims,
-            oldest_snapshot: self.live_snapshots().first().copied(),
+            oldest_snapshots: &oldest,
             free_bytes: self.disk.free().unwrap_or_else(|e| {
                 tracing::debug!(error = %e, "the disk cannot tell how much room it has");
                 None
