@@ -334,10 +334,18 @@ impl Engine {
     /// What is lost or damaged and not yet repaired, as far as it was noticed.
     #[must_use]
     pub fn damage(&self) -> Vec<Damage> {
-        let mut all = self.shared.manifest().story.damage.clone();
-        let repaired = self.shared.manifest().story.repaired.clone();
-        all.extend(self.shared.shelf.damage_found().iter().cloned());
-        all.into_iter().filter(|damage| !repaired.contains(damage)).collect()
+        let found = self.shared.shelf.damage_found().clone();
+        let manifest = self.shared.manifest();
+        let story = &manifest.story;
+        // What is no part of the store any more is no damage of it.
+        let is_there = |damage: &Damage| match damage.place {
+            Place::Table { number, .. } => story.tables.contains_key(&number),
+            Place::Blob { number, .. } => story.blobs.contains_key(&number),
+            Place::Log { .. } | Place::Manifest => true,
+        };
+        let mut all = story.damage.clone();
+        all.extend(found.into_iter().filter(is_there));
+        all.into_iter().filter(|damage| !story.repaired.contains(damage)).collect()
     }
 
     /// The layer above has repaired `damage`: for damage in a table it has deleted the range and
@@ -366,7 +374,9 @@ impl Engine {
         if let Place::Blob { number, offset } = damage.place {
             self.shared.shelf.blobs.forgive(number, offset);
         }
-        self.shared.publish(&edits, &removed, Vec::new(), None)
+        self.shared.publish(&edits, &removed, Vec::new(), None)?;
+        self.shared.queue_removal(removed.into_iter().map(table_name));
+        Ok(())
     }
 
     /// What the store is made of.
@@ -434,9 +444,12 @@ impl Shared {
         self.work().obsolete.extend(names);
     }
 
-    /// All live snapshots, ascending; of all shards, since a table may hold keys of several.
-    pub(crate) fn live_snapshots(&self) -> Vec<u64> {
-        let mut all: Vec<u64> = self.snapshots.iter().flat_map(|s| s.live()).collect();
+    /// The live snapshots of the shards that `reads` picks by their ranges, ascending. Of no others:
+    /// each shard counts its changes for itself, so a fresh snapshot of one that is seldom written
+    /// looks ancient to one that is busy.
+    pub(crate) fn live_snapshots(&self, reads: impl Fn(&KeyRange) -> bool) -> Vec<u64> {
+        let shards = self.ranges.iter().zip(&self.snapshots).filter(|(range, _)| reads(range));
+        let mut all: Vec<u64> = shards.flat_map(|(_, snapshots)| snapshots.live()).collect();
         all.sort_unstable();
         all.dedup();
         all

@@ -4,6 +4,7 @@
 //! error.
 
 use crate::key::Kind;
+use crate::limits::FOLDED_BYTES_MAX;
 
 /// The meaning of merge operands, given by the layer above. Must be deterministic, and folding must
 /// be associative: folding operands among themselves first changes nothing.
@@ -43,6 +44,38 @@ impl Merge for NoMerge {
     }
     fn partial(&self, _: &[u8], _: &[&[u8]], _: &mut Vec<u8>) -> bool {
         false
+    }
+}
+
+/// A merge for what is to be kept: a result that no block could hold is not made, and its operands
+/// are carried. Readers fold without a bound, so nothing of it is hidden from them.
+pub(crate) struct Bounded<'a> {
+    merge: &'a dyn Merge,
+    bytes_max: usize,
+}
+
+impl<'a> Bounded<'a> {
+    pub(crate) fn new(merge: &'a dyn Merge) -> Self {
+        Self { merge, bytes_max: FOLDED_BYTES_MAX }
+    }
+}
+
+impl Merge for Bounded<'_> {
+    fn full(
+        &self,
+        key: &[u8],
+        base: Option<&[u8]>,
+        operands: &[&[u8]],
+        out: &mut Vec<u8>,
+    ) -> Folded {
+        match self.merge.full(key, base, operands, out) {
+            Folded::Value if out.len() > self.bytes_max => Folded::Carry,
+            folded => folded,
+        }
+    }
+
+    fn partial(&self, key: &[u8], operands: &[&[u8]], out: &mut Vec<u8>) -> bool {
+        self.merge.partial(key, operands, out) && out.len() <= self.bytes_max
     }
 }
 
@@ -164,13 +197,39 @@ mod tests {
     struct Append;
 
     impl Merge for Append {
-        fn full(&self, _: &[u8], _: Option<&[u8]>, _: &[&[u8]], _: &mut Vec<u8>) -> Folded {
-            Folded::Carry
+        fn full(
+            &self,
+            _: &[u8],
+            base: Option<&[u8]>,
+            operands: &[&[u8]],
+            out: &mut Vec<u8>,
+        ) -> Folded {
+            let Some(base) = base else { return Folded::Carry };
+            out.extend_from_slice(base);
+            operands.iter().for_each(|o| out.extend_from_slice(o));
+            Folded::Value
         }
         fn partial(&self, _: &[u8], operands: &[&[u8]], out: &mut Vec<u8>) -> bool {
             operands.iter().for_each(|o| out.extend_from_slice(o));
             !operands.contains(&&b"!"[..])
         }
+    }
+
+    #[test]
+    fn what_would_outgrow_a_block_stays_in_pieces_that_do_not() {
+        let merge = Bounded { merge: &Append, bytes_max: 4 };
+        let operand = |sequence: u64, value: &[u8]| {
+            let value = value.to_vec();
+            Change { sequence, kind: Kind::Merge, value }
+        };
+        let put = Change { sequence: 1, kind: Kind::Put, value: b"ab".to_vec() };
+        let few = vec![operand(3, b"d"), operand(2, b"c"), put.clone()];
+        let whole = Change { sequence: 3, kind: Kind::Put, value: b"abcd".to_vec() };
+        assert_eq!(compact(&merge, b"k", few.clone(), &[], &|_| 0, true), [whole]);
+        let more = [vec![operand(5, b"fg"), operand(4, b"e")], few].concat();
+        let kept = compact(&merge, b"k", more, &[], &|_| 0, true);
+        assert_eq!(kept, [operand(5, b"fg"), operand(4, b"cde"), put.clone()]);
+        assert_eq!(compact(&merge, b"k", kept.clone(), &[], &|_| 0, true), kept, "settled");
     }
 
     #[test]

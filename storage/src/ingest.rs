@@ -82,7 +82,7 @@ impl Engine {
             }
         };
         let marks = ranges.into_iter().map(|range| Edit::Flushed { range, sequence }).collect();
-        install(shared, written, 0, &[], marks, None)?;
+        install(shared, written, &|_| 0, &[], Vec::new(), marks, None)?;
         for shard in shards {
             shard.skip_to(sequence + 1);
         }
@@ -273,7 +273,7 @@ impl<'a> Output<'a> {
 
     fn finish(&mut self) -> Result<Written, Error> {
         let blobs = self.separator.finish()?;
-        Ok(Written { tables: std::mem::take(&mut self.done), blobs })
+        Ok(Written { tables: std::mem::take(&mut self.done), blobs, ..Written::default() })
     }
 
     fn discard(self) {

@@ -153,7 +153,7 @@ fn run_flush(shared: &Shared, flush: &Flush, progress: &mut Progress<'_>) -> Res
     let range = shared.ranges[flush.shard].clone();
     let merge = LoadingMerge { merge: shared.merge.as_ref(), shelf: &shared.shelf };
     // Snapshots taken from now on see everything in these sources alike.
-    let snapshots = shared.live_snapshots();
+    let snapshots = shared.live_snapshots(|shard| *shard == range);
     let written = rewrite(
         shared,
         Rewrite {
@@ -177,7 +177,8 @@ fn run_flush(shared: &Shared, flush: &Flush, progress: &mut Progress<'_>) -> Res
         behind.sync()?;
     }
     let mark = Edit::Flushed { range, sequence: flush.memtable.last_sequence() };
-    install(shared, written, 0, &[], vec![mark], Some((flush.shard, flush.number)))
+    let flushed = Some((flush.shard, flush.number));
+    install(shared, written, &|_| 0, &[], Vec::new(), vec![mark], flushed)
 }
 
 /// Merges what the inputs of `plan` hold in its part number `part`.
@@ -187,16 +188,21 @@ fn run_part(
     part: usize,
     progress: &mut Progress<'_>,
 ) -> Result<Written, Error> {
-    let (choice, range) = (&plan.choice, &plan.parts[part]);
-    let snapshots = shared.live_snapshots();
+    let (choice, part) = (&plan.choice, &plan.parts[part]);
+    let range = &part.range;
+    let snapshots = shared.live_snapshots(|shard| {
+        let Some(shared) = range.shared_with(shard) else { return false };
+        let mut read = choice.inputs().filter(|t| part.reads(t));
+        read.any(|t| t.overlaps(&shared.lower, shared.upper.as_deref()))
+    });
     // Range deletions first: whole tables below them need not be read.
-    let sets: Result<Vec<_>, Error> = choice.inputs().map(|table| table.tombstones()).collect();
+    let sets = choice.inputs().filter(|t| part.reads(t)).map(|table| table.tombstones());
+    let sets: Result<Vec<_>, Error> = sets.collect();
     let tombstones = RangeTombstones::union(&sets?, Keep::Seen(&snapshots));
     let oldest = snapshots.first().copied();
     let read = |t: &&Arc<Table>| {
         let (lower, last) = (&t.bounds.smallest, t.bounds.last_sequence);
-        t.overlaps(&range.lower, range.upper.as_deref())
-            && !tombstones.bury(lower, &t.upper(), last, oldest)
+        part.reads(t) && !tombstones.bury(lower, &t.upper(), last, oldest)
     };
     let upper: Vec<Arc<Table>> = choice.upper.iter().filter(read).cloned().collect();
     let lower: Vec<Arc<Table>> = choice.lower.iter().filter(read).cloned().collect();
@@ -211,7 +217,8 @@ fn run_part(
         let cursor = TablesCursor::streaming(tables, &range.lower, range.upper.as_deref())?;
         sources.push(Source::Tables(cursor));
     }
-    let inputs: BTreeSet<u64> = choice.inputs().map(|t| t.number).collect();
+    let read = choice.inputs().filter(|t| part.reads(t));
+    let inputs: BTreeSet<u64> = read.map(|t| t.number).collect();
     let newer = |key: &[u8]| {
         let hash = table::hash(key);
         let now = shared.version.load();
@@ -222,9 +229,11 @@ fn run_part(
     let merge = LoadingMerge { merge: shared.merge.as_ref(), shelf: &shared.shelf };
     let forgotten = shared.options.planted(PlantedBug::DeletionsForgotten);
     let below = |lower: &[u8], upper: Option<&[u8]>| {
-        !forgotten && plan.version.reaches_below(choice.level + 1, lower, upper)
+        let reaches = || plan.version.reaches_below(choice.level + 1, lower, upper);
+        !forgotten && (part.stays || reaches())
     };
-    rewrite(
+    let stays_in_0 = part.stays && choice.upper_level == 0;
+    let mut written = rewrite(
         shared,
         Rewrite {
             sources,
@@ -242,7 +251,17 @@ fn run_part(
             open: &mut || shared.open_table_writer(),
             progress,
         },
-    )
+    )?;
+    if stays_in_0 {
+        // It takes their place among the tables of level 0, whatever is left of them.
+        let last = choice.upper.iter().filter(|t| part.reads(t)).map(|t| t.bounds.last_sequence);
+        let last = last.max().unwrap_or(0);
+        written.tables.iter_mut().for_each(|(_, bounds)| bounds.last_sequence = last);
+    }
+    if part.stays {
+        written.above = written.tables.iter().map(|(number, _)| *number).collect();
+    }
+    Ok(written)
 }
 
 /// Runs `rewrite`; when it fails its tables are removed.
@@ -267,7 +286,9 @@ pub(crate) fn discard(shared: &Shared, names: impl IntoIterator<Item = String>) 
 /// Makes the tables of a merging part of the store, in the place of its inputs.
 pub(crate) fn install_merged(shared: &Shared, plan: &Plan, written: Written) -> Result<(), Error> {
     let (choice, level) = (&plan.choice, plan.choice.level);
-    let removed: Vec<u64> = choice.inputs().map(|t| t.number).collect();
+    let kept = plan.around.kept();
+    let stays = |t: &&Arc<Table>| kept.iter().any(|kept| kept.table.number == t.number);
+    let removed: Vec<u64> = choice.inputs().filter(|t| !stays(t)).map(|t| t.number).collect();
     if choice.work == Work::Move {
         let edit =
             |t: &Arc<Table>| Edit::AddTable { level, number: t.number, bounds: t.bounds.clone() };
@@ -278,17 +299,25 @@ pub(crate) fn install_merged(shared: &Shared, plan: &Plan, written: Written) -> 
     if choice.reason == Reason::Covered {
         tracing::debug!(tables = removed.len(), level, "tables dropped unread");
     }
-    install(shared, written, level, &removed, Vec::new(), None)?;
+    let narrowed = kept.iter().filter_map(|kept| {
+        let table = kept.table.narrowed(&kept.range)?;
+        Some((kept.level, Arc::new(table)))
+    });
+    let narrowed: Vec<(usize, Arc<Table>)> = narrowed.collect();
+    let level_of = |above: bool| if above { choice.upper_level } else { level };
+    install(shared, written, &level_of, &removed, narrowed, Vec::new(), None)?;
     shared.queue_removal(removed.into_iter().map(table_name));
     Ok(())
 }
 
-/// Makes written files part of the store; when it fails they are removed.
+/// Makes written files part of the store; when it fails they are removed. `level_of`: where those
+/// go that stay above damage, and the others. `narrowed`: tables that lose a part of themselves.
 pub(crate) fn install(
     shared: &Shared,
     written: Written,
-    level: usize,
+    level_of: &dyn Fn(bool) -> usize,
     removed: &[u64],
+    narrowed: Vec<(usize, Arc<Table>)>,
     mut edits: Vec<Edit>,
     flushed: Option<(usize, u64)>,
 ) -> Result<(), Error> {
@@ -300,12 +329,20 @@ pub(crate) fn install(
         let mut added = Vec::new();
         edits.extend(written.blobs.iter().map(|&(number, bytes)| Edit::AddBlob { number, bytes }));
         for (number, bounds) in written.tables {
+            let level = level_of(written.above.contains(&number));
             let table = shared.open_table(number, bounds.clone())?;
             added.push((level, table));
             edits.push(Edit::AddTable { level, number, bounds });
         }
         edits.extend(removed.iter().map(|number| Edit::RemoveTable { number: *number }));
-        shared.publish(&edits, removed, added, flushed)
+        let mut replaced = removed.to_vec();
+        for (level, table) in narrowed {
+            let (level, number, bounds) = (level, table.number, table.bounds.clone());
+            edits.push(Edit::AddTable { level, number, bounds });
+            replaced.push(number);
+            added.push((level, table));
+        }
+        shared.publish(&edits, &replaced, added, flushed)
     };
     let done = install();
     // After a poisoned manifest write the edit may be there: its tables have to stay.

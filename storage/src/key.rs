@@ -60,6 +60,16 @@ impl KeyRange {
         (start < end).then_some((start, end))
     }
 
+    /// The keys that are in both, if any.
+    pub(crate) fn shared_with(&self, other: &Self) -> Option<Self> {
+        let lower = self.lower.clone().max(other.lower.clone());
+        let upper = match (&self.upper, &other.upper) {
+            (Some(a), Some(b)) => Some(a.min(b).clone()),
+            (a, b) => a.clone().or_else(|| b.clone()),
+        };
+        (!ends_before(upper.as_ref(), &lower)).then_some(Self { lower, upper })
+    }
+
     /// The ranges that `splits` cut the key space into.
     pub(crate) fn of_splits(splits: &[Vec<u8>]) -> Vec<Self> {
         (0..=splits.len())

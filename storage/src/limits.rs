@@ -21,6 +21,9 @@ pub const MERGE_CHAIN_MAX: usize = 32;
 /// A merge is folded at once onto a value of at most this many bytes; onto a larger one operands
 /// are gathered first, so that growing a value does not copy it for each step.
 pub const EAGER_FOLD_BYTES_MAX: usize = 4 << 10;
+/// The largest value or operand that a fold may leave behind; what would grow beyond it stays in
+/// pieces. So whatever was accepted, and whatever came of it, fits a block.
+pub const FOLDED_BYTES_MAX: usize = BATCH_BYTES_MAX;
 /// The largest block that a table may claim to hold uncompressed.
 pub const BLOCK_BYTES_MAX: usize = 96 << 20;
 /// Memory of a shard, in memtables, at which its writes should be refused: the one that is written
@@ -37,9 +40,18 @@ pub const FORMAT_LINE_BEFORE: &str = "ringdb storage 1";
 
 const _: () = assert!(FRAME_BYTES_MAX >= BATCH_BYTES_MAX + LOG_BUFFER_BYTES_MAX + 64);
 const _: () = assert!(2 * MEMTABLE_BYTES_MAX <= 8 << 32);
-const _: () = assert!(BLOCK_BYTES_MAX > BATCH_BYTES_MAX + KEY_BYTES_MAX);
+const _: () = assert!(BLOCK_BYTES_MAX > BATCH_BYTES_MAX + KEY_BYTES_MAX + 64);
+const _: () = assert!(BLOCK_BYTES_MAX > FOLDED_BYTES_MAX + KEY_BYTES_MAX + 64);
 const _: () = assert!(FRAME_BYTES_MAX < u32::MAX as usize);
 
 /// Bytes of background work after which others may have the processor: some tens of microseconds. A scheduler that
 /// lets a thread have its slice to the end makes whoever shares the core wait for milliseconds.
 pub const YIELD_BYTES: u64 = 16 << 10;
+
+/// Why a writer refuses a block: no reader would take it, and here the rows are still where they came from.
+pub(crate) fn too_large(bytes: usize) -> std::io::Error {
+    let why = format!(
+        "a block of {bytes} bytes is larger than readers take ({BLOCK_BYTES_MAX} bytes); nothing changed"
+    );
+    std::io::Error::new(std::io::ErrorKind::FileTooLarge, why)
+}

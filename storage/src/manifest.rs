@@ -62,7 +62,12 @@ impl Story {
                 self.tables.insert(*number, (*level, bounds.clone()));
                 self.next_table = self.next_table.max(number + 1);
             }
-            Edit::RemoveTable { number } => drop(self.tables.remove(number)),
+            Edit::RemoveTable { number } => {
+                self.tables.remove(number);
+                // What was repaired of it went with it.
+                self.repaired
+                    .retain(|d| !matches!(d.place, Place::Table { number: n, .. } if n == *number));
+            }
             Edit::Flushed { range, sequence } => self.flushed.raise(range, *sequence),
             Edit::Numbers { next_table, next_stream } => {
                 self.next_table = self.next_table.max(*next_table);
@@ -78,7 +83,11 @@ impl Story {
                 self.blobs.insert(*number, *bytes);
                 self.next_table = self.next_table.max(number + 1);
             }
-            Edit::RemoveBlob { number } => drop(self.blobs.remove(number)),
+            Edit::RemoveBlob { number } => {
+                self.blobs.remove(number);
+                self.repaired
+                    .retain(|d| !matches!(d.place, Place::Blob { number: n, .. } if n == *number));
+            }
         }
     }
 

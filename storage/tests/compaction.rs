@@ -106,6 +106,39 @@ fn deletions_of_an_idle_store_go_with_what_they_deleted() {
 }
 
 #[test]
+fn a_snapshot_of_one_shard_holds_back_no_other() {
+    let disk = MemoryDisk::new(1);
+    let options = Options { splits: vec![b"k".to_vec()], ..roomy() };
+    let mut store = Store::open(&disk, options).unwrap();
+    // Its sequence is small: each shard counts for itself.
+    store.shards[0].apply(&put(b"a", b"seldom written"), Durability::Os).unwrap();
+    let snapshot = store.shards[0].snapshot();
+    let busy = |store: &mut Store| {
+        store.shards[1].commit().unwrap();
+        store.shards[1].rotate();
+        store.run_jobs().unwrap();
+        store.shards[1].refresh();
+    };
+    for i in 0..1000 {
+        store.shards[1].apply(&put(&key(i), &value(i)), Durability::Buffered).unwrap();
+    }
+    busy(&mut store);
+    for i in 0..900 {
+        let mut batch = Batch::new();
+        batch.delete(&key(i));
+        store.shards[1].apply(&batch, Durability::Buffered).unwrap();
+    }
+    busy(&mut store);
+    assert!(table_bytes(&store) < 20_000, "{} bytes for 100 rows", table_bytes(&store));
+    let mut batch = Batch::new();
+    batch.delete_range(b"k", b"l");
+    store.shards[1].apply(&batch, Durability::Os).unwrap();
+    busy(&mut store);
+    assert_eq!(table_bytes(&store), 0);
+    drop(snapshot);
+}
+
+#[test]
 fn tables_in_order_are_moved_and_not_written_again() {
     let disk = MemoryDisk::new(1);
     let mut store = Store::open(&disk, roomy()).unwrap();

@@ -1,7 +1,7 @@
 //! Disks that refuse: full, failing to sync, failing to read.
 
 use crate::fixture::{Store, options, put};
-use ringdb_storage::{Crash, Durability, Error, MemoryDisk, Survival};
+use ringdb_storage::{Crash, Damage, Durability, Error, MemoryDisk, Options, Place, Survival};
 
 #[test]
 fn a_full_disk_stalls_writes_keeps_reads_and_goes_on_when_there_is_space() {
@@ -128,6 +128,31 @@ fn a_damaged_block_takes_its_keys_and_no_others_until_they_are_repaired() {
     assert!(lost(&store).is_empty() && store.engine.damage().is_empty());
     let rows = store.shards[0].scan(b"", None, ringdb_storage::Direction::Forward, None).unwrap();
     assert_eq!(rows.filter(|row| row.is_ok()).count(), 60);
+}
+
+#[test]
+fn a_table_that_was_repaired_as_a_whole_gives_its_file_back_and_is_forgotten() {
+    let disk = MemoryDisk::new(1);
+    let mut store = Store::open(&disk, options(1)).unwrap();
+    store.shards[0].apply(&put(b"k001", b"v"), Durability::Os).unwrap();
+    store.shards[0].rotate();
+    store.run_jobs().unwrap();
+    drop(store);
+    let tables = || {
+        let names = ringdb_storage::Disk::list(&disk).unwrap().into_iter();
+        names.filter(|n| n.ends_with(".sst")).collect::<Vec<_>>()
+    };
+    let table = tables().remove(0);
+    let len = ringdb_storage::Disk::open(&disk, &table).unwrap().len().unwrap();
+    assert!(disk.rot(&table, len - 1, 1), "its magic number");
+    let tolerant = Options { tolerate_damage: true, ..options(1) };
+    let store = Store::open(&disk, tolerant).unwrap();
+    let damage = store.engine.damage();
+    assert!(matches!(damage[..], [Damage { place: Place::Table { offset: None, .. }, .. }]));
+    store.engine.repaired(&damage[0]).unwrap();
+    assert_eq!(tables(), [table], "somebody may be reading it");
+    store.run_jobs().unwrap();
+    assert!(tables().is_empty() && store.engine.damage().is_empty());
 }
 
 #[test]

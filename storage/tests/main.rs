@@ -2,6 +2,7 @@
 
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
 
+mod around;
 mod blobs;
 mod checkpoint;
 mod compaction;
@@ -17,6 +18,7 @@ mod foreign;
 mod front;
 mod full_disk;
 mod fuzz;
+mod grown;
 mod messages;
 mod model;
 mod repair;

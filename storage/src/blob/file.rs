@@ -4,7 +4,7 @@ use super::stored::Pointer;
 use super::{MAGIC, blob_name};
 use crate::codec::u32_at;
 use crate::disk::{Disk, DiskFile};
-use crate::limits::BLOCK_BYTES_MAX;
+use crate::limits::{BLOCK_BYTES_MAX, too_large};
 use std::io;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -125,8 +125,12 @@ impl BlobWriter {
         self.written + self.pending.len() as u64
     }
 
-    /// Appends `value`, compressed where that saves an eighth; where it is.
+    /// Appends `value`, compressed where that saves an eighth; where it is. Refuses what a reader
+    /// would refuse.
     pub(crate) fn add(&mut self, value: &[u8]) -> io::Result<Pointer> {
+        if value.len() > BLOCK_BYTES_MAX {
+            return Err(too_large(value.len()));
+        }
         let offset = self.size();
         // No more room than is worth it: what does not shrink is noticed early.
         self.packed.resize(value.len() / 8 * 7, 0);
@@ -135,8 +139,8 @@ impl BlobWriter {
             room => lz4::block::compress_to_buffer(value, None, false, room).unwrap_or(0),
         };
         let (flags, data) = if packed > 0 { (LZ4, &self.packed[..packed]) } else { (0, value) };
-        let size = u32::try_from(data.len()).expect("values are bounded by BATCH_BYTES_MAX");
-        let len = u32::try_from(value.len()).expect("values are bounded by BATCH_BYTES_MAX");
+        let size = u32::try_from(data.len()).expect("at most BLOCK_BYTES_MAX");
+        let len = u32::try_from(value.len()).expect("at most BLOCK_BYTES_MAX");
         let at = self.pending.len();
         self.pending.extend_from_slice(&[0; 4]);
         self.pending.extend_from_slice(&size.to_le_bytes());
@@ -163,5 +167,19 @@ impl BlobWriter {
         self.written += self.pending.len() as u64;
         self.pending.clear();
         Ok(())
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
+mod tests {
+    use super::*;
+    use crate::disk::MemoryDisk;
+
+    #[test]
+    fn a_value_that_no_reader_would_take_is_refused_when_it_is_written() {
+        let mut blobs = BlobWriter::create(&MemoryDisk::new(1), 1).unwrap();
+        let refused = blobs.add(&vec![7; BLOCK_BYTES_MAX + 1]);
+        assert_eq!(refused.unwrap_err().kind(), io::ErrorKind::FileTooLarge);
     }
 }

@@ -5,7 +5,7 @@ use super::file::BlobWriter;
 use super::stored::{Stored, escape, stored};
 use crate::engine::Shared;
 use crate::error::Error;
-use crate::fold::{Folded, Merge};
+use crate::fold::{Bounded, Folded, Merge};
 use crate::shelf::Shelf;
 use std::borrow::Cow;
 use std::collections::BTreeSet;
@@ -121,7 +121,7 @@ impl Merge for LoadingMerge<'_> {
             Some(Stored::Inline(raw)) => Some(raw),
             None => None,
         };
-        let folded = self.merge.full(key, base, operands, out);
+        let folded = Bounded::new(self.merge).full(key, base, operands, out);
         if folded == Folded::Value
             && let Cow::Owned(escaped) = escape(out)
         {
@@ -131,6 +131,6 @@ impl Merge for LoadingMerge<'_> {
     }
 
     fn partial(&self, key: &[u8], operands: &[&[u8]], out: &mut Vec<u8>) -> bool {
-        self.merge.partial(key, operands, out)
+        Bounded::new(self.merge).partial(key, operands, out)
     }
 }

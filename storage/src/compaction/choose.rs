@@ -5,6 +5,7 @@
 //! of level 0 comes along); the levels between source and target are empty there; and no two choices
 //! write into overlapping parts of one level.
 
+use crate::compaction::around::Around;
 use crate::compaction::levels::{Shape, groups};
 use crate::key::{KeyRange, ends_before};
 use crate::limits::LEVELS;
@@ -78,8 +79,8 @@ pub(crate) struct Situation<'a> {
     pub(crate) options: &'a Options,
     /// What is being worked on.
     pub(crate) claims: &'a [Claim],
-    /// The oldest reader of the past.
-    pub(crate) oldest_snapshot: Option<u64>,
+    /// The oldest reader of the past in each shard.
+    pub(crate) oldest_snapshots: &'a [Option<u64>],
     /// Room on the disk, where it can tell.
     pub(crate) free_bytes: Option<u64>,
 }
@@ -157,7 +158,7 @@ impl Situation<'_> {
     fn covered(&self) -> Option<Choice> {
         let deleting = self.version.tables().filter(|(_, t)| t.counts.ranges > 0);
         let mut tombstones = RangeTombstones::default();
-        let past = self.oldest_snapshot.map_or(0, |_| u64::MAX);
+        let past = self.oldest_snapshots.iter().flatten().next().map_or(0, |_| u64::MAX);
         for (_, table) in deleting {
             for (start, end, sequence) in table.tombstones().into_iter().flat_map(|t| t.iter()) {
                 tombstones.add(start, end, sequence, past);
@@ -170,7 +171,8 @@ impl Situation<'_> {
             let tables = self.version.levels[level].iter().filter(|t| {
                 let (lower, upper) = (&t.bounds.smallest, t.upper());
                 let last = t.bounds.last_sequence;
-                self.is_free(t) && tombstones.bury(lower, &upper, last, self.oldest_snapshot)
+                self.is_unclaimed(t)
+                    && tombstones.bury(lower, &upper, last, self.oldest_snapshot(t))
             });
             let upper: Vec<Arc<Table>> = tables.cloned().collect();
             if !upper.is_empty() {
@@ -193,7 +195,7 @@ impl Situation<'_> {
                 places.push((bytes.saturating_mul(1000) / target.max(1), Place::Level(level)));
             }
         }
-        let level0 = self.crowds().into_iter();
+        let level0 = self.crowds(shape.base).into_iter();
         places.extend(level0.map(|(score, members)| (score, Place::Level0(members))));
         places.sort_by_key(|(score, _)| std::cmp::Reverse(*score));
         let mut waits = false;
@@ -216,19 +218,23 @@ impl Situation<'_> {
         None
     }
 
-    /// What of level 0 readers have to look at too often, with its score in thousandths.
-    fn crowds(&self) -> Vec<(u64, Vec<usize>)> {
+    /// What of level 0 readers have to look at too often, with its score in thousandths. Above damage
+    /// something has to stay, so there as many tables more are waited for.
+    fn crowds(&self, base: usize) -> Vec<(u64, Vec<usize>)> {
         let tables = &self.version.levels[0];
         let mut crowds = Vec::new();
         // Where nothing overlaps much there may be many tables all the same.
         let mut strewn: Vec<Vec<usize>> = vec![Vec::new(); self.options.shards()];
         for group in groups(tables) {
-            if !group.members.iter().all(|i| self.is_free(&tables[*i])) {
+            if !group.members.iter().all(|i| self.is_unclaimed(&tables[*i])) {
                 continue;
             }
-            let shard = self.options.shard_of(&tables[group.members[0]].bounds.smallest);
-            strewn[shard].extend(&group.members);
-            if group.depth >= self.options.level0_tables {
+            let residue = self.residue(&group.members, base);
+            if residue == 0 {
+                let shard = self.options.shard_of(&tables[group.members[0]].bounds.smallest);
+                strewn[shard].extend(&group.members);
+            }
+            if group.depth >= self.options.level0_tables + residue {
                 let score = (group.depth * 1000 / self.options.level0_tables) as u64;
                 crowds.push((score, group.members));
             }
@@ -242,6 +248,19 @@ impl Situation<'_> {
         crowds
     }
 
+    /// How many tables would lie over each other in level 0 when these are merged into `base`.
+    fn residue(&self, members: &[usize], base: usize) -> usize {
+        let upper: Vec<_> = members.iter().map(|i| self.version.levels[0][*i].clone()).collect();
+        let span = hull(upper.iter());
+        let lower = self.overlapping(base, &span.lower, span.upper.as_deref().unwrap_or_default());
+        if !upper.iter().chain(lower).any(|t| t.is_broken()) {
+            return 0;
+        }
+        let (reason, work, lower) = (Reason::Level0, Work::Merge, lower.to_vec());
+        let choice = Choice { reason, work, upper_level: 0, level: base, upper, lower };
+        Around::of(&choice).residue(&choice, &self.options.splits)
+    }
+
     fn out_of_level0(&self, members: &[usize], base: usize, reason: Reason) -> Option<Choice> {
         let upper = members.iter().map(|i| self.version.levels[0][*i].clone()).collect();
         self.merged_into(reason, 0, base, upper)
@@ -250,7 +269,7 @@ impl Situation<'_> {
     /// The table of `level` that costs least to merge into the next level for what it moves there.
     fn out_of(&self, level: usize) -> Option<Choice> {
         let mut ranked: Vec<(u64, u64, &Arc<Table>)> = Vec::new();
-        for table in self.version.levels[level].iter().filter(|t| self.is_free(t)) {
+        for table in self.version.levels[level].iter().filter(|t| self.is_unclaimed(t)) {
             let below = self.overlapping(level + 1, &table.bounds.smallest, &table.upper());
             let cost: u64 = below.iter().map(|t| t.bounds.bytes).sum();
             let bytes = table.bounds.bytes.max(1);
@@ -326,7 +345,21 @@ impl Situation<'_> {
 
     /// Nobody needs its deletions any more but for what lies below.
     fn is_settled(&self, table: &Table) -> bool {
-        self.oldest_snapshot.is_none_or(|oldest| oldest >= table.bounds.last_sequence)
+        let oldest = self.oldest_snapshot(table);
+        oldest.is_none_or(|oldest| oldest >= table.bounds.last_sequence)
+    }
+
+    /// The oldest reader of the past in the shards of which `table` speaks.
+    fn oldest_snapshot(&self, table: &Table) -> Option<u64> {
+        let bounds = &table.bounds;
+        let first = self.options.shard_of(&bounds.smallest);
+        let last = if bounds.largest_excluded {
+            self.options.splits.partition_point(|split| *split < bounds.largest)
+        } else {
+            self.options.shard_of(&bounds.largest)
+        };
+        let shards = self.oldest_snapshots.get(first..=last.max(first));
+        shards.unwrap_or_default().iter().flatten().min().copied()
     }
 
     fn is_mostly_deletions(&self, table: &Table) -> bool {
@@ -371,8 +404,22 @@ impl Situation<'_> {
             let near = claim.level == level || between.contains(&claim.level);
             !(near && meet(&claim.hull, &hull))
         });
-        let free = choice.inputs().all(|t| self.is_free(t));
+        let free = choice.inputs().all(|t| self.is_unclaimed(t)) && self.helps(&choice);
         (free && passes && alone && self.has_room(&choice)).then_some(choice)
+    }
+
+    /// Whether merging brings anything on, as far as damage lets it.
+    fn helps(&self, choice: &Choice) -> bool {
+        // Who moves a table reads nothing of it.
+        if choice.work == Work::Move || !choice.inputs().any(|t| t.is_broken()) {
+            return true;
+        }
+        let around = Around::of(choice);
+        match choice.reason {
+            Reason::Level0 | Reason::Covered => true,
+            Reason::Size => around.is_empty() || choice.upper.iter().any(|t| !around.surrounds(t)),
+            Reason::Deletions | Reason::Sparse => around.is_empty(),
+        }
     }
 
     /// `table` of `level`, to be written anew so that its large values move, if that can be done now.
@@ -390,7 +437,11 @@ impl Situation<'_> {
     }
 
     fn is_free(&self, table: &Table) -> bool {
-        !table.is_broken() && !self.claims.iter().any(|claim| claim.tables.contains(&table.number))
+        !table.is_broken() && self.is_unclaimed(table)
+    }
+
+    fn is_unclaimed(&self, table: &Table) -> bool {
+        !self.claims.iter().any(|claim| claim.tables.contains(&table.number))
     }
 
     /// Whether the disk holds what the choice may write beside its inputs, after what others write

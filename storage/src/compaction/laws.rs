@@ -1,7 +1,9 @@
 //! What every choice keeps to, tried on random stores: no table is in two hands, levels never
 //! overlap, what is newer stays above, and there is always an end.
 
+use crate::compaction::around::{Around, Part};
 use crate::compaction::choose::{Choice, Claim, Situation, Work, choose};
+use crate::key::KeyRange;
 use crate::limits::LEVELS;
 use crate::options::Options;
 use crate::table::{Table, TableBounds, TableCounts};
@@ -29,6 +31,8 @@ struct Toy {
     next_table: u64,
     sequence: u64,
     running: Vec<(Choice, Claim)>,
+    /// Of so many tables one cannot be read; 0: all can.
+    broken_every: u64,
 }
 
 const ROW_BYTES: u64 = 10;
@@ -52,7 +56,8 @@ impl Toy {
         };
         let version = Version::new(Vec::new(), vec![0; options.shards()]);
         let (rows, newest, running) = Default::default();
-        Self { options, version, rows, newest, next_table: 1, sequence: 0, running }
+        let (next_table, sequence, broken_every) = (1, 0, 0);
+        Self { options, version, rows, newest, next_table, sequence, running, broken_every }
     }
 
     fn table(&mut self, rows: BTreeMap<u64, (u64, bool)>) -> Arc<Table> {
@@ -72,7 +77,11 @@ impl Toy {
         let counts =
             TableCounts { entries: rows.len() as u64, deletions, ..TableCounts::default() };
         self.rows.insert(number, rows);
-        Arc::new(Table::hollow(number, bounds, counts))
+        Arc::new(if self.broken_every > 0 && number.is_multiple_of(self.broken_every) {
+            Table::hollow_damaged(number, bounds, counts)
+        } else {
+            Table::hollow(number, bounds, counts)
+        })
     }
 
     /// Writes and flushes some rows of one shard.
@@ -104,7 +113,7 @@ impl Toy {
             version: &self.version,
             options: &self.options,
             claims: &claims,
-            oldest_snapshot: None,
+            oldest_snapshots: &[],
             free_bytes,
         };
         let chosen = match moved.and_then(|moved| self.version.tables().nth(moved)) {
@@ -128,7 +137,7 @@ impl Toy {
     /// something may lie below in the version of the choice, which is the one it began with.
     fn end(&mut self, i: usize, bottom: &BTreeMap<u64, bool>) {
         let (choice, claim) = self.running.swap_remove(i);
-        let removed: Vec<u64> = claim.tables.iter().copied().collect();
+        let mut removed: Vec<u64> = claim.tables.iter().copied().collect();
         let mut added = Vec::new();
         match choice.work {
             Work::Drop => unreachable!("there are no range deletions here"),
@@ -138,24 +147,42 @@ impl Toy {
             }
             Work::Move => added.extend(choice.upper.iter().map(|t| (choice.level, t.clone()))),
             Work::Merge => {
-                let mut merged: BTreeMap<u64, (u64, bool)> = BTreeMap::new();
-                for table in choice.inputs() {
-                    for (k, row) in &self.rows[&table.number] {
-                        let newest = merged.entry(*k).or_default();
-                        *newest = (*newest).max(*row);
-                    }
-                }
-                merged.retain(|k, (_, deleted)| !(*deleted && bottom[k]));
-                let rows: Vec<_> = merged.into_iter().collect();
-                let per_table = (self.options.table_bytes / ROW_BYTES) as usize;
-                for part in rows.chunks(per_table) {
-                    let table = self.table(part.iter().copied().collect());
-                    added.push((choice.level, table));
+                let around = Around::of(&choice);
+                removed.retain(|n| !around.kept().iter().any(|kept| kept.table.number == *n));
+                let all = vec![KeyRange { lower: Vec::new(), upper: None }];
+                for part in around.parts(&choice, all, &self.options.splits) {
+                    self.end_part(&choice, &part, bottom, &mut added);
                 }
             }
         }
         self.version = self.version.edited(&removed, added, None);
         self.check();
+    }
+
+    fn end_part(
+        &mut self,
+        choice: &Choice,
+        part: &Part,
+        bottom: &BTreeMap<u64, bool>,
+        added: &mut Vec<(usize, Arc<Table>)>,
+    ) {
+        let mut merged: BTreeMap<u64, (u64, bool)> = BTreeMap::new();
+        for table in choice.inputs().filter(|t| part.reads(t)) {
+            let mine =
+                self.rows[&table.number].iter().filter(|(k, _)| part.range.contains(&key(**k)));
+            for (k, row) in mine {
+                assert!(!table.is_broken(), "what is damaged is read");
+                let newest = merged.entry(*k).or_default();
+                *newest = (*newest).max(*row);
+            }
+        }
+        merged.retain(|k, (_, deleted)| part.stays || !(*deleted && bottom[k]));
+        let rows: Vec<_> = merged.into_iter().collect();
+        let per_table = (self.options.table_bytes / ROW_BYTES) as usize;
+        for rows in rows.chunks(per_table) {
+            let table = self.table(rows.iter().copied().collect());
+            added.push((if part.stays { choice.upper_level } else { choice.level }, table));
+        }
     }
 
     /// Which keys of a choice have nothing below, as the job would see it when it begins.
@@ -193,10 +220,21 @@ impl Toy {
 
 #[test]
 fn any_number_of_choices_at_once_in_any_order_keeps_the_store_in_order() {
+    try_choices(|_| 0);
+}
+
+#[test]
+fn damage_keeps_its_place_among_what_is_newer_and_what_is_older() {
+    try_choices(|seed| 3 + seed % 20);
+}
+
+/// `broken_every`: of how many tables one cannot be read, by seed.
+fn try_choices(broken_every: impl Fn(u64) -> u64) {
     let (mut together, mut deepest) = (0, 0);
     for seed in 0..400 {
         let chance = &mut Chance(seed * 1_000_003);
         let mut toy = Toy::new(chance);
+        toy.broken_every = broken_every(seed);
         let mut bottoms: Vec<BTreeMap<u64, bool>> = Vec::new();
         for _ in 0..150 {
             match chance.below(10) {
@@ -236,6 +274,9 @@ fn any_number_of_choices_at_once_in_any_order_keeps_the_store_in_order() {
         }
         let used = toy.version.levels.iter().filter(|tables| !tables.is_empty()).count();
         deepest = deepest.max(used);
+        if toy.broken_every > 0 {
+            continue;
+        }
         let bytes = |level| toy.version.level_bytes(level);
         let (last, above) = (bytes(LEVELS - 1), (1..LEVELS - 1).map(bytes).sum::<u64>());
         assert!(

@@ -3,8 +3,8 @@
 //! Promise: all parts become part of the store at once, or none of them does.
 
 use crate::blob::blob_name;
+use crate::compaction::around::{Around, Part};
 use crate::compaction::choose::{Choice, Claim};
-use crate::key::KeyRange;
 use crate::table::{TableBounds, table_name};
 use crate::version::Version;
 use std::collections::BTreeSet;
@@ -17,6 +17,8 @@ pub(crate) struct Written {
     pub(crate) tables: Vec<(u64, TableBounds)>,
     /// Blob files: their numbers and bytes.
     pub(crate) blobs: Vec<(u64, u64)>,
+    /// Those of its tables that stay above damage.
+    pub(crate) above: BTreeSet<u64>,
 }
 
 impl Written {
@@ -31,6 +33,7 @@ impl Written {
         parts.fold(Self::default(), |mut all, part| {
             all.tables.extend(part.tables);
             all.blobs.extend(part.blobs);
+            all.above.extend(part.above);
             all
         })
     }
@@ -42,7 +45,9 @@ pub(crate) struct Plan {
     pub(crate) choice: Choice,
     /// The version in which it was chosen.
     pub(crate) version: Arc<Version>,
-    pub(crate) parts: Vec<KeyRange>,
+    pub(crate) parts: Vec<Part>,
+    /// What of its tables is damaged and stays.
+    pub(crate) around: Around,
     /// Keys at which its tables are cut.
     pub(crate) cuts: Vec<Vec<u8>>,
     /// Blob files that its tables shall not point into any more.
@@ -137,6 +142,7 @@ impl Merging {
 mod tests {
     use super::*;
     use crate::compaction::choose::{Reason, Work};
+    use crate::key::KeyRange;
 
     fn merging(parts: usize) -> Merging {
         let choice = Choice {
@@ -148,15 +154,16 @@ mod tests {
             lower: Vec::new(),
         };
         let version = Arc::new(Version::new(Vec::new(), Vec::new()));
-        let parts = vec![KeyRange { lower: Vec::new(), upper: None }; parts];
-        let (cuts, leave) = (Vec::new(), BTreeSet::new());
-        Merging::new(Plan { number: 1, choice, version, parts, cuts, leave })
+        let parts = vec![Part::of_all(KeyRange { lower: Vec::new(), upper: None }); parts];
+        let (around, cuts, leave) = Default::default();
+        Merging::new(Plan { number: 1, choice, version, parts, around, cuts, leave })
     }
 
     fn written(numbers: &[u64]) -> Written {
         let tables = numbers.iter().map(|n| (*n, TableBounds::default())).collect();
         // A blob file for each table, so that these are seen to go with them.
-        Written { tables, blobs: numbers.iter().map(|n| (n + 100, 1)).collect() }
+        let blobs = numbers.iter().map(|n| (n + 100, 1)).collect();
+        Written { tables, blobs, ..Written::default() }
     }
 
     #[test]

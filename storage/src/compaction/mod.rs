@@ -3,6 +3,7 @@
 //! Choosing what to work on, and how large levels should be, is pure (`choose`, `levels`, `split`);
 //! `run` moves bytes; `pace` says how fast; `filter` asks the layer above what may go.
 
+pub(crate) mod around;
 pub(crate) mod choose;
 pub(crate) mod filter;
 #[cfg(test)]

@@ -6,7 +6,7 @@ use crate::compaction::merging::Written;
 use crate::error::Error;
 use crate::fold::{Change, Merge, compact};
 use crate::key::{KeyRange, Kind};
-use crate::limits::YIELD_BYTES;
+use crate::limits::{FOLDED_BYTES_MAX, YIELD_BYTES};
 use crate::merge::{Direction, Found, Merged, Source};
 use crate::shelf::Resolved;
 use crate::table::{TableBounds, TableWriter, table_name};
@@ -78,8 +78,10 @@ impl Rewrite<'_> {
     /// this fails; blob files are removed then.
     pub(crate) fn run(mut self, opened: &mut Vec<u64>) -> Result<Written, Error> {
         let tables = self.rewrite(opened);
-        let written =
-            tables.and_then(|tables| Ok(Written { tables, blobs: self.separator.finish()? }));
+        let written = tables.and_then(|tables| {
+            let blobs = self.separator.finish()?;
+            Ok(Written { tables, blobs, ..Written::default() })
+        });
         if written.is_err() {
             self.separator.discard();
         }
@@ -183,6 +185,9 @@ impl Rewrite<'_> {
                 };
                 let row = FilterRow { key, value: &value, sequence, newer: self.newer };
                 let verdict = filter.decide(&row, out);
+                if verdict == Verdict::Change && out.len() > FOLDED_BYTES_MAX {
+                    return Ok(Verdict::Keep);
+                }
                 if verdict == Verdict::Change
                     && let Cow::Owned(escaped) = escape(out)
                 {

@@ -4,6 +4,7 @@
 
 use super::{Cuts, Flush, Shared, Work};
 use crate::blob;
+use crate::compaction::around::Around;
 use crate::compaction::choose::{Choice, Claim, Reason, Situation, Work as Doing, choose};
 use crate::compaction::levels::{groups, pending_bytes};
 use crate::compaction::merging::{Merging, Next, Plan, Written};
@@ -83,11 +84,13 @@ impl Shared {
     pub(super) fn begin_merging(&self, work: &mut Work, blobs: &BTreeMap<u64, u64>) -> Option<()> {
         let version = self.version.load_full();
         let claims: Vec<Claim> = work.merging.values().map(|m| m.claim.clone()).collect();
+        let oldest = self.snapshots.iter().map(|s| s.live().first().copied());
+        let oldest: Vec<Option<u64>> = oldest.collect();
         let situation = Situation {
             version: &version,
             options: &self.options,
             claims: &claims,
-            oldest_snapshot: self.live_snapshots().first().copied(),
+            oldest_snapshots: &oldest,
             free_bytes: self.disk.free().unwrap_or_else(|e| {
                 tracing::debug!(error = %e, "the disk cannot tell how much room it has");
                 None
@@ -134,7 +137,10 @@ impl Shared {
         let parts = choice.bytes() / self.options.table_bytes;
         let parts_max = if choice.work == Doing::Merge { self.options.parts_max } else { 1 };
         let parts = usize::try_from(parts).unwrap_or(usize::MAX).clamp(1, parts_max);
-        let parts = split::ranges(&split::cuts(&inputs, parts));
+        let ranges = split::ranges(&split::cuts(&inputs, parts));
+        let around =
+            if choice.work == Doing::Merge { Around::of(&choice) } else { Around::default() };
+        let parts = around.parts(&choice, ranges, &self.options.splits);
         // Where flushes are cut the tables below are cut too: then parts of level 0 do not meet.
         let mut cuts = Vec::new();
         if choice.upper_level == 0 {
@@ -147,7 +153,7 @@ impl Shared {
             cuts.sort();
             cuts.dedup();
         }
-        Plan { number, choice, version, parts, cuts, leave: BTreeSet::new() }
+        Plan { number, choice, version, parts, around, cuts, leave: BTreeSet::new() }
     }
 
     /// The keys at which a flush of `shard` is cut.

@@ -34,9 +34,9 @@ pub(crate) use arena::HUGE_FROM;
 pub(crate) use cursor::Cursor;
 
 use crate::batch::Op;
-use crate::fold::{Folded, Merge};
+use crate::fold::{Bounded, Folded, Merge};
 use crate::key::{KeyRange, Kind, Tag};
-use crate::limits::{EAGER_FOLD_BYTES_MAX, MERGE_CHAIN_MAX};
+use crate::limits::{EAGER_FOLD_BYTES_MAX, FOLDED_BYTES_MAX, MERGE_CHAIN_MAX};
 use crate::options::Options;
 use crate::tombstones::{Keep, RangeTombstones};
 use deletions::{Deletions, OldSets};
@@ -202,6 +202,7 @@ impl Active {
         merge: &dyn Merge,
     ) {
         self.safe = safe;
+        let merge = &Bounded::new(merge);
         retired.versions.into_iter().for_each(|version| self.free_version(version));
         retired.nodes.into_iter().for_each(|node| self.free_node(node));
         let mut superseded = retired.superseded;
@@ -222,6 +223,7 @@ impl Active {
         merge: &dyn Merge,
         absent_below: &dyn Fn(&[u8]) -> bool,
     ) {
+        let merge = &Bounded::new(merge);
         if sequence > self.memtable.last_sequence() {
             self.memtable.last_sequence.store(sequence, Ordering::Relaxed);
         }
@@ -441,6 +443,11 @@ impl Active {
         let operands = visible.iter().take_while(|(_, tag, _)| tag.kind() == Some(Kind::Merge));
         let mut operands: Vec<&[u8]> = operands.map(|(_, _, value)| *value).collect();
         operands.reverse();
+        let gathered: usize = visible.iter().map(|(.., value)| value.len()).sum();
+        if gathered > FOLDED_BYTES_MAX {
+            // It would hardly fit, and would be tried again with every operand that comes.
+            return;
+        }
         let mut out = Vec::new();
         let (kind, folded) = match visible.get(operands.len()) {
             Some((_, tag, value)) if !operands.is_empty() => {

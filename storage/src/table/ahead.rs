@@ -59,17 +59,25 @@ impl ReadAhead {
         let handle = table.handle(i)?;
         let eager = self.streaming || self.steps >= STEPS_BEFORE;
         if !eager || !table.holds(handle) {
-            return table.load(i, form);
+            return self.load(table, i, handle.offset, form);
         }
         let len = handle.sealed_len() as usize;
         if self.place_of(table.number, handle.offset, len).is_none()
             && !self.read(table, i, direction)?
         {
-            return table.load(i, form);
+            return self.load(table, i, handle.offset, form);
         }
         match self.place_of(table.number, handle.offset, len) {
             Some(at) => table.block_from(i, &self.bytes[at..at + len], form, !self.streaming),
-            None => table.load(i, form),
+            None => self.load(table, i, handle.offset, form),
+        }
+    }
+
+    /// The block by itself. Who reads all there is does not come back for what the disk refuses.
+    fn load(&self, table: &Table, i: usize, offset: u64, form: Form) -> Result<Block, Error> {
+        match table.load(i, form) {
+            Err(e) if self.streaming => Err(table.refused(offset, e)),
+            loaded => loaded,
         }
     }
 

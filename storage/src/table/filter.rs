@@ -24,7 +24,7 @@ fn probes(bits: usize) -> u8 {
 struct Line([u64; 8]);
 
 /// A filter in memory.
-#[derive(Debug, Default)]
+#[derive(Debug, Clone, Default)]
 pub(crate) struct Filter {
     lines: Vec<Line>,
     /// 0: nothing is known, every key may be there.

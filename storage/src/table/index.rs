@@ -29,7 +29,7 @@ pub(crate) struct IndexForm {
 }
 
 /// Separators and handles of the data blocks.
-#[derive(Debug, Default)]
+#[derive(Debug, Clone, Default)]
 pub(crate) struct Index {
     /// What all separators begin with.
     prefix: Vec<u8>,
@@ -123,6 +123,16 @@ impl Index {
         }
         let prefix = first[..prefix].to_vec();
         Self { prefix, suffixes, ends: suffix_ends, heads, handles }
+    }
+
+    /// The blocks `from..to` alone.
+    pub(crate) fn part(&self, from: usize, to: usize) -> Self {
+        let (mut separators, mut ends) = (Vec::new(), Vec::new());
+        for i in from..to {
+            separators.extend_from_slice(&self.separator(i));
+            ends.push(separators.len() as u32);
+        }
+        Self::build(&separators, &ends, self.handles[from..to].to_vec())
     }
 
     /// Number of blocks.

@@ -1,5 +1,6 @@
 //! Reading a table: index, filter and range deletions in memory, data blocks through the cache.
 
+mod faults;
 mod fetch;
 mod salvage;
 
@@ -15,7 +16,6 @@ use super::footer::{
 use super::index::{Index, split_internal};
 use super::properties::Properties;
 use super::raw::{RawBlock, TAG};
-use super::table_name;
 use super::writer::TableBounds;
 use crate::blob::{BlobFile, blob_name};
 use crate::cache::Slots;
@@ -27,13 +27,12 @@ use crate::limits::BLOCK_BYTES_MAX;
 use crate::merge::{Direction, Near};
 use crate::shelf::Shelf;
 use crate::tombstones::{Gathering, RangeTombstones};
-use std::collections::BTreeSet;
+use faults::Faults;
 use std::io::ErrorKind;
 use std::ops::Range;
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 
-/// A table, open for reading.
+/// A table, open for reading: as far as its bounds go, which may be a part of the file.
 pub(crate) struct Table {
     pub(crate) number: u64,
     pub(crate) bounds: TableBounds,
@@ -44,12 +43,7 @@ pub(crate) struct Table {
     /// None: the file is damaged beyond its blocks, and every read of its range says so.
     body: Option<Body>,
     shelf: Arc<Shelf>,
-    /// Damage was found, so no compaction should try to read it all.
-    broken: AtomicBool,
-    /// Offsets of damaged blocks whose rows were repaired elsewhere: they read as empty.
-    forgiven: Mutex<BTreeSet<u64>>,
-    /// There are such.
-    forgives: AtomicBool,
+    faults: Arc<Faults>,
     /// The blob files that it points into stay readable with it.
     blobs: Vec<Arc<BlobFile>>,
     /// Somebody else's: what we cannot read of it is more likely sound than damaged.
@@ -63,7 +57,7 @@ struct Body {
     filter: Filter,
     tombstones: RangeTombstones,
     slots: Arc<Slots>,
-    /// Versions of one key may stand in several blocks. We never write such tables.
+    /// Versions of one key may stand in several blocks: where one would have outgrown every bound.
     splits_keys: bool,
 }
 
@@ -109,7 +103,7 @@ impl Table {
         self.hold_blobs()?;
         let (body, counts) = self.read_body(file)?;
         (self.body, self.counts) = (Some(body), counts);
-        self.broken.store(false, Ordering::Relaxed);
+        self.faults = Arc::default();
         Ok(self)
     }
 
@@ -122,9 +116,7 @@ impl Table {
             counts: TableCounts::default(),
             body: None,
             shelf,
-            broken: AtomicBool::new(true),
-            forgiven: Mutex::default(),
-            forgives: AtomicBool::new(false),
+            faults: Arc::new(Faults::of_all()),
             blobs: Vec::new(),
             foreign: false,
         }
@@ -156,20 +148,16 @@ impl Table {
         let shelf = Arc::new(Shelf::alone(0));
         let mut table = Self::damaged(number, bounds, shelf);
         table.counts = counts;
-        table.broken.store(false, Ordering::Relaxed);
+        table.faults = Arc::default();
         table
     }
 
-    /// True when it cannot be read as a whole.
-    pub(crate) fn is_broken(&self) -> bool {
-        self.broken.load(Ordering::Relaxed)
-    }
-
-    /// The rows of the damaged block at `offset` were repaired elsewhere: read it as empty.
-    pub(crate) fn forgive(&self, offset: u64) {
-        self.forgiven.lock().unwrap_or_else(PoisonError::into_inner).insert(offset);
-        self.forgives.store(true, Ordering::Release);
-        self.broken.store(self.body.is_none(), Ordering::Relaxed);
+    /// As [`Table::hollow`], and nothing of it can be read.
+    #[cfg(test)]
+    pub(crate) fn hollow_damaged(number: u64, bounds: TableBounds, counts: TableCounts) -> Self {
+        let mut table = Self::hollow(number, bounds, counts);
+        table.faults = Arc::new(Faults::of_all());
+        table
     }
 
     /// The error for what stands at `offset` (or anywhere) and does not prove itself; `why` knows of what is
@@ -183,28 +171,6 @@ impl Table {
 
     fn body(&self) -> Result<&Body, Error> {
         self.body.as_ref().ok_or_else(|| self.damage(None))
-    }
-
-    /// The error for damage at `offset`, or of the whole file.
-    pub(crate) fn damage(&self, offset: Option<u64>) -> Error {
-        let (mut lower, mut upper) = (self.bounds.smallest.clone(), self.upper());
-        let offset = offset.filter(|_| self.body.is_some());
-        if let (Some(at), Some(body)) = (offset, &self.body)
-            && let Some(i) = body.index.at(at)
-        {
-            // A separator may equal the last key of its block, so blocks meet just after it.
-            if i > 0 {
-                lower = [body.index.separator(i - 1), vec![0]].concat();
-            }
-            if i + 1 < body.index.len() {
-                upper = [body.index.separator(i), vec![0]].concat();
-            }
-        }
-        let place = Place::Table { number: self.number, offset };
-        let damage = Damage { place, lower, upper: Some(upper) };
-        self.broken.store(true, Ordering::Relaxed);
-        self.shelf.report(&damage);
-        Error::Damaged(Box::new(damage))
     }
 
     /// First key after all that this table speaks of.
@@ -318,11 +284,6 @@ impl Table {
         self.body.as_ref().is_some_and(|body| body.file.read_at(bytes, offset).is_ok())
     }
 
-    fn is_forgiven(&self, offset: u64) -> bool {
-        self.forgives.load(Ordering::Acquire)
-            && self.forgiven.lock().unwrap_or_else(PoisonError::into_inner).contains(&offset)
-    }
-
     /// The bytes of a block with its trailer, from the disk as the system knows it.
     fn read<'b>(
         &self,
@@ -373,13 +334,6 @@ impl Table {
         file.read_at(into, offset).map_err(|e| self.failed_read(offset, &e))
     }
 
-    fn failed_read(&self, offset: u64, e: &std::io::Error) -> Error {
-        match e.kind() {
-            ErrorKind::UnexpectedEof => self.damage(Some(offset)),
-            _ => Error::io(&format!("reading {}", table_name(self.number)), e),
-        }
-    }
-
     fn read_body(&self, file: Arc<dyn DiskFile>) -> Result<(Body, TableCounts), Error> {
         let broken = || self.damage(None);
         let footer_at = self.bounds.bytes.checked_sub(FOOTER_BYTES as u64).ok_or_else(broken)?;
@@ -418,7 +372,7 @@ impl Table {
             None => Filter::default(),
         };
         let file_bytes = self.bounds.bytes;
-        let tombstones = match range_del {
+        let mut tombstones = match range_del {
             Some(handle) => {
                 let range_del = block(handle)?;
                 let range_del = RawBlock::new(&range_del).ok_or_else(broken)?;
@@ -432,7 +386,10 @@ impl Table {
         let index = Index::parse(&index, form, file_bytes, &mut longest);
         let tag = if form.user_keys { 0 } else { TAG };
         let unread = || self.unsound(None, || foreign_key(longest.saturating_sub(tag)));
-        let index = index.ok_or_else(unread)?;
+        let mut index = index.ok_or_else(unread)?;
+        if form.user_keys {
+            self.leave_out(&mut index, &mut tombstones);
+        }
         let body = Body {
             file,
             checksum: footer.checksum,

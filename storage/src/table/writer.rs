@@ -8,7 +8,7 @@ use crate::checksum::Checksum;
 use crate::codec::put_varint;
 use crate::disk::DiskFile;
 use crate::key::{Kind, RANGE_DELETE, Tag};
-use crate::limits::BLOCK_BYTES_MAX;
+use crate::limits::{BLOCK_BYTES_MAX, FOLDED_BYTES_MAX, too_large};
 use std::collections::BTreeMap;
 use std::io;
 use std::sync::Arc;
@@ -26,12 +26,18 @@ pub(crate) struct TableWriter {
     pending: Vec<u8>,
     written: u64,
     data: BlockBuilder,
-    index: BlockBuilder,
+    /// Versions of one key fill a block up to here, then go on in the next one.
+    versions_bytes_max: usize,
+    /// They did.
+    splits_keys: bool,
+    /// Separators and the blocks before them.
+    index: Vec<(Vec<u8>, Handle)>,
     range_del: BlockBuilder,
     /// A finished data block whose index key waits for the key after it.
     unindexed: Option<Handle>,
     last_key: Vec<u8>,
-    /// For an index entry or the key of a range deletion.
+    last_tag: Tag,
+    /// For the key of a range deletion.
     scratch: Vec<u8>,
     hashes: Vec<u64>,
     bounds: TableBounds,
@@ -75,10 +81,13 @@ impl TableWriter {
             pending: Vec::new(),
             written: 0,
             data: BlockBuilder::new(16),
-            index: BlockBuilder::new(1),
+            versions_bytes_max: FOLDED_BYTES_MAX,
+            splits_keys: false,
+            index: Vec::new(),
             range_del: BlockBuilder::new(1),
             unindexed: None,
             last_key: Vec::new(),
+            last_tag: Tag(0),
             scratch: Vec::new(),
             hashes: Vec::new(),
             bounds: TableBounds::default(),
@@ -112,14 +121,21 @@ impl TableWriter {
         value: &[u8],
     ) -> io::Result<()> {
         let new_key = self.counts.points == 0 || key != self.last_key;
-        // Versions of one key stay in one block, so that the index may consist of user keys.
+        // Versions of one key stay in one block, so that the index may consist of user keys, unless
+        // no reader would take that block.
         let grown = self.data.size() + key.len() + value.len() + 16;
-        if new_key && !self.data.is_empty() && grown > self.block_bytes {
+        let full = if new_key { self.block_bytes } else { self.versions_bytes_max };
+        if !self.data.is_empty() && grown > full {
             self.finish_data_block()?;
         }
         if let Some(handle) = self.unindexed.take() {
-            shorten(&mut self.last_key, key);
-            self.add_index(handle);
+            if new_key {
+                shorten(&mut self.last_key, key);
+                self.add_index(handle, Tag(0));
+            } else {
+                self.splits_keys = true;
+                self.add_index(handle, self.last_tag);
+            }
         }
         if new_key {
             if self.counts.points == 0 {
@@ -129,7 +145,8 @@ impl TableWriter {
             self.last_key.clear();
             self.last_key.extend_from_slice(key);
         }
-        self.data.add_change(key, Tag::new(sequence, kind), value);
+        self.last_tag = Tag::new(sequence, kind);
+        self.data.add_change(key, self.last_tag, value);
         self.bounds.last_sequence = self.bounds.last_sequence.max(sequence);
         self.counts.points += 1;
         self.counts.deletions += u64::from(kind == Kind::Delete);
@@ -176,7 +193,7 @@ impl TableWriter {
     pub(crate) fn finish(mut self) -> io::Result<TableBounds> {
         self.finish_data_block()?;
         if let Some(handle) = self.unindexed.take() {
-            self.add_index(handle);
+            self.add_index(handle, Tag(0));
         }
         if self.counts.ranges == 0 {
             self.bounds.largest.clone_from(&self.last_key);
@@ -186,8 +203,8 @@ impl TableWriter {
         let filter = fits.then(|| Filter::build(&self.hashes, self.bloom_bits).encode());
         self.hashes = Vec::new();
         let filter = filter.map(|filter| self.write_block(&filter)).transpose()?;
-        let mut index = std::mem::replace(&mut self.index, BlockBuilder::new(1));
-        let index = self.write_block(index.finish())?;
+        let index = self.index_block();
+        let index = self.write_block(&index)?;
         let mut metaindex = BlockBuilder::new(1);
         let mut add_meta = |name: &str, handle: Handle| {
             let mut value = Vec::new();
@@ -237,7 +254,7 @@ impl TableWriter {
             ("rocksdb.filter.size", n(filter_size)),
             ("rocksdb.fixed.key.length", n(0)),
             ("rocksdb.format.version", n(0)),
-            ("rocksdb.index.key.is.user.key", n(1)),
+            ("rocksdb.index.key.is.user.key", n(u64::from(!self.splits_keys))),
             ("rocksdb.index.size", n(index_size)),
             ("rocksdb.index.value.is.delta.encoded", n(1)),
             ("rocksdb.merge.operands", n(c.merges)),
@@ -265,9 +282,11 @@ impl TableWriter {
             return Ok(());
         }
         let offset = self.written + self.pending.len() as u64;
-        let data = self.data.finish();
-        readable(data)?;
-        let size = seal(&mut self.pending, data, true);
+        let content = self.data.finish();
+        if content.len() > BLOCK_BYTES_MAX {
+            return Err(too_large(content.len()));
+        }
+        let size = seal(&mut self.pending, content, true);
         self.data.clear();
         self.counts.blocks += 1;
         self.counts.data = offset + size + TRAILER_BYTES as u64;
@@ -275,15 +294,30 @@ impl TableWriter {
         self.flush_if_full()
     }
 
-    /// Adds the block that ends with `last_key`.
-    fn add_index(&mut self, handle: Handle) {
-        self.scratch.clear();
-        handle.encode(&mut self.scratch);
-        self.index.add(&self.last_key, &self.scratch, false);
+    /// Adds the block that ends with `last_key`. Of its versions those up to `tag` are in it: 0 for
+    /// all of them.
+    fn add_index(&mut self, handle: Handle, tag: Tag) {
+        let internal = [self.last_key.as_slice(), &tag.0.to_le_bytes()].concat();
+        self.index.push((internal, handle));
+    }
+
+    /// Separators are user keys where that is enough to tell the blocks apart.
+    fn index_block(&mut self) -> Vec<u8> {
+        let mut index = BlockBuilder::new(1);
+        let mut coded = Vec::new();
+        for (internal, handle) in std::mem::take(&mut self.index) {
+            let bytes = internal.len() - if self.splits_keys { 0 } else { 8 };
+            coded.clear();
+            handle.encode(&mut coded);
+            index.add(&internal[..bytes], &coded, false);
+        }
+        index.finish().to_vec()
     }
 
     fn write_block(&mut self, payload: &[u8]) -> io::Result<Handle> {
-        readable(payload)?;
+        if payload.len() > BLOCK_BYTES_MAX {
+            return Err(too_large(payload.len()));
+        }
         let offset = self.written + self.pending.len() as u64;
         let size = seal(&mut self.pending, payload, false);
         self.flush_if_full()?;
@@ -302,18 +336,6 @@ impl TableWriter {
     }
 }
 
-/// What no reader would take is not written: here the rows are still where they came from.
-fn readable(payload: &[u8]) -> io::Result<()> {
-    if payload.len() <= BLOCK_BYTES_MAX {
-        return Ok(());
-    }
-    let what = format!(
-        "a block of {} bytes is larger than readers take ({BLOCK_BYTES_MAX} bytes); nothing changed",
-        payload.len()
-    );
-    Err(io::Error::new(io::ErrorKind::FileTooLarge, what))
-}
-
 /// Makes of the last key of a block a short key that is not below it and below `next`.
 fn shorten(last: &mut Vec<u8>, next: &[u8]) {
     let shared = common(last, next);
@@ -326,8 +348,68 @@ fn shorten(last: &mut Vec<u8>, next: &[u8]) {
 }
 
 #[cfg(test)]
+#[allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
 mod tests {
     use super::*;
+    use crate::disk::{Disk, MemoryDisk};
+    use crate::shelf::Shelf;
+    use crate::table::{Table, TablesCursor};
+
+    #[test]
+    fn versions_of_a_key_go_on_in_the_next_block_where_one_cannot_hold_them() {
+        let disk = MemoryDisk::new(1);
+        let mut writer = TableWriter::new(disk.create("1.sst").unwrap(), 200, 10);
+        writer.versions_bytes_max = 1000;
+        let (mut rows, count) = (Vec::new(), 40u64);
+        for key in [&b"a"[..], b"grown", b"z"] {
+            let versions = if key == b"grown" { count } else { 1 };
+            for sequence in (1..=versions).rev() {
+                let value = vec![sequence as u8; 150];
+                writer.add(key, sequence, Kind::Merge, &value).unwrap();
+                rows.push((key.to_vec(), sequence, value));
+            }
+        }
+        writer.add_ranges([]);
+        let bounds = writer.finish().unwrap();
+        let shelf = Arc::new(Shelf::alone(0));
+        let table = Table::open(1, bounds, disk.open("1.sst").unwrap(), shelf).unwrap();
+        assert!(table.splits_keys() && table.blocks().unwrap() > 8);
+        for at in 0..table.blocks().unwrap() {
+            let (block, _) = table.check_block(at).unwrap();
+            assert!(block.rows() <= 1000 / 150);
+        }
+        let mut seen = Vec::new();
+        let mut see =
+            |tag: Tag, value: Vec<u8>| seen.push((b"grown".to_vec(), tag.sequence(), value));
+        table
+            .get(b"grown", |tag, value| {
+                see(tag, value.keep().bytes().to_vec());
+                true
+            })
+            .unwrap();
+        assert_eq!(seen, rows[1..=count as usize]);
+        let tables = [Arc::new(table)];
+        let mut cursor = TablesCursor::streaming(&tables, &[], None).unwrap();
+        let (mut walked, mut found) = (Vec::new(), Vec::new());
+        while let Some(key) = cursor.key().map(<[u8]>::to_vec) {
+            found.clear();
+            cursor.take(&mut found).unwrap();
+            let rows =
+                found.iter().map(|(tag, v)| (key.clone(), tag.sequence(), v.bytes().to_vec()));
+            walked.extend(rows);
+        }
+        assert_eq!(walked, rows);
+    }
+
+    #[test]
+    fn a_block_that_no_reader_would_take_is_refused_when_it_is_written() {
+        let disk = MemoryDisk::new(1);
+        let mut writer = TableWriter::new(disk.create("1.sst").unwrap(), 200, 10);
+        let value = vec![7; BLOCK_BYTES_MAX];
+        writer.add(b"k", 1, Kind::Put, &value).unwrap();
+        writer.add_ranges([]);
+        assert_eq!(writer.finish().unwrap_err().kind(), io::ErrorKind::FileTooLarge);
+    }
 
     #[test]
     fn a_separator_stands_between_its_neighbours() {

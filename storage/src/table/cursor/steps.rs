@@ -158,6 +158,14 @@ impl TablesCursor<'_> {
                 Direction::Backward => self.number.checked_sub(1),
             };
             if let Some(next) = next {
+                // Not to be read where all of it lies outside: it may be damaged.
+                let forward = self.direction == Direction::Forward;
+                if let Some(end) = self.limit.as_ref().filter(|_| forward)
+                    && table.is_block_beyond(next, end)
+                {
+                    self.done = true;
+                    return Ok(());
+                }
                 self.number = next;
                 self.load(None)?;
                 if self.direction == Direction::Forward {
