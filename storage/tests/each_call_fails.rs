@@ -8,7 +8,7 @@ use crate::crash::{FATES, Ledger, small, violation};
 use crate::fixture::{Chance, Store, put};
 use crate::storm::factor;
 use ringdb_storage::{
-    Batch, Crash, Disk, DiskFile, Durability, Error, MemoryDisk, OpenError, Options,
+    Batch, Crash, Disk, DiskFile, Durability, Error, MemoryDisk, OpenError, Options, Survival,
 };
 use std::fmt::{self, Display};
 use std::io;
@@ -139,6 +139,8 @@ impl Display for Failing {
     }
 }
 
+/// So many steps after the calls that failed the machine goes down in a fork.
+const MEETINGS: u32 = 3;
 /// Keys that are written and read.
 const KEYS: u64 = 20;
 
@@ -176,14 +178,7 @@ impl Story {
                 self.work_again(run, &mut store);
             }
             drop(store);
-            for (i, fate) in FATES.into_iter().enumerate() {
-                let fork = self.disk.fork(self.chance.next());
-                fork.crash(fate);
-                let shards = 1 + i % 2;
-                if let Some(v) = violation(&fork, &self.ledger, fate, shards, &[]) {
-                    self.told(run, format_args!("{fate:?}: {v}"));
-                }
-            }
+            FATES.into_iter().for_each(|fate| self.meet(run, fate));
             let fate = FATES[self.chance.below(FATES.len() as u64) as usize];
             self.disk.crash(fate);
             if fate != Crash::ProcessKill {
@@ -192,6 +187,16 @@ impl Story {
             if !self.wrong.is_empty() {
                 return;
             }
+        }
+    }
+
+    /// What the next start would find after this.
+    fn meet(&mut self, run: u32, fate: Crash) {
+        let fork = self.disk.fork(self.chance.next());
+        fork.crash(fate);
+        let shards = 1 + self.chance.below(2) as usize;
+        if let Some(v) = violation(&fork, &self.ledger, fate, shards, &[]) {
+            self.told(run, format_args!("{fate:?}: {v}"));
         }
     }
 
@@ -255,7 +260,13 @@ impl Story {
 
     /// Writes, reads and works in the background, whatever fails; ends when nothing more is accepted.
     fn work(&mut self, run: u32, store: &mut Store) -> Result<(), Error> {
+        let mut met = 0;
         for step in 0..40 {
+            if self.failing.is_over() && met < MEETINGS {
+                // Before some later call makes good what was left out.
+                self.meet(run, Crash::PowerLoss(Survival::None));
+                met += 1;
+            }
             let key = self.chance.key(KEYS);
             let long = "v".repeat(self.chance.below(90) as usize);
             let (mut batch, mut value) = (Batch::new(), None);
