@@ -139,8 +139,9 @@ impl Display for Failing {
     }
 }
 
-/// So many steps after the calls that failed the machine goes down in a fork.
-const MEETINGS: u32 = 3;
+/// How the machine goes down, in a fork, in each of the steps after the calls that failed.
+const MEETINGS: [Crash; 3] =
+    [Crash::PowerLoss(Survival::None), Crash::ProcessKill, Crash::PowerLoss(Survival::Subset)];
 /// Keys that are written and read.
 const KEYS: u64 = 20;
 
@@ -262,9 +263,9 @@ impl Story {
     fn work(&mut self, run: u32, store: &mut Store) -> Result<(), Error> {
         let mut met = 0;
         for step in 0..40 {
-            if self.failing.is_over() && met < MEETINGS {
+            if self.failing.is_over() && met < MEETINGS.len() {
                 // Before some later call makes good what was left out.
-                self.meet(run, Crash::PowerLoss(Survival::None));
+                self.meet(run, MEETINGS[met]);
                 met += 1;
             }
             let key = self.chance.key(KEYS);
