@@ -8,6 +8,12 @@ use crate::limits::FOLDED_BYTES_MAX;
 
 /// The meaning of merge operands, given by the layer above. Must be deterministic, and folding must
 /// be associative: folding operands among themselves first changes nothing.
+///
+/// It must not panic, whatever the bytes are: [`Folded::Carry`] is the answer to those that it cannot
+/// parse. A panic in the middle of a write poisons the store, and the write is told to nobody. But operands
+/// are folded later too, by reads, flushes and merges of tables, and by the next start: one over which it
+/// panics only there stays in the log, and so every start may panic, or every flush, until a [`Merge`] that
+/// carries it is given.
 pub trait Merge: Send + Sync {
     /// Folds `operands` (oldest first) onto `base` into `out`, which is empty.
     fn full(

@@ -263,15 +263,30 @@ impl Manifest {
             return Ok(());
         }
         let frame = self.frame(edits);
-        self.file.write_at(&frame, self.offset).map_err(|e| {
-            // Without space nothing is in doubt: the next edit overwrites what got there.
-            if is_full(&e) { Error::NoSpace } else { self.poison.set(&format!("manifest: {e}")) }
-        })?;
+        if let Err(e) = self.file.write_at(&frame, self.offset) {
+            return Err(if is_full(&e) {
+                self.take_back()
+            } else {
+                self.poison.set(&format!("manifest: {e}"))
+            });
+        }
         self.file.sync().map_err(|e| self.poison.set(&format!("sync of the manifest: {e}")))?;
         self.offset += frame.len() as u64;
         self.mark();
         edits.iter().for_each(|edit| self.story.apply(edit));
         Ok(())
+    }
+
+    /// The last write found no space. All that counts of it may have got there all the same, so it is cut
+    /// off before its caller removes the files that it speaks of; then nothing is in doubt.
+    fn take_back(&self) -> Error {
+        match self.file.truncate(self.offset).and_then(|()| self.file.sync()) {
+            Ok(()) => {
+                self.mark();
+                Error::NoSpace
+            }
+            Err(e) => self.poison.set(&format!("cutting an edit off the manifest: {e}")),
+        }
     }
 
     fn frame(&self, edits: &[Edit]) -> Vec<u8> {

@@ -11,6 +11,7 @@ use crate::log::{LogPosition, LogWriter, SyncHandle};
 use crate::memtable::{Active, HUGE_FROM, Memtable, Retired};
 use crate::merge::Direction;
 use crate::options::Options;
+use crate::poison::Poison;
 use crate::reader::{Published, Reader};
 use crate::scan::Scan;
 use crate::snapshot::{Snapshot, Snapshots};
@@ -58,6 +59,17 @@ pub struct Shard {
     /// Sources that were replaced, oldest first, with what the memtable took out of reach while they
     /// counted. They go when no reader holds them any more.
     replaced: VecDeque<(Arc<Sources>, Retired)>,
+}
+
+/// Lives while a batch is being applied, and is dropped only by a panic in the middle, from the caller's
+/// [`Merge`]: then a part of the batch is in the memtable, and the whole in the buffer of the log. Nothing
+/// of it may be written.
+struct Whole<'a>(&'a Poison);
+
+impl Drop for Whole<'_> {
+    fn drop(&mut self) {
+        self.0.set("a panic broke off a batch that was being applied");
+    }
 }
 
 /// A memtable that is immutable and not to be flushed yet.
@@ -156,6 +168,7 @@ impl Shard {
                 );
             }
         }
+        let whole = Whole(&self.shared.poison);
         self.log.append(batch);
         let Sources { immutable, level0, view, .. } = self.sources.as_ref();
         let absent_below = |key: &[u8]| {
@@ -176,6 +189,7 @@ impl Shard {
             self.active.apply(op, sequence, snapshot, &self.range, merge, &absent_below);
             sequence += 1;
         }
+        std::mem::forget(whole);
         self.log_bytes += batch.encoded_len() as u64;
         self.publish();
         match durability {
@@ -198,6 +212,18 @@ impl Shard {
     pub fn commit(&mut self) -> Result<LogPosition, Error> {
         self.refresh();
         self.log.commit()
+    }
+
+    /// Makes all that was applied durable, and lets the log say so: for a clean end, behind which a hole in
+    /// it is damage and no torn tail. Blocks for the disk, unless all of that is done already.
+    ///
+    /// # Errors
+    /// As [`Shard::commit`]; what was promised before is promised still.
+    pub fn settle(&mut self) -> Result<LogPosition, Error> {
+        self.commit()?;
+        self.log.sync_handle().sync()?;
+        // The mark itself: should it not reach the disk, the mark of nothing that was promised is missing.
+        self.commit()
     }
 
     /// A handle that makes durable, from any thread, what this shard committed.

@@ -2,25 +2,25 @@
 //!
 //! Promise: what was acknowledged as durable is there afterwards, what was never written is not.
 
-use crate::fixture::{Chance, Rows, Store, external, options};
+use crate::fixture::{Chance, Store, all_rows, external, options};
 use ringdb_storage::{Batch, Crash, Durability, MemoryDisk, Options, PlantedBug, Survival};
 use std::collections::BTreeMap;
 
 /// What may be found under a key: acknowledged states, newest last, from the last one that must
 /// have survived on.
-type Allowed = BTreeMap<Vec<u8>, Vec<Option<Vec<u8>>>>;
+pub(crate) type Allowed = BTreeMap<Vec<u8>, Vec<Option<Vec<u8>>>>;
 
 #[derive(Default)]
-struct Ledger {
+pub(crate) struct Ledger {
     /// All states each key went through.
-    states: Allowed,
+    pub(crate) states: Allowed,
     /// Of each key, how many states a power loss or a process kill may not undo.
-    synced: BTreeMap<Vec<u8>, usize>,
-    written: BTreeMap<Vec<u8>, usize>,
+    pub(crate) synced: BTreeMap<Vec<u8>, usize>,
+    pub(crate) written: BTreeMap<Vec<u8>, usize>,
 }
 
 impl Ledger {
-    fn note(&mut self, key: &[u8], value: Option<Vec<u8>>) {
+    pub(crate) fn note(&mut self, key: &[u8], value: Option<Vec<u8>>) {
         self.states.entry(key.to_vec()).or_insert_with(|| vec![None]).push(value);
     }
     fn latest(&self) -> BTreeMap<Vec<u8>, usize> {
@@ -29,9 +29,9 @@ impl Ledger {
 }
 
 /// How durable each batch is to be.
-type Promise = fn(&mut Chance) -> Durability;
+pub(crate) type Promise = fn(&mut Chance) -> Durability;
 
-fn evenly(chance: &mut Chance) -> Durability {
+pub(crate) fn evenly(chance: &mut Chance) -> Durability {
     [Durability::Buffered, Durability::Os, Durability::Sync][chance.below(3) as usize]
 }
 
@@ -44,7 +44,13 @@ fn seldom_synced(chance: &mut Chance) -> Durability {
 }
 
 /// Works on the store until the power fails or the work is done; the ledger says what was promised.
-fn work(disk: &MemoryDisk, options: Options, seed: u64, promise: Promise, ledger: &mut Ledger) {
+pub(crate) fn work(
+    disk: &MemoryDisk,
+    options: Options,
+    seed: u64,
+    promise: Promise,
+    ledger: &mut Ledger,
+) {
     let mut chance = Chance(seed);
     let mut other_chance = Chance(seed ^ 0xf11e5);
     let ingests = options.large_value_bytes < usize::MAX;
@@ -112,7 +118,7 @@ fn work(disk: &MemoryDisk, options: Options, seed: u64, promise: Promise, ledger
     }
 }
 
-fn small(bugs: Vec<PlantedBug>) -> Options {
+pub(crate) fn small(bugs: Vec<PlantedBug>) -> Options {
     Options {
         memtable_bytes: 1 << 10,
         log_segment_bytes: 700,
@@ -127,7 +133,7 @@ fn small(bugs: Vec<PlantedBug>) -> Options {
 }
 
 /// What is wrong with the store after the crash, if anything.
-fn violation(
+pub(crate) fn violation(
     disk: &MemoryDisk,
     ledger: &Ledger,
     crash: Crash,
@@ -170,15 +176,7 @@ fn violation(
     (all_rows(&again) != rows).then(|| "the second start shows something else".to_owned())
 }
 
-fn all_rows(store: &Store) -> Rows {
-    let scan = |shard: &ringdb_storage::Shard| {
-        let rows = shard.scan(b"", None, ringdb_storage::Direction::Forward, None).unwrap();
-        rows.map(Result::unwrap).collect::<Vec<_>>()
-    };
-    store.shards.iter().flat_map(scan).collect()
-}
-
-const FATES: [Crash; 5] = [
+pub(crate) const FATES: [Crash; 5] = [
     Crash::ProcessKill,
     Crash::PowerLoss(Survival::None),
     Crash::PowerLoss(Survival::All),

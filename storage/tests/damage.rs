@@ -1,6 +1,6 @@
 //! Bit rot: detected or harmless, never wrong data, never a panic.
 
-use crate::fixture::{Chance, Rows, Store, options, put};
+use crate::fixture::{Append, Chance, Rows, Store, options, put};
 use ringdb_storage::{
     Batch, Crash, Direction, Disk, Durability, Error, FileDisk, MemoryDisk, OpenError, Options,
     PlantedBug,
@@ -214,6 +214,42 @@ fn rot_at_the_end_of_an_earlier_run_s_log_is_damage_and_no_torn_tail() {
     assert!(disk.rot(&log, len - 12, 1));
     let opened = Store::open(&disk, options(1));
     assert!(matches!(opened, Err(OpenError::Damaged { .. })));
+}
+
+/// Rows in the log alone of a store that ended well, and each byte of that log flipped for itself.
+fn every_flipped_byte_of_a_closed_log(durability: Durability) {
+    let disk = MemoryDisk::new(1);
+    let log_spares = 0;
+    let options = Options { log_spares, log_segment_bytes: 1 << 20, ..options(1) };
+    let shared = Arc::new(disk.clone());
+    let store = ringdb_storage::Store::open(shared, options.clone(), Arc::new(Append)).unwrap();
+    for i in 0..40 {
+        store.put(format!("k{i:03}").as_bytes(), b"value", durability).unwrap();
+    }
+    store.close();
+    drop(store);
+    disk.crash(Crash::ProcessKill);
+    let name = disk.list().unwrap().into_iter().find(|n| n.ends_with(".log")).unwrap();
+    let mut noticed = 0;
+    for offset in 0..disk.open(&name).unwrap().len().unwrap() {
+        let fork = disk.fork(1);
+        assert!(fork.rot(&name, offset, 1 << (offset % 8)));
+        match read(&fork, options.clone()) {
+            Ok(found) => assert_eq!(found.len(), 40, "at {offset}"),
+            Err(_) => noticed += 1,
+        }
+    }
+    assert!(noticed > 1_000, "{noticed} noticed");
+}
+
+#[test]
+fn every_flipped_byte_in_the_log_of_a_store_that_was_closed_is_noticed_or_harmless() {
+    every_flipped_byte_of_a_closed_log(Durability::Sync);
+}
+
+#[test]
+fn the_same_where_nobody_ever_synced() {
+    every_flipped_byte_of_a_closed_log(Durability::Os);
 }
 
 #[test]

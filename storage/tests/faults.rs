@@ -1,7 +1,9 @@
 //! Disks that refuse: full, failing to sync, failing to read.
 
 use crate::fixture::{Store, options, put};
-use ringdb_storage::{Crash, Damage, Durability, Error, MemoryDisk, Options, Place, Survival};
+use ringdb_storage::{
+    Crash, Damage, Disk, Durability, Error, MemoryDisk, Options, Place, Survival,
+};
 
 #[test]
 fn a_full_disk_stalls_writes_keeps_reads_and_goes_on_when_there_is_space() {
@@ -105,8 +107,7 @@ fn a_damaged_block_takes_its_keys_and_no_others_until_they_are_repaired() {
     }
     store.shards[0].rotate();
     store.run_jobs().unwrap();
-    let table =
-        ringdb_storage::Disk::list(&disk).unwrap().into_iter().find(|n| n.ends_with(".sst"));
+    let table = disk.list().unwrap().into_iter().find(|n| n.ends_with(".sst"));
     assert!(disk.rot(&table.unwrap(), 700, 4));
     store.shards[0].refresh();
     let lost = |store: &Store| {
@@ -139,11 +140,11 @@ fn a_table_that_was_repaired_as_a_whole_gives_its_file_back_and_is_forgotten() {
     store.run_jobs().unwrap();
     drop(store);
     let tables = || {
-        let names = ringdb_storage::Disk::list(&disk).unwrap().into_iter();
+        let names = Disk::list(&disk).unwrap().into_iter();
         names.filter(|n| n.ends_with(".sst")).collect::<Vec<_>>()
     };
     let table = tables().remove(0);
-    let len = ringdb_storage::Disk::open(&disk, &table).unwrap().len().unwrap();
+    let len = Disk::open(&disk, &table).unwrap().len().unwrap();
     assert!(disk.rot(&table, len - 1, 1), "its magic number");
     let tolerant = Options { tolerate_damage: true, ..options(1) };
     let store = Store::open(&disk, tolerant).unwrap();
@@ -168,4 +169,30 @@ fn a_read_error_is_an_error_and_not_an_absence() {
     disk.fail_reads(None);
     assert_eq!(store.get(b"k001").unwrap().as_deref(), Some(&b"v"[..]));
     assert!(store.engine.damage().is_empty(), "a refusal is not damage");
+}
+
+#[test]
+fn what_a_failed_sync_dropped_is_durable_only_where_it_was_written_once_more_and_synced() {
+    for survival in [Survival::None, Survival::All, Survival::Subset, Survival::Torn] {
+        let disk = MemoryDisk::new(1);
+        let file = disk.create("file").unwrap();
+        disk.sync_dir().unwrap();
+        file.write_at(b"oldest.....", 0).unwrap();
+        file.sync().unwrap();
+        file.write_at(b"dropped and more", 4).unwrap();
+        disk.fail_next_sync();
+        assert!(file.sync().is_err());
+        // Two writes that cover parts of it: one across its end, one in its middle.
+        file.write_at(b"end and beyond", 17).unwrap();
+        file.sync().unwrap();
+        file.write_at(b"AND", 12).unwrap();
+        file.sync().unwrap();
+        let mut seen = [0; 31];
+        file.read_at(&mut seen, 0).unwrap();
+        assert_eq!(&seen, b"oldedropped AND mend and beyond", "readers see the page cache");
+        disk.crash(Crash::PowerLoss(survival));
+        disk.open("file").unwrap().read_at(&mut seen, 0).unwrap();
+        let want = b"oldest.....\0AND\0\0end and beyond";
+        assert_eq!(&seen, want, "{survival:?}: {}", seen.escape_ascii());
+    }
 }

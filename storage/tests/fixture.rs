@@ -1,8 +1,8 @@
 //! What the stories share: a merge that appends, a seeded chance, a store on a memory disk.
 
 use ringdb_storage::{
-    Batch, Disk, Durability, Engine, Error, Export, Folded, Job, MemoryDisk, Merge, OpenError,
-    Options, Shard,
+    Batch, Direction, Disk, Durability, Engine, Error, Export, Folded, Job, MemoryDisk, Merge,
+    OpenError, Options, Shard,
 };
 use std::sync::Arc;
 
@@ -111,6 +111,15 @@ impl Store {
     pub(crate) fn get(&mut self, key: &[u8]) -> Result<Option<Vec<u8>>, Error> {
         Ok(self.shard(key).get(key, None)?.map(|v| v.to_vec()))
     }
+}
+
+/// All rows of all shards.
+pub(crate) fn all_rows(store: &Store) -> Rows {
+    let scan = |shard: &Shard| {
+        let rows = shard.scan(b"", None, Direction::Forward, None).unwrap();
+        rows.map(Result::unwrap).collect::<Vec<_>>()
+    };
+    store.shards.iter().flat_map(scan).collect()
 }
 
 pub(crate) fn put(key: &[u8], value: &[u8]) -> Batch {

@@ -3,11 +3,14 @@
 
 use crate::fixture::{Append, options};
 use ringdb_storage::{
-    Crash, Direction, Disk, Durability, Error, MemoryDisk, Options, Store, Survival,
+    Batch, Crash, Direction, Disk, Durability, Error, Folded, MemoryDisk, Merge, Options, Store,
+    Survival,
 };
 use std::ops::ControlFlow;
 use std::sync::Arc;
+use std::sync::mpsc::channel;
 use std::thread;
+use std::time::Duration;
 
 fn open(disk: &MemoryDisk, options: Options) -> Store {
     Store::open(Arc::new(disk.clone()), options, Arc::new(Append)).unwrap()
@@ -99,7 +102,7 @@ fn a_batch_becomes_visible_at_once_to_readers_on_other_threads() {
         let disk = MemoryDisk::new(1);
         let store = open(&disk, Options { memtable_bytes, ..options(1) });
         let both = |a: u64, b: u64| {
-            let mut batch = ringdb_storage::Batch::new();
+            let mut batch = Batch::new();
             batch.put(b"a", &a.to_be_bytes());
             batch.put(b"b", &b.to_be_bytes());
             batch.merge(b"m", b"x");
@@ -165,4 +168,105 @@ fn a_worker_makes_files_ready_as_soon_as_somebody_syncs_and_as_they_are_used() {
     }
     store.close();
     worker.join().unwrap();
+}
+
+/// Panics at an operand `bad`, which it must not.
+struct Touchy;
+
+impl Merge for Touchy {
+    fn full(&self, _: &[u8], _: Option<&[u8]>, operands: &[&[u8]], out: &mut Vec<u8>) -> Folded {
+        assert!(!operands.contains(&&b"bad"[..]), "planted");
+        out.extend_from_slice(operands[0]);
+        Folded::Value
+    }
+    fn partial(&self, _: &[u8], operands: &[&[u8]], _: &mut Vec<u8>) -> bool {
+        assert!(!operands.contains(&&b"bad"[..]), "planted");
+        false
+    }
+}
+
+/// What `f` gives on a thread of its own: an error when it panics. It must end.
+fn ends<T: Send + 'static>(f: impl FnOnce() -> T + Send + 'static) -> thread::Result<T> {
+    let (done, is_done) = channel();
+    let thread = thread::spawn(move || {
+        let value = std::panic::catch_unwind(std::panic::AssertUnwindSafe(f));
+        done.send(value)
+    });
+    let value = is_done.recv_timeout(Duration::from_secs(60)).expect("it stands still for ever");
+    thread.join().unwrap().unwrap();
+    value
+}
+
+#[test]
+fn a_merge_that_panics_poisons_the_store_and_nobody_waits_for_ever() {
+    for durability in [Durability::Os, Durability::Sync] {
+        let disk = MemoryDisk::new(1);
+        let store = Store::open(Arc::new(disk.clone()), options(1), Arc::new(Touchy)).unwrap();
+        store.put(b"k", b"v", Durability::Sync).unwrap();
+        let (shared, writers) = (store.clone(), 8);
+        let outcomes = ends(move || {
+            let write = |i: usize| {
+                let store = shared.clone();
+                thread::spawn(move || match i {
+                    3 => {
+                        let mut batch = Batch::new();
+                        batch.put(b"first", b"half");
+                        batch.merge(b"k", b"bad");
+                        store.write(&batch, durability)
+                    }
+                    _ => store.put(format!("k{i}").as_bytes(), b"v", durability),
+                })
+            };
+            let threads: Vec<_> = (0..writers).map(write).collect();
+            threads.into_iter().map(thread::JoinHandle::join).collect::<Vec<_>>()
+        });
+        let outcomes = outcomes.unwrap();
+        assert_eq!(outcomes.iter().filter(|outcome| outcome.is_err()).count(), 1, "who led");
+        let later = ends({
+            let store = store.clone();
+            move || [store.put(b"later", b"v", durability), store.sync(), store.flush()]
+        });
+        for refused in later.unwrap() {
+            let Err(Error::Poisoned { reason }) = refused else { panic!("{refused:?}") };
+            assert!(reason.contains("panic"), "{reason}");
+        }
+        assert_eq!(store.get(b"k").unwrap().as_deref(), Some(&b"v"[..]), "reads go on");
+        store.close();
+        drop(store);
+        disk.crash(Crash::ProcessKill);
+        let store = open(&disk, options(1));
+        for key in [&b"first"[..], b"later"] {
+            assert_eq!(store.get(key).unwrap(), None, "what nobody was told is not there");
+        }
+        assert_eq!(store.get(b"k").unwrap().as_deref(), Some(&b"v"[..]));
+        for (i, outcome) in outcomes.iter().enumerate() {
+            if matches!(outcome, Ok(Ok(()))) {
+                let value = store.get(format!("k{i}").as_bytes()).unwrap();
+                assert_eq!(value.as_deref(), Some(&b"v"[..]), "acknowledged");
+            }
+        }
+    }
+}
+
+#[test]
+fn a_merge_that_panics_in_the_background_holds_up_nobody_who_waits_for_it() {
+    let disk = MemoryDisk::new(1);
+    let store = Store::open(Arc::new(disk), options(1), Arc::new(Touchy)).unwrap();
+    let worker = {
+        let store = store.clone();
+        thread::spawn(move || store.work())
+    };
+    store.put(b"k", b"in a table", Durability::Os).unwrap();
+    store.flush().unwrap();
+    // Operands over a table are folded among themselves by the flush.
+    store.merge(b"k", b"good", Durability::Os).unwrap();
+    store.merge(b"k", b"bad", Durability::Os).unwrap();
+    // Whether the worker meets it or the one who waits: neither waits for the other.
+    let flushed = ends({
+        let store = store.clone();
+        move || store.flush()
+    });
+    assert!(!matches!(flushed, Ok(Ok(()))), "{flushed:?}");
+    store.close();
+    drop(worker.join());
 }

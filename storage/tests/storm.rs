@@ -7,9 +7,14 @@ use crate::fixture::{Append, Chance, Rows, Store, external, options};
 use ringdb_storage::{Disk, Error, MemoryDisk, OpenError, Options, read_table, repair};
 use std::sync::Arc;
 
-fn rounds(usual: u64) -> u64 {
+/// How many times the usual number is asked for.
+pub(crate) fn factor() -> u64 {
     let factor = std::env::var("RINGDB_FUZZ_FACTOR").ok().and_then(|f| f.parse().ok());
-    usual * factor.unwrap_or(1)
+    factor.unwrap_or(1)
+}
+
+fn rounds(usual: u64) -> u64 {
+    usual * factor()
 }
 
 /// Flips, cuts, doubles and moves parts of a file.

@@ -311,6 +311,24 @@ impl Content {
         self.data[offset..end].copy_from_slice(bytes);
     }
 
+    /// All that was written is durable now, but for what an earlier sync dropped. Where that was written
+    /// once more since, what stands there now is on the disk.
+    fn note_durable(&mut self) {
+        let Self { data, undo, lost } = self;
+        for new in undo.drain(..) {
+            for gone in lost.iter_mut() {
+                let from = gone.offset.max(new.offset);
+                let to = (gone.offset + gone.written).min(new.offset + new.written).min(data.len());
+                if from < to {
+                    let inside = from - gone.offset..to - gone.offset;
+                    let len = gone.before.len().max(inside.end);
+                    gone.before.resize(len, 0);
+                    gone.before[inside].copy_from_slice(&data[from..to]);
+                }
+            }
+        }
+    }
+
     /// Takes back every un-synced change, then does again those that survive.
     fn settle(&mut self, survival: Survival, random: impl FnMut() -> u64) {
         self.settle_unsynced(survival, random);
@@ -504,13 +522,7 @@ impl DiskFile for OpenFile {
             content.lost.extend(dropped);
             return Err(io::Error::other("injected sync error"));
         }
-        // What was written once more since it was dropped is on the disk now.
-        let Content { undo, lost, .. } = &mut *content;
-        lost.retain(|gone| {
-            let end = gone.offset + gone.written;
-            !undo.iter().any(|new| new.offset <= gone.offset && end <= new.offset + new.written)
-        });
-        undo.clear();
+        content.note_durable();
         Ok(())
     }
 

@@ -11,7 +11,9 @@ use crate::error::Error;
 use crate::shard::Durability;
 use crate::sync::atomic::{AtomicU64, Ordering};
 use crate::sync::{Bell, Mutex, MutexGuard, lock, yield_now};
+use std::any::Any;
 use std::collections::BTreeMap;
+use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 
 /// What a group is written to. Its calls exclude each other where they need to.
 pub(crate) trait Target {
@@ -26,6 +28,9 @@ pub(crate) trait Target {
     /// Waits until nothing else is being synced that this should not meet on the disk, and keeps it away
     /// while it is held: from before a group is taken until it is synced.
     fn turn(&self) -> Option<MutexGuard<'_, ()>>;
+    /// A panic broke off one of the calls above: nothing is written from now on. What those hear whose
+    /// batches it concerns.
+    fn broke_off(&self) -> Error;
 }
 
 /// The queue before a [`Target`].
@@ -236,12 +241,15 @@ impl Groups {
         mine: u64,
     ) -> Result<(), Error> {
         state.phase = Phase::Writing;
+        // What folds values is the caller's and may panic. The group ends all the same: nobody of it may sleep
+        // for ever, nor those who come after.
+        let mut panic = None;
         let mut turn = None;
         if state.open.sync || durability == Durability::Sync {
             // Nothing is written meanwhile: who does not wait for the disk need not wait for this.
             state.phase = Phase::Syncing;
             drop(state);
-            turn = target.turn();
+            turn = caught(&mut panic, || target.turn()).flatten();
             state = lock(&self.state);
             state.phase = Phase::Writing;
             state = self.gather(state, usize::from(own.is_some()));
@@ -254,11 +262,15 @@ impl Groups {
         drop(state);
         let durability = group.durability(durability);
         let mut batches = own.into_iter().chain(&group.batches[..group.len]);
-        let mut done = target.write(&mut batches, durability);
-        if durability == Durability::Sync && done.is_ok() {
-            lock(&self.state).phase = Phase::Syncing;
-            done = target.sync();
-        }
+        let done = caught(&mut panic, || {
+            target.write(&mut batches, durability)?;
+            if durability == Durability::Sync {
+                lock(&self.state).phase = Phase::Syncing;
+                target.sync()?;
+            }
+            Ok(())
+        });
+        let done = done.unwrap_or_else(|| Err(target.broke_off()));
         drop(turn);
         let others = group.len - usize::from(own.is_none());
         let sleepers = group.sleepers;
@@ -283,6 +295,15 @@ impl Groups {
         if next_sleeps {
             self.bell(number + 1).ring_for_one();
         }
-        done
+        panic.map_or(done, |panic| resume_unwind(panic))
     }
+}
+
+/// What `act` gives; nothing when it panics, or something did before.
+fn caught<T>(panic: &mut Option<Box<dyn Any + Send>>, act: impl FnOnce() -> T) -> Option<T> {
+    if panic.is_some() {
+        return None;
+    }
+    // What it leaves half done is never used again: see `Target::broke_off`.
+    catch_unwind(AssertUnwindSafe(act)).map_err(|caught| *panic = Some(caught)).ok()
 }

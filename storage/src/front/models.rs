@@ -56,6 +56,10 @@ impl Target for Ledger {
     fn turn(&self) -> Option<MutexGuard<'_, ()>> {
         Some(lock(&self.turn))
     }
+
+    fn broke_off(&self) -> Error {
+        Error::NoSpace
+    }
 }
 
 /// Some write, each with a durability: each returns, and what was acknowledged holds.

@@ -63,6 +63,15 @@ struct Writing<'a> {
     lane: &'a Lane,
 }
 
+/// A thread that works; it leaves when this is dropped.
+struct Joined<'a>(&'a Crew);
+
+impl Drop for Joined<'_> {
+    fn drop(&mut self) {
+        self.0.leave();
+    }
+}
+
 thread_local! {
     /// The batch of a single change.
     static SINGLE: RefCell<Batch> = RefCell::new(Batch::new());
@@ -139,7 +148,9 @@ impl Store {
     /// Folds `operand` onto the value of `key`, without reading it now.
     ///
     /// # Errors
-    /// As [`Store::put`].
+    /// As [`Store::put`], but after [`Error::NoSpace`] do not just repeat the call: the operand may be
+    /// visible already and is then written with what comes next, so a second one would count beside it.
+    /// Wait for space with [`Store::sync`], and look at the value.
     pub fn merge(&self, key: &[u8], operand: &[u8], durability: Durability) -> Result<(), Error> {
         self.single(key, durability, |batch| batch.merge(key, operand))
     }
@@ -162,7 +173,8 @@ impl Store {
     /// Applies all changes of `batch`, for each shard all or none.
     ///
     /// # Errors
-    /// As [`Store::put`]; when the batch concerns several shards, some may have taken their part.
+    /// As [`Store::put`]; when the batch concerns several shards, some may have taken their part. With merges in
+    /// it, after [`Error::NoSpace`], see [`Store::merge`].
     pub fn write(&self, batch: &Batch, durability: Durability) -> Result<(), Error> {
         batch.check()?;
         let inner = &*self.inner;
@@ -287,6 +299,8 @@ impl Store {
     pub fn work(&self) {
         let inner = &*self.inner;
         inner.crew.join();
+        // Also when a job panics: or writers would wait for one who does not come back.
+        let _joined = Joined(&inner.crew);
         loop {
             let calls = inner.crew.calls();
             let idle = inner.crew.is_closed() || !inner.do_one_job();
@@ -294,12 +308,19 @@ impl Store {
                 break;
             }
         }
-        inner.crew.leave();
     }
 
     /// Sends those home who [`Store::work`]. Writers do background work themselves from now on.
+    ///
+    /// What was written is synced, and the log says so: behind a clean end a hole in it is damage and no
+    /// torn tail. Where the disk refuses that, nothing is lost that was promised.
     pub fn close(&self) {
         self.inner.crew.close();
+        for lane in &self.inner.lanes {
+            if let Err(error) = lock(&lane.shard).settle() {
+                tracing::warn!(%error, "the end of the log could not be marked");
+            }
+        }
     }
 
     /// Brings all that was written to tables, and waits for it.
@@ -469,5 +490,9 @@ impl Target for Writing<'_> {
         // Nobody who has the turn should wait for a flush. If this fails, so will the write, and says why.
         drop(self.make_room());
         Some(lock(turn))
+    }
+
+    fn broke_off(&self) -> Error {
+        self.inner.engine.shared.poison.set("a panic broke off a write")
     }
 }

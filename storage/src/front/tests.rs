@@ -175,6 +175,10 @@ impl Target for Taken {
         lock(&self.waits).send(()).expect("the test listens");
         Some(lock(&self.turn))
     }
+
+    fn broke_off(&self) -> Error {
+        Error::NoSpace
+    }
 }
 
 #[test]
