@@ -281,10 +281,10 @@ impl Story {
                 }
             }
             let durability = crate::crash::evenly(&mut self.chance);
-            match self.apply(store, &key, value, &batch, durability) {
-                Err(e @ Error::Poisoned { .. }) => return Err(e),
-                // The caller is told, and that is all.
-                Ok(()) | Err(_) => {}
+            // Any other error is told to the caller, and that is all.
+            let done = self.apply(store, &key, value, &batch, durability);
+            if let Err(e @ Error::Poisoned { .. }) = done {
+                return Err(e);
             }
             let shard = store.shard(&key);
             if shard.wants_rotation() || self.chance.below(12) == 0 {
