@@ -89,6 +89,14 @@ impl Store {
         self.shard.commit().map(|_| ())
     }
 
+    /// Makes everything applied durable, and lets the log say so: for a clean end. Blocks for the disk.
+    ///
+    /// # Errors
+    /// As [`Store::commit`].
+    pub fn settle(&mut self) -> Result<(), Error> {
+        self.shard.settle().map(|_| ())
+    }
+
     /// The encoded records of rows, empty where there is none.
     ///
     /// # Errors
