@@ -65,7 +65,7 @@ fn range_deletions(recipe: &mut &[u8]) -> Vec<u8> {
     let sequences = number(recipe, 1 << 16) as u64 + 1;
     let entries: Vec<_> = (0..count)
         .map(|i| {
-            let tag = (count - i) % sequences << 8 | 15;
+            let tag = ((count - i) % sequences) << 8 | 15;
             let start = [(i * starts).to_be_bytes(), tag.to_le_bytes()].concat();
             // The first ends are the greatest, or the least.
             let end = 1 << 40 | if number(recipe, 1) == 0 { i * ends } else { (count - i) * ends };
