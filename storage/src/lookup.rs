@@ -148,6 +148,11 @@ impl<'t> Step<'t> {
             }
             self.places.push(table.map(|table| (&**table, None)));
         }
+        for (place, hash) in self.places.iter().zip(hashes) {
+            if let Some((table, _)) = place {
+                table.prefetch_filter(*hash);
+            }
+        }
         for (place, hash) in self.places.iter_mut().zip(hashes) {
             if let Some((table, block)) = place {
                 *block = table.admits(*hash).then_some(0);

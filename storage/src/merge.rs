@@ -159,11 +159,13 @@ impl<'a> Merged<'a> {
         Ok(true)
     }
 
-    /// Passes over rows of tables that a deletion at `cover` hides, up to `bound`.
+    /// Passes over rows that a deletion at `cover` hides, up to `bound`: the first key that is not hidden, or
+    /// backward the last key that is.
     pub(crate) fn skip_covered(&mut self, bound: Option<&[u8]>, cover: u64) -> Result<(), Error> {
         for source in &mut self.sources {
-            if let Source::Tables(cursor) = source {
-                cursor.skip_covered(bound, cover)?;
+            match source {
+                Source::Memtable(cursor) => cursor.rows.skip_covered(bound, cover),
+                Source::Tables(cursor) => cursor.skip_covered(bound, cover)?,
             }
         }
         self.sort();

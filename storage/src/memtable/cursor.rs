@@ -143,4 +143,41 @@ impl<'a> Cursor<'a> {
         }
         self.settle();
     }
+
+    /// Passes over rows older than `cover` up to `bound`, as [`crate::merge::Merged::skip_covered`] says.
+    pub(crate) fn skip_covered(&mut self, bound: Option<&[u8]>, cover: u64) {
+        if self.memtable.last_row() < cover {
+            return self.jump(bound);
+        }
+        while let Some(key) = self.key() {
+            let inside = match (self.direction, bound) {
+                (_, None) => true,
+                (Direction::Forward, Some(bound)) => key < bound,
+                (Direction::Backward, Some(bound)) => key >= bound,
+            };
+            let newest = chain::newest(&self.memtable.tree.arena, self.entry);
+            if !inside || chain::tag(&self.memtable.tree.arena, newest).sequence() >= cover {
+                break;
+            }
+            self.advance();
+        }
+    }
+
+    /// Goes on to the first key from `bound` on, or backward to the last one below it; none: to the end.
+    fn jump(&mut self, bound: Option<&[u8]>) {
+        let Some(key) = self.key() else { return };
+        let goal = match (self.direction, bound) {
+            (Direction::Forward, Some(bound)) if key < bound => Goal::At(bound),
+            (Direction::Backward, Some(bound)) if key >= bound => Goal::Below(bound),
+            (_, Some(_)) => return,
+            (_, None) => {
+                self.entry = 0;
+                (self.position, self.last) = (self.stop, true);
+                return;
+            }
+        };
+        self.leaf = self.memtable.tree.find(goal);
+        self.enter(bound);
+        self.settle();
+    }
 }

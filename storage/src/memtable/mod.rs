@@ -52,6 +52,8 @@ pub(crate) struct Memtable {
     old_deletions: Mutex<Vec<OldSets>>,
     /// Sequence of the newest change; 0 when there is none.
     last_sequence: AtomicU64,
+    /// The same of those that are no range deletions.
+    last_row: AtomicU64,
 }
 
 /// A memtable that takes writes, and what only its writer knows.
@@ -95,6 +97,11 @@ const OVERRULING_MAX: usize = 32;
 impl Memtable {
     pub(crate) fn last_sequence(&self) -> u64 {
         self.last_sequence.load(Ordering::Relaxed)
+    }
+
+    /// Sequence of the newest change that is no range deletion, of those that a reader may see.
+    fn last_row(&self) -> u64 {
+        self.last_row.load(Ordering::Relaxed)
     }
 
     /// The sets of its range deletions, which count together.
@@ -145,6 +152,7 @@ impl Active {
             deletions: Deletions::default(),
             old_deletions: Mutex::default(),
             last_sequence: AtomicU64::new(0),
+            last_row: AtomicU64::new(0),
         };
         Self {
             memtable: Arc::new(memtable),
@@ -226,6 +234,9 @@ impl Active {
         let merge = &Bounded::new(merge);
         if sequence > self.memtable.last_sequence() {
             self.memtable.last_sequence.store(sequence, Ordering::Relaxed);
+        }
+        if !matches!(op, Op::DeleteRange { .. }) && sequence > self.memtable.last_row() {
+            self.memtable.last_row.store(sequence, Ordering::Relaxed);
         }
         match op {
             Op::Put { key, value } => self.set(key, Tag::new(sequence, Kind::Put), value, snapshot),

@@ -247,3 +247,41 @@ fn readers_see_all_that_was_published_and_nothing_else_while_it_is_written() {
         done.store(true, Ordering::Relaxed);
     });
 }
+
+#[test]
+fn skipping_what_a_deletion_hides_passes_over_all_of_it_and_nothing_else() {
+    for seed in 0..if cfg!(miri) { 3 } else { 300 } {
+        let mut chance = Chance(seed << 32);
+        let mut active = Active::new(1 << 12);
+        let (mut newest, mut last) = (BTreeMap::new(), 0);
+        for sequence in 1..=1 + chance.below(150) {
+            let key = chance.key();
+            put(&mut active, &key, b"value", sequence, 0);
+            newest.insert(key, sequence);
+            last = sequence;
+        }
+        let (start, end, bound) = (chance.key(), chance.key(), chance.key());
+        let end = (chance.below(3) > 0).then_some(&end[..]);
+        let bound = (chance.below(5) > 0).then_some(&bound[..]);
+        let cover = [last + 1, chance.below(last + 1)][chance.below(2) as usize];
+        for way in [Direction::Forward, Direction::Backward] {
+            let all = rows(active.memtable(), &start, end, way);
+            let mut cursor = Cursor::new(active.memtable(), &start, end, way);
+            let steps = chance.below(all.len() as u64 + 1) as usize;
+            (0..steps).for_each(|_| cursor.advance());
+            cursor.skip_covered(bound, cover);
+            let hidden = |key: &&Vec<u8>| {
+                let inside = match way {
+                    Direction::Forward => bound.is_none_or(|bound| key.as_slice() < bound),
+                    Direction::Backward => bound.is_none_or(|bound| key.as_slice() >= bound),
+                };
+                inside && newest[*key] < cover
+            };
+            for want in all[steps..].iter().skip_while(hidden) {
+                assert_eq!(cursor.key(), Some(&want[..]), "seed {seed} {way:?}");
+                cursor.advance();
+            }
+            assert_eq!(cursor.key(), None, "seed {seed} {way:?}");
+        }
+    }
+}
