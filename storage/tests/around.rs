@@ -71,7 +71,7 @@ fn check(store: &mut Store, rows: &Rows) -> usize {
         let k = key(100 * i);
         match store.get(&k) {
             Ok(value) => {
-                assert_eq!(value.as_ref(), rows.get(&k), "{}", String::from_utf8_lossy(&k))
+                assert_eq!(value.as_ref(), rows.get(&k), "key {}", 100 * i);
             }
             Err(Error::Damaged(damage)) => {
                 assert!(damage.lower <= k && damage.upper.is_none_or(|upper| k < upper));
