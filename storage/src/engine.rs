@@ -267,10 +267,11 @@ impl Engine {
         }
         // Before what is to be done: whoever publishes takes them in this order.
         let blobs = self.shared.manifest().story.blobs.clone();
-        let mut work = self.shared.work();
+        // Writers need the lock: what takes long is reckoned before.
+        let (oldest, mut work) = self.shared.work_for_choosing();
         let task = if work.obsolete.is_empty() || work.removing || work.keepers > 0 {
             let part = work.take_part().or_else(|| {
-                self.shared.begin_merging(&mut work, &blobs)?;
+                self.shared.begin_merging(&mut work, &blobs, &oldest)?;
                 work.take_part()
             });
             match part {

@@ -2,7 +2,8 @@
 
 use crate::limits::LEVELS;
 use crate::table::Table;
-use std::sync::Arc;
+use crate::tombstones::RangeTombstones;
+use std::sync::{Arc, OnceLock};
 
 /// An immutable picture of the tables.
 pub(crate) struct Version {
@@ -10,6 +11,8 @@ pub(crate) struct Version {
     pub(crate) levels: Vec<Vec<Arc<Table>>>,
     /// For each shard: memtables up to this number are in tables.
     pub(crate) flushed_memtables: Vec<u64>,
+    /// See [`Version::deletions`].
+    deletions: [OnceLock<Arc<RangeTombstones>>; 2],
 }
 
 impl Version {
@@ -22,7 +25,27 @@ impl Version {
         for level in &mut levels[1..] {
             level.sort_by(|a, b| a.bounds.smallest.cmp(&b.bounds.smallest));
         }
-        Self { levels, flushed_memtables }
+        Self { levels, flushed_memtables, deletions: Default::default() }
+    }
+
+    /// All range deletions in its tables; `past`: also those that newer ones overrule, for readers of
+    /// the past. Costly the first time, so not to be asked first while others wait.
+    pub(crate) fn deletions(&self, past: bool) -> &Arc<RangeTombstones> {
+        self.deletions[usize::from(past)].get_or_init(|| {
+            let mut all = RangeTombstones::default();
+            for table in self.deleting() {
+                let tombstones = table.tombstones().into_iter().flat_map(|t| t.iter());
+                for (start, end, sequence) in tombstones {
+                    all.add(start, end, sequence, if past { u64::MAX } else { 0 });
+                }
+            }
+            Arc::new(all)
+        })
+    }
+
+    /// The tables that hold range deletions.
+    fn deleting(&self) -> impl Iterator<Item = &Arc<Table>> {
+        self.tables().map(|(_, t)| t).filter(|t| t.counts.ranges > 0)
     }
 
     /// All tables with their levels.
@@ -46,7 +69,17 @@ impl Version {
         if let Some((shard, memtable)) = flushed {
             flushed_memtables[shard] = memtable;
         }
-        Self::new(tables, flushed_memtables)
+        let mut next = Self::new(tables, flushed_memtables);
+        // Tables move from level to level, so not in any order.
+        let sorted = |version: &Self| {
+            let mut deleting: Vec<*const Table> = version.deleting().map(Arc::as_ptr).collect();
+            deleting.sort_unstable();
+            deleting
+        };
+        if sorted(self) == sorted(&next) {
+            next.deletions.clone_from(&self.deletions);
+        }
+        next
     }
 
     /// Bytes in a level.
@@ -66,5 +99,28 @@ impl Version {
             let first = tables.partition_point(|t| t.is_below(lower));
             tables.get(first).is_some_and(|t| t.overlaps(lower, upper))
         })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::table::{TableBounds, TableCounts};
+
+    #[test]
+    fn range_deletions_are_gathered_anew_only_where_a_table_with_some_came_or_went() {
+        let table = |number: u64, ranges: u64| {
+            let counts = TableCounts { ranges, ..TableCounts::default() };
+            (0, Arc::new(Table::hollow(number, TableBounds::default(), counts)))
+        };
+        let first = Version::new(vec![table(1, 3), table(2, 0)], vec![0]);
+        let gathered = first.deletions(false).clone();
+        let second = first.edited(&[2], vec![table(3, 0)], None);
+        assert!(Arc::ptr_eq(&gathered, second.deletions(false)));
+        let fewer = second.edited(&[1], Vec::new(), None);
+        let more = second.edited(&[], vec![table(4, 1)], None);
+        for other in [fewer, more] {
+            assert!(!Arc::ptr_eq(&gathered, other.deletions(false)));
+        }
     }
 }

@@ -11,7 +11,6 @@ use crate::key::{KeyRange, ends_before};
 use crate::limits::LEVELS;
 use crate::options::Options;
 use crate::table::Table;
-use crate::tombstones::RangeTombstones;
 use crate::version::Version;
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -156,14 +155,8 @@ enum Place {
 impl Situation<'_> {
     /// All tables that range deletions cover.
     fn covered(&self) -> Option<Choice> {
-        let deleting = self.version.tables().filter(|(_, t)| t.counts.ranges > 0);
-        let mut tombstones = RangeTombstones::default();
-        let past = self.oldest_snapshots.iter().flatten().next().map_or(0, |_| u64::MAX);
-        for (_, table) in deleting {
-            for (start, end, sequence) in table.tombstones().into_iter().flat_map(|t| t.iter()) {
-                tombstones.add(start, end, sequence, past);
-            }
-        }
+        let past = self.oldest_snapshots.iter().any(Option::is_some);
+        let tombstones = self.version.deletions(past);
         if tombstones.is_empty() {
             return None;
         }

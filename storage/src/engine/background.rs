@@ -19,7 +19,7 @@ use crate::table::Table;
 use crate::version::Version;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::atomic::Ordering;
-use std::sync::{Arc, PoisonError};
+use std::sync::{Arc, MutexGuard, PoisonError};
 
 impl Work {
     /// A part of a compaction that nobody has.
@@ -79,18 +79,38 @@ impl Shared {
         }
     }
 
+    /// The oldest snapshot of each shard, and the lock, while the version is one whose range deletions
+    /// are gathered.
+    pub(super) fn work_for_choosing(&self) -> (Vec<Option<u64>>, MutexGuard<'_, Work>) {
+        loop {
+            let version = self.version.load_full();
+            // After the version: who reads the past from now on sees all that is in its tables.
+            let oldest = self.snapshots.iter().map(|s| s.live().first().copied());
+            let oldest: Vec<Option<u64>> = oldest.collect();
+            version.deletions(oldest.iter().any(Option::is_some));
+            let work = self.work();
+            if Arc::ptr_eq(&version, &self.version.load()) {
+                return (oldest, work);
+            }
+        }
+    }
+
     /// Chooses what to merge next, if anything is due and there is room for it; and if nothing is,
-    /// which large values to move. `blobs`: bytes of each blob file.
-    pub(super) fn begin_merging(&self, work: &mut Work, blobs: &BTreeMap<u64, u64>) -> Option<()> {
+    /// which large values to move. `blobs`: bytes of each blob file. `oldest`: the oldest snapshot of
+    /// each shard.
+    pub(super) fn begin_merging(
+        &self,
+        work: &mut Work,
+        blobs: &BTreeMap<u64, u64>,
+        oldest: &[Option<u64>],
+    ) -> Option<()> {
         let version = self.version.load_full();
         let claims: Vec<Claim> = work.merging.values().map(|m| m.claim.clone()).collect();
-        let oldest = self.snapshots.iter().map(|s| s.live().first().copied());
-        let oldest: Vec<Option<u64>> = oldest.collect();
         let situation = Situation {
             version: &version,
             options: &self.options,
             claims: &claims,
-            oldest_snapshots: &oldest,
+            oldest_snapshots: oldest,
             free_bytes: self.disk.free().unwrap_or_else(|e| {
                 tracing::debug!(error = %e, "the disk cannot tell how much room it has");
                 None
