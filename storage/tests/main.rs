@@ -22,6 +22,7 @@ mod fuzz;
 mod grown;
 mod messages;
 mod model;
+mod model_readers;
 mod recrash;
 mod repair;
 mod scrub;

@@ -91,13 +91,15 @@ impl Chance {
 /// Every key once in scattered order, and as many changes again of other kinds in between.
 pub(crate) fn build(directory: &Path, keys: u32) -> Result<Built, Box<dyn std::error::Error>> {
     let disk = Arc::new(FileDisk::new(directory)?);
-    // A few tables in several levels, whatever the number of keys.
-    let scale = usize::try_from(keys)? * 8;
+    // Sizes by the number of keys, so that any number of them fills the same levels: the last one comes to
+    // some forty bytes a key, which is so much more than `level1_bytes` that two levels stand above it, and a
+    // table is small enough for the first of them to hold some.
+    let scale = usize::try_from(keys)?;
     let options = Options {
-        memtable_bytes: scale.max(256 << 10),
+        memtable_bytes: (scale * 2).max(64 << 10),
         log_retain_bytes: 0,
-        table_bytes: scale as u64 / 2,
-        level1_bytes: scale as u64 * 2,
+        table_bytes: scale as u64 / 4,
+        level1_bytes: scale as u64 / 4,
         ..Options::default()
     };
     let opened: Result<_, OpenError> = Engine::open(disk, options, Arc::new(Add), &mut |_| {});
@@ -159,11 +161,12 @@ pub(crate) fn build(directory: &Path, keys: u32) -> Result<Built, Box<dyn std::e
     Ok(Built { engine, shard, expected, changes, ranges, _snapshot: snapshot })
 }
 
-/// Rotates a full memtable, or any, and does what is to be done in the background.
-fn work(engine: &Engine, shard: &mut Shard, all: bool) -> Result<(), Error> {
-    if all || shard.wants_rotation() {
+/// Rotates a full memtable and does what is to be done in the background; or in the end any, which is only
+/// flushed, so that level 0 holds a table too.
+fn work(engine: &Engine, shard: &mut Shard, end: bool) -> Result<(), Error> {
+    if end || shard.wants_rotation() {
         shard.rotate();
-        while let Some(job) = engine.next_job() {
+        while let Some(job) = if end { engine.next_flush() } else { engine.next_job() } {
             job.run()?;
         }
         shard.refresh();

@@ -3,7 +3,7 @@
 //! Builds a store with overwrites, merges, deletions, range deletions and a snapshot that keeps old
 //! versions. Every table must pass `sst_dump --command=verify --verify_checksum`; what `sst_dump
 //! --command=scan` prints of all tables, folded by sequence, must be what our own scan of the store
-//! says, row by row, and what was written.
+//! says, row by row, and what was written. At least three levels hold tables.
 //!
 //! ```text
 //! cargo run --release -p ringdb-storage --example rocksdb_reads -- 5000000
@@ -17,6 +17,9 @@ use ringdb_storage::{Direction, Error};
 use std::path::Path;
 use std::process::ExitCode;
 use std::time::Instant;
+
+/// So many levels must hold tables.
+const LEVELS_MIN: usize = 3;
 
 fn main() -> ExitCode {
     let keys = match std::env::args().nth(1).map(|word| word.parse()) {
@@ -58,6 +61,13 @@ fn check(directory: &Path, keys: u32) -> Result<String, String> {
     if tables.is_empty() || tables.len() != stats.tables.iter().sum::<usize>() {
         return Err(format!("{} files for the tables of {stats:?}", tables.len()));
     }
+    let levels: Vec<String> = stats.tables.iter().map(ToString::to_string).collect();
+    let levels = levels.join(" ");
+    println!("tables by level: {levels}");
+    // A store of fewer is not put together as a large one is.
+    if stats.tables.iter().filter(|tables| **tables > 0).count() < LEVELS_MIN {
+        return Err(format!("fewer than {LEVELS_MIN} levels hold tables: {levels}"));
+    }
     let mut entries = Vec::new();
     for table in &tables {
         tool::verify(table)?;
@@ -73,14 +83,12 @@ fn check(directory: &Path, keys: u32) -> Result<String, String> {
         ));
     }
     let rows = compare(&built, entries)?;
-    let levels: Vec<String> = stats.tables.iter().map(ToString::to_string).collect();
     Ok(format!(
-        "{keys} keys, {} changes: all {} tables (by level {}) are ok for sst_dump; its {all} entries \
+        "{keys} keys, {} changes: all {} tables (by level {levels}) are ok for sst_dump; its {all} entries \
          ({} puts, {} deletions, {} merges) and {ranges} range deletions fold to our own scan of {rows} \
          rows; {built_after} s to build, {} s in all",
         built.changes,
         tables.len(),
-        levels.join(" "),
         kinds[0],
         kinds[1],
         kinds[2],
