@@ -266,12 +266,18 @@ impl Engine {
             return None;
         }
         // Before what is to be done: whoever publishes takes them in this order.
-        let blobs = self.shared.manifest().story.blobs.clone();
+        let (blobs, unwritten) = {
+            let manifest = self.shared.manifest();
+            // What is obsolete may be so by an edit alone that a power loss takes back, until the
+            // manifest of this start is written.
+            (manifest.story.blobs.clone(), manifest.is_unwritten())
+        };
         // Writers need the lock: what takes long is reckoned before.
-        let (oldest, mut work) = self.shared.work_for_choosing();
-        let task = if work.obsolete.is_empty() || work.removing || work.keepers > 0 {
+        let (seen, mut work) = self.shared.work_for_choosing();
+        let kept = work.obsolete.is_empty() || work.removing || work.keepers > 0;
+        let task = if kept || unwritten {
             let part = work.take_part().or_else(|| {
-                self.shared.begin_merging(&mut work, &blobs, &oldest)?;
+                self.shared.begin_merging(&mut work, &blobs, seen)?;
                 work.take_part()
             });
             match part {

@@ -247,7 +247,7 @@ fn run_part(
             table_bytes: shared.options.table_bytes,
             range_bytes: range_bytes(shared.options.table_bytes),
             cuts: &plan.cuts,
-            separator: Separator::new(shared, plan.leave.clone()),
+            separator: Separator::by_the_way(shared, plan.leave.clone()),
             open: &mut || shared.open_table_writer(),
             progress,
         },

@@ -9,7 +9,7 @@
 use crate::blob::blob_name;
 use crate::codec::{bytes, put_bytes, put_varint, take, varint};
 use crate::disk::{Disk, DiskFile, read_all};
-use crate::error::{Damage, Error, Place, is_full};
+use crate::error::{Damage, Error, Place, is_full, is_unreadable};
 use crate::flushed::Flushed;
 use crate::key::KeyRange;
 use crate::limits::{LEVELS, SEQUENCE_MAX};
@@ -343,12 +343,17 @@ pub(crate) fn write_again(disk: &dyn Disk, number: u64) -> Result<(), Error> {
 /// Why the manifest could not be read.
 pub(crate) enum LoadError {
     Damaged,
+    /// The disk does not give some of its bytes.
+    Unreadable(Error),
     Disk(Error),
 }
 
 /// The story in force and its manifest's number; none in a directory that never had one.
 pub(crate) fn load(disk: &dyn Disk) -> Result<Option<(Story, u64)>, LoadError> {
-    let failed = |name: &str, e| LoadError::Disk(Error::io(&format!("reading {name}"), &e));
+    let failed = |name: &str, e: io::Error| {
+        let error = Error::io(&format!("reading {name}"), &e);
+        if is_unreadable(&e) { LoadError::Unreadable(error) } else { LoadError::Disk(error) }
+    };
     let io = |e: io::Error| failed(CURRENT, e);
     let current = match disk.open(CURRENT) {
         Ok(file) => read_all(file.as_ref()).map_err(io)?,
@@ -376,7 +381,7 @@ pub(crate) fn load_without_current(
     let whole = |name: &str| -> Result<Option<Vec<u8>>, Error> {
         match disk.open(name).and_then(|file| read_all(file.as_ref())) {
             Ok(bytes) => Ok(Some(bytes)),
-            Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(None),
+            Err(e) if e.kind() == io::ErrorKind::NotFound || is_unreadable(&e) => Ok(None),
             Err(e) => Err(Error::io("reading the manifest", &e)),
         }
     };

@@ -15,7 +15,7 @@ use crate::disk::{Disk, MemoryDisk, Patience, read_all, swap_file};
 use crate::engine::Engine;
 use crate::error::{Damage, Error, OpenError, Place};
 use crate::fold::Merge;
-use crate::key::Kind;
+use crate::key::{KeyRange, Kind};
 use crate::limits::{FORMAT_LINE, FORMAT_LINE_BEFORE};
 use crate::log::parse_segment_name;
 use crate::manifest::{self, LoadError, Manifest, Story, parse_manifest_name};
@@ -63,6 +63,7 @@ pub struct Repair {
 pub fn repair(disk: &Arc<dyn Disk>, merge: Arc<dyn Merge>) -> Result<Repair, OpenError> {
     let mut repair = Repair::default();
     {
+        let plain = disk;
         let patient: Arc<dyn Disk> = Arc::new(Patience(disk.clone()));
         let disk = &patient;
         let _lock = disk.lock().map_err(|e| match e.kind() {
@@ -73,10 +74,11 @@ pub fn repair(disk: &Arc<dyn Disk>, merge: Arc<dyn Merge>) -> Result<Repair, Ope
         if mend_format(disk.as_ref(), &names)? {
             repair.mended.push("FORMAT".to_owned());
         }
-        let loaded = match manifest::load(disk.as_ref()) {
+        // What of a manifest cannot be read may be its newest edits: zeros there would pass for its end.
+        let loaded = match manifest::load(plain.as_ref()) {
             Ok(Some((story, _))) => Some(story),
-            Ok(None) | Err(LoadError::Damaged) => {
-                let story = manifest::load_without_current(disk.as_ref(), &names)?;
+            Ok(None) | Err(LoadError::Damaged | LoadError::Unreadable(_)) => {
+                let story = manifest::load_without_current(plain.as_ref(), &names)?;
                 repair.mended.extend(story.iter().map(|_| manifest::CURRENT.to_owned()));
                 story
             }
@@ -157,7 +159,10 @@ fn mend_format(disk: &dyn Disk, names: &[String]) -> Result<bool, OpenError> {
     let text = String::from_utf8_lossy(&found);
     let line = text.lines().next().unwrap_or_default();
     let version = line.strip_prefix("ringdb storage ").and_then(|v| v.parse::<u32>().ok());
-    if version.is_some() || !names.iter().any(|name| is_data(name)) {
+    let is_ours = |name: &String| {
+        is_data(name) || parse_manifest_name(name).is_some() || name == manifest::CURRENT
+    };
+    if version.is_some() || !names.iter().any(is_ours) {
         return Err(OpenError::Format { found: line.to_owned() });
     }
     swap_file(disk, "FORMAT", ours.as_bytes()).map_err(|e| failed(&e))?;
@@ -335,10 +340,17 @@ fn salvage(
     let options = Options::default();
     let file = disk.create(&table_name(number)).map_err(|e| failed(&e))?;
     let mut writer = TableWriter::new(file, options.block_bytes, options.bloom_bits);
+    // What of a file is outside of the bounds, where these are known, was written elsewhere: see
+    // `compaction::around`.
+    let bounds = (!table.bounds.largest.is_empty())
+        .then(|| KeyRange { lower: table.bounds.smallest.clone(), upper: Some(table.upper()) });
     for i in (0..table.blocks()?).filter(|i| !bad.contains(i)) {
         let (block, _) = table.check_block(i)?;
         for row in 0..block.rows() {
             let (key, tag) = (block.key(row), block.tag(row));
+            if bounds.as_ref().is_some_and(|bounds| !bounds.contains(&key)) {
+                continue;
+            }
             let Some(kind) = tag.kind() else { continue };
             let value = &block.bytes()[block.value(row)];
             if kind == Kind::Put
@@ -350,7 +362,10 @@ fn salvage(
             writer.add(&key, tag.sequence(), kind, value).map_err(|e| failed(&e))?;
         }
     }
-    writer.add_ranges(table.tombstones()?.iter());
+    writer.add_ranges(table.tombstones()?.iter().filter_map(|(start, end, sequence)| {
+        let clipped = bounds.as_ref().map_or(Some((start, end)), |bounds| bounds.clip(start, end));
+        clipped.map(|(start, end)| (start, end, sequence))
+    }));
     if writer.is_empty() {
         disk.remove(&table_name(number)).map_err(|e| failed(&e))?;
         return Ok(None);

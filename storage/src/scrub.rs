@@ -133,6 +133,10 @@ fn check(
             Err(e) => Err(e),
         };
     };
+    if number >= blocks {
+        // It was narrowed since the last step: what is left of it was looked at before.
+        return Ok((0, false));
+    }
     let more = number + 1 < blocks;
     let handle = table.handle(number)?;
     let lost = || table.damage(Some(handle.offset));

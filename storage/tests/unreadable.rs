@@ -205,3 +205,22 @@ fn looking_through_an_overlay_needs_no_byte_that_cannot_be_read_and_changes_none
         assert_eq!(disk.open(&name).unwrap().len().unwrap(), len);
     }
 }
+
+#[test]
+fn a_manifest_whose_end_cannot_be_read_is_not_taken_for_an_older_one() {
+    let disk = build(usize::MAX);
+    let manifest =
+        disk.list().unwrap().into_iter().find(|name| name.starts_with("MANIFEST")).unwrap();
+    let len = disk.open(&manifest).unwrap().len().unwrap();
+    for from in (0..len).step_by(60) {
+        let faulty = Faulty::new(&disk.fork(from));
+        faulty.scratch(&manifest, from..len);
+        for options in [bare(), tolerant()] {
+            let refused = open(&faulty, options).err().expect("nobody knows what it says");
+            assert!(refused.to_string().contains(&manifest), "{refused}");
+        }
+        assert!(mend(&faulty).manifest_made_anew, "from {from}");
+        let mut store = open(&faulty, bare()).unwrap();
+        assert_eq!(lost(&mut store), [0u32; 0], "from {from} of {len}");
+    }
+}

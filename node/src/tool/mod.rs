@@ -11,7 +11,7 @@ mod text;
 mod verify;
 
 use std::io::{self, Write};
-use std::os::unix::fs::MetadataExt;
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -130,9 +130,16 @@ fn give_to_owner(dir: &Path) {
         return;
     }
     for path in entries.filter_map(|entry| Some(entry.ok()?.path())) {
-        let is_ours =
-            path.symlink_metadata().is_ok_and(|found| found.is_file() && found.uid() == root);
-        if is_ours && let Err(e) = std::os::unix::fs::chown(&path, Some(owner.0), Some(owner.1)) {
+        // The file itself, whatever stands under its name by now, and only if it has no other name: the owner
+        // of the directory shall not be given what is somebody else's.
+        let mut options = std::fs::OpenOptions::new();
+        let no_link = rustix::fs::OFlags::NOFOLLOW | rustix::fs::OFlags::NONBLOCK;
+        let flags = i32::try_from(no_link.bits()).unwrap_or(0);
+        let Ok(file) = options.read(true).custom_flags(flags).open(&path) else { continue };
+        let is_ours = file
+            .metadata()
+            .is_ok_and(|found| found.is_file() && found.uid() == root && found.nlink() == 1);
+        if is_ours && let Err(e) = std::os::unix::fs::fchown(&file, Some(owner.0), Some(owner.1)) {
             tracing::warn!(file = %path.display(), error = %e, "a file cannot be given to the directory's owner");
         }
     }

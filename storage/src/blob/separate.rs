@@ -16,6 +16,8 @@ pub(crate) struct Separator<'a> {
     shared: &'a Shared,
     /// Files whose values are to be moved out of them.
     leave: BTreeSet<u64>,
+    /// They are moved by the way: there is something else to be done.
+    optional: bool,
     output: Option<BlobWriter>,
     opened: Vec<u64>,
     done: Vec<(u64, u64)>,
@@ -24,7 +26,12 @@ pub(crate) struct Separator<'a> {
 impl<'a> Separator<'a> {
     /// One that moves what lies in the files `leave`, too.
     pub(crate) fn new(shared: &'a Shared, leave: BTreeSet<u64>) -> Self {
-        Self { shared, leave, output: None, opened: Vec::new(), done: Vec::new() }
+        Self { shared, leave, optional: false, output: None, opened: Vec::new(), done: Vec::new() }
+    }
+
+    /// The same by the way: what the disk refuses stays where it is.
+    pub(crate) fn by_the_way(shared: &'a Shared, leave: BTreeSet<u64>) -> Self {
+        Self { optional: true, ..Self::new(shared, leave) }
     }
 
     /// Where large values are found.
@@ -45,8 +52,13 @@ impl<'a> Separator<'a> {
             Stored::Elsewhere(pointer) if self.leave.contains(&pointer.file) => {
                 match self.shared.shelf.load(pointer, key) {
                     Ok(Some(raw)) => self.write(&raw).map(Cow::Owned),
-                    // What cannot be moved stays: its readers shall hear of the damage.
+                    // What cannot be moved stays: its readers shall hear of the damage, and of what the
+                    // disk says. A merging has more to do than this.
                     Ok(None) | Err(Error::Damaged(_)) => Ok(Cow::Borrowed(value)),
+                    Err(e) if self.optional => {
+                        tracing::warn!(error = %e, "a large value stays where it is");
+                        Ok(Cow::Borrowed(value))
+                    }
                     Err(e) => Err(e),
                 }
             }

@@ -21,6 +21,14 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, MutexGuard, PoisonError};
 
+/// What there is to choose from, which belongs together: with a later version a snapshot that was taken
+/// before it would be overlooked.
+pub(super) struct Seen {
+    version: Arc<Version>,
+    /// The oldest snapshot of each shard, taken after the version.
+    oldest: Vec<Option<u64>>,
+}
+
 impl Work {
     /// A part of a compaction that nobody has.
     pub(super) fn take_part(&mut self) -> Option<(Arc<Plan>, usize)> {
@@ -81,7 +89,7 @@ impl Shared {
 
     /// The oldest snapshot of each shard, and the lock, while the version is one whose range deletions
     /// are gathered.
-    pub(super) fn work_for_choosing(&self) -> (Vec<Option<u64>>, MutexGuard<'_, Work>) {
+    pub(super) fn work_for_choosing(&self) -> (Seen, MutexGuard<'_, Work>) {
         loop {
             let version = self.version.load_full();
             // After the version: who reads the past from now on sees all that is in its tables.
@@ -90,27 +98,25 @@ impl Shared {
             version.deletions(oldest.iter().any(Option::is_some));
             let work = self.work();
             if Arc::ptr_eq(&version, &self.version.load()) {
-                return (oldest, work);
+                return (Seen { version, oldest }, work);
             }
         }
     }
 
     /// Chooses what to merge next, if anything is due and there is room for it; and if nothing is,
-    /// which large values to move. `blobs`: bytes of each blob file. `oldest`: the oldest snapshot of
-    /// each shard.
+    /// which large values to move. `blobs`: bytes of each blob file.
     pub(super) fn begin_merging(
         &self,
         work: &mut Work,
         blobs: &BTreeMap<u64, u64>,
-        oldest: &[Option<u64>],
+        Seen { version, oldest }: Seen,
     ) -> Option<()> {
-        let version = self.version.load_full();
         let claims: Vec<Claim> = work.merging.values().map(|m| m.claim.clone()).collect();
         let situation = Situation {
             version: &version,
             options: &self.options,
             claims: &claims,
-            oldest_snapshots: oldest,
+            oldest_snapshots: &oldest,
             free_bytes: self.disk.free().unwrap_or_else(|e| {
                 tracing::debug!(error = %e, "the disk cannot tell how much room it has");
                 None

@@ -69,6 +69,11 @@ struct Joined<'a>(&'a Crew);
 impl Drop for Joined<'_> {
     fn drop(&mut self) {
         self.0.leave();
+        if std::thread::panicking() {
+            // What it was at is to be done again, by those who sleep, and who waits for it asks them.
+            self.0.call();
+            self.0.step(Ok(()));
+        }
     }
 }
 

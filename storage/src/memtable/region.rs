@@ -29,7 +29,7 @@ impl Region {
     pub(super) fn new(bytes: usize) -> Option<Self> {
         let pages = bytes.div_ceil(PAGE).max(1);
         let bytes = pages.checked_mul(PAGE)?;
-        let mapped = system::map(None, bytes.checked_add(PAGE)?)?;
+        let mapped = system::map(bytes.checked_add(PAGE)?)?;
         // On a boundary of huge pages; what is too much before and behind is given back.
         let before = mapped.addr().get().next_multiple_of(PAGE) - mapped.addr().get();
         // SAFETY: at most one page into a mapping that has one more than the region.
@@ -68,8 +68,8 @@ impl Region {
             return;
         }
         system::unmap(from, PAGE);
-        // The call may have taken away what was there before it failed.
-        if system::map(Some(to), PAGE).is_none() {
+        // The call took away what was there, or changed nothing.
+        if !system::fill(to) {
             let layout = std::alloc::Layout::from_size_align(PAGE, PAGE);
             std::alloc::handle_alloc_error(layout.expect("a page"));
         }
@@ -78,7 +78,9 @@ impl Region {
 
     /// Ends the region; its first `used` pages were backed.
     pub(super) fn give_back(self, used: usize) {
-        for page in lock().give((0..used).map(|page| Idle(self.page(page)))) {
+        // Not while others need the lock.
+        let gone = lock().give((0..used).map(|page| Idle(self.page(page))));
+        for page in gone {
             system::unmap(page.0, PAGE);
         }
         if used < self.pages {
@@ -91,20 +93,35 @@ impl Region {
 #[cfg(all(target_os = "linux", not(miri)))]
 mod system {
     use super::PAGE;
+    use rustix::io::Errno;
     use rustix::mm::{Advice, MapFlags, MremapFlags, ProtFlags};
     use rustix::mm::{madvise, mmap_anonymous, mremap_fixed, munmap};
     use std::ptr::NonNull;
 
-    /// New memory, at `at` in the place of what is mapped there if that is said.
-    pub(super) fn map(at: Option<NonNull<u8>>, bytes: usize) -> Option<NonNull<u8>> {
-        let (address, fixed) = match at {
-            Some(at) => (at.as_ptr().cast(), MapFlags::FIXED),
-            None => (std::ptr::null_mut(), MapFlags::empty()),
-        };
-        let (access, flags) = (ProtFlags::READ | ProtFlags::WRITE, MapFlags::PRIVATE | fixed);
-        // SAFETY: where the system likes it, or in the place of a page of a region that nobody uses.
-        let mapped = unsafe { mmap_anonymous(address, bytes, access, flags) };
+    const ACCESS: ProtFlags = ProtFlags::READ.union(ProtFlags::WRITE);
+
+    /// New memory.
+    pub(super) fn map(bytes: usize) -> Option<NonNull<u8>> {
+        // SAFETY: where the system likes it.
+        let mapped =
+            unsafe { mmap_anonymous(std::ptr::null_mut(), bytes, ACCESS, MapFlags::PRIVATE) };
         NonNull::new(mapped.ok()?.cast())
+    }
+
+    /// New memory for the page at `at`, unless there is some.
+    pub(super) fn fill(at: NonNull<u8>) -> bool {
+        let flags = MapFlags::PRIVATE | MapFlags::FIXED_NOREPLACE;
+        // SAFETY: the addresses are those of a page of a region, and what is mapped there stays.
+        let mapped = unsafe { mmap_anonymous(at.as_ptr().cast(), PAGE, ACCESS, flags) };
+        match mapped {
+            // A kernel that does not know the flag chooses other addresses.
+            Ok(mapped) if mapped != at.as_ptr().cast() => {
+                unmap(NonNull::new(mapped.cast()).expect("mapped"), PAGE);
+                true
+            }
+            Ok(_) | Err(Errno::EXIST) => true,
+            Err(_) => false,
+        }
     }
 
     /// Asks for huge pages.
@@ -146,8 +163,12 @@ mod system {
 mod system {
     use std::ptr::NonNull;
 
-    pub(super) fn map(_: Option<NonNull<u8>>, _: usize) -> Option<NonNull<u8>> {
+    pub(super) fn map(_: usize) -> Option<NonNull<u8>> {
         None
+    }
+
+    pub(super) fn fill(_: NonNull<u8>) -> bool {
+        false
     }
 
     pub(super) fn advise(_: NonNull<u8>, _: usize) {}

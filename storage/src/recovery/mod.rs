@@ -54,7 +54,7 @@ pub(crate) fn open(
     // The log asks what of it cannot be read; all others only that it is damaged.
     let plain = disk.clone();
     let disk: Arc<dyn Disk> = if options.tolerate_damage { Arc::new(Patience(disk)) } else { disk };
-    let (mut story, manifest_number) = load_story(disk.as_ref(), &names)?;
+    let (mut story, manifest_number) = load_story(plain.as_ref(), &names)?;
     let blobs = Blobs::new(disk.clone(), options.planted(PlantedBug::BlobUnchecked));
     let shelf = Arc::new(Shelf::new(options.block_cache_bytes, blobs));
     let tables = open_tables(disk.as_ref(), &story, &shelf)?;
@@ -225,7 +225,7 @@ fn load_story(disk: &dyn Disk, names: &[String]) -> Result<(Story, u64), OpenErr
             Ok((Story::default(), number.unwrap_or(0)))
         }
         Err(LoadError::Damaged) => Err(lost()),
-        Err(LoadError::Disk(e)) => Err(e.into()),
+        Err(LoadError::Unreadable(e) | LoadError::Disk(e)) => Err(e.into()),
     }
 }
 

@@ -44,7 +44,7 @@ impl Start {
         self.number += 1;
         let (number, poison) = (self.number, self.poison.clone());
         let mut manifest = Manifest::create(disk.as_ref(), number, story.clone(), poison)?;
-        self.tells_damage = false;
+        (self.found, self.tells_damage) = (number, false);
         if self.format_is_old {
             // Before anything is written that an older version would take for a torn tail.
             let written = swap_file(disk.as_ref(), FORMAT, format!("{FORMAT_LINE}\n").as_bytes());
