@@ -107,11 +107,12 @@ impl Gathered {
     }
 }
 
-/// How often a writer looks whether its group is over before it sleeps: a few microseconds, about
-/// what it costs to be woken.
-const LOOKS: usize = 60;
-/// How often it then lets others run: that costs a fifth of going to sleep and being woken, and with
-/// sixteen writers on two cores it takes a third off what a write costs.
+/// How often a writer looks whether its group is over before it lets others run: longer than it takes to
+/// write a small group, much shorter than one that stands still.
+const LOOKS: usize = 10;
+/// How often it then lets others run before it sleeps: that costs a fifth of going to sleep and being woken,
+/// and with sixteen writers on two cores it takes a third off what a write costs. To let them run
+/// soon is a tenth cheaper than to look sixty times first: whoever runs brings more to the next group.
 const YIELDS: usize = 2;
 /// How often the leader of a group that is to be synced lets others run before it takes the group.
 const GATHER_TURNS: usize = if cfg!(any(loom, shuttle)) { 1 } else { 16 };
