@@ -111,6 +111,12 @@ impl Disk for FileDisk {
         Some(&self.directory)
     }
 
+    fn random(&self) -> io::Result<u64> {
+        let mut bytes = [0; 8];
+        fill_random(&mut bytes)?;
+        Ok(u64::from_ne_bytes(bytes))
+    }
+
     fn lock(&self) -> io::Result<Box<dyn Send + Sync>> {
         let mut options = OpenOptions::new();
         let file = options.write(true).create(true).truncate(false);
@@ -120,6 +126,22 @@ impl Disk for FileDisk {
             Err(TryLockError::WouldBlock) => Err(io::ErrorKind::WouldBlock.into()),
             Err(TryLockError::Error(e)) => Err(e),
         }
+    }
+}
+
+/// Fills `bytes` with what the operating system has of chance, at most 256.
+fn fill_random(bytes: &mut [u8]) -> io::Result<()> {
+    #[cfg(target_os = "linux")]
+    {
+        use rustix::rand::{GetRandomFlags, getrandom};
+        // So few come all at once.
+        rustix::io::retry_on_intr(|| getrandom(&mut *bytes, GetRandomFlags::empty()))?;
+        Ok(())
+    }
+    #[cfg(not(target_os = "linux"))]
+    {
+        use std::io::Read;
+        File::open("/dev/urandom")?.read_exact(bytes)
     }
 }
 

@@ -51,6 +51,8 @@ pub trait Disk: Send + Sync {
     fn directory(&self) -> Option<&Path> {
         None
     }
+    /// A number that nobody can guess: each of its bits is chance.
+    fn random(&self) -> io::Result<u64>;
     /// Keeps others out until what it returns is dropped; `WouldBlock` when somebody is in.
     fn lock(&self) -> io::Result<Box<dyn Send + Sync>>;
 }

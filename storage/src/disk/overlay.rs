@@ -98,6 +98,10 @@ impl Disk for Overlay {
         Ok(())
     }
 
+    fn random(&self) -> io::Result<u64> {
+        self.layers.below.random()
+    }
+
     fn lock(&self) -> io::Result<Box<dyn Send + Sync>> {
         self.layers.below.lock()
     }

@@ -156,6 +156,10 @@ impl Disk for Patience {
         self.0.directory()
     }
 
+    fn random(&self) -> io::Result<u64> {
+        self.0.random()
+    }
+
     fn lock(&self) -> io::Result<Box<dyn Send + Sync>> {
         self.0.lock()
     }
