@@ -223,7 +223,7 @@ impl Shard {
         self.commit()?;
         self.log.sync_handle().sync()?;
         // The mark itself: should it not reach the disk, the mark of nothing that was promised is missing.
-        self.commit()
+        self.log.mark_end()
     }
 
     /// A handle that makes durable, from any thread, what this shard committed.

@@ -253,6 +253,37 @@ fn the_same_where_nobody_ever_synced() {
 }
 
 #[test]
+fn the_same_where_the_memtable_was_made_immutable_just_before() {
+    for durability in [Durability::Os, Durability::Sync] {
+        let disk = MemoryDisk::new(1);
+        let options = Options { log_segment_bytes: 1 << 20, ..options(1) };
+        let mut store = Store::open(&disk, options.clone()).unwrap();
+        for i in 0..40 {
+            let key = format!("k{i:03}").into_bytes();
+            store.shards[0].apply(&put(&key, b"value"), durability).unwrap();
+        }
+        store.shards[0].rotate();
+        let name = disk.list().unwrap().into_iter().find(|n| n.ends_with(".log")).unwrap();
+        store.shards[0].settle().unwrap();
+        let files = disk.list().unwrap().len();
+        store.shards[0].settle().unwrap();
+        assert_eq!(disk.list().unwrap().len(), files, "it is marked once");
+        drop(store);
+        disk.crash(Crash::ProcessKill);
+        let mut noticed = 0;
+        for offset in 0..disk.open(&name).unwrap().len().unwrap() {
+            let fork = disk.fork(1);
+            assert!(fork.rot(&name, offset, 1 << (offset % 8)));
+            match read(&fork, options.clone()) {
+                Ok(found) => assert_eq!(found.len(), 40, "{durability:?}, at {offset}"),
+                Err(_) => noticed += 1,
+            }
+        }
+        assert!(noticed > 1_000, "{noticed} noticed");
+    }
+}
+
+#[test]
 fn a_table_that_is_cut_short_while_it_is_read_is_damage_and_ends_no_process() {
     let directory = tempfile::tempdir().unwrap();
     let disk = Arc::new(FileDisk::new(directory.path()).unwrap());

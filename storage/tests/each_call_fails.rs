@@ -102,6 +102,9 @@ impl Disk for Failing {
     fn sync_dir(&self) -> io::Result<()> {
         self.call("sync of the directory", || self.disk.sync_dir(), || ())
     }
+    fn random(&self) -> io::Result<u64> {
+        self.call("random number", || self.disk.random(), || ())
+    }
     fn lock(&self) -> io::Result<Box<dyn Send + Sync>> {
         self.disk.lock()
     }

@@ -98,6 +98,9 @@ impl Disk for Faulty {
     fn sync_dir(&self) -> io::Result<()> {
         self.inner.sync_dir()
     }
+    fn random(&self) -> io::Result<u64> {
+        self.inner.random()
+    }
     fn lock(&self) -> io::Result<Box<dyn Send + Sync>> {
         self.inner.lock()
     }

@@ -16,6 +16,7 @@ mod faulty;
 mod filtered;
 mod fixture;
 mod foreign;
+mod forged;
 mod front;
 mod full_disk;
 mod fuzz;

@@ -207,6 +207,69 @@ fn looking_through_an_overlay_needs_no_byte_that_cannot_be_read_and_changes_none
 }
 
 #[test]
+fn what_an_overlay_shows_of_a_log_that_nobody_synced_is_what_the_disk_shows() {
+    // More than what is read, and then written again, at a time.
+    let large = Options { log_segment_bytes: 1 << 20, memtable_bytes: 4 << 20, ..tolerant() };
+    let disk = MemoryDisk::new(1);
+    let mut store = Store::open(&disk, large.clone()).unwrap();
+    for i in 0..60 {
+        store.shards[0].apply(&put(&key(i), &value(i).repeat(30)), Durability::Os).unwrap();
+    }
+    drop(store);
+    disk.crash(Crash::ProcessKill);
+    let (name, len) = last_of(&disk, ".log");
+    assert!(len > 512 << 10);
+    let look = |disk: Arc<dyn Disk>| {
+        let mut store = Store::open_on(disk, large.clone()).unwrap();
+        let found = (0..60).map(|i| store.get(&key(i)).unwrap().is_some()).collect::<Vec<_>>();
+        (found, store.engine.damage())
+    };
+    for sector in sectors(len).step_by(37) {
+        let faulty = Faulty::new(&disk.fork(sector.start));
+        faulty.scratch(&name, sector.clone());
+        let overlay: Arc<dyn Disk> = Arc::new(Overlay::new(Arc::new(faulty.clone())));
+        let seen = look(overlay.clone());
+        assert!(seen.0.contains(&false) && seen.1.len() == 1, "{sector:?}: {seen:?}");
+        assert_eq!(look(overlay), seen, "{sector:?}, the second time");
+        assert_eq!(look(Arc::new(faulty)), seen, "{sector:?}, on the disk itself");
+    }
+}
+
+#[test]
+fn bytes_that_cannot_be_read_below_an_overlay_cannot_until_they_are_written() {
+    let disk = MemoryDisk::new(1);
+    disk.create("a").unwrap().write_at(&[7; 4096], 0).unwrap();
+    let faulty = Faulty::new(&disk);
+    faulty.scratch("a", 1024..2048);
+    let overlay = Overlay::new(Arc::new(faulty));
+    let read = |name: &str, at: u64, len: usize| {
+        let mut bytes = vec![0; len];
+        let file = overlay.open(name).unwrap();
+        file.read_at(&mut bytes, at).map(|()| bytes).ok()
+    };
+    let before = overlay.open("a").unwrap();
+    before.write_at(&[1; 100], 0).unwrap();
+    for name in ["a", "b"] {
+        assert_eq!(read(name, 0, 100), Some(vec![1; 100]));
+        assert_eq!((read(name, 1000, 24), read(name, 2048, 1)), (Some(vec![7; 24]), Some(vec![7])));
+        assert!(read(name, 1000, 25).is_none() && read(name, 1536, 1).is_none());
+        if name == "a" {
+            overlay.rename("a", "b").unwrap();
+        }
+    }
+    overlay.open("b").unwrap().write_at(&[2; 512], 1024).unwrap();
+    assert_eq!(read("b", 1024, 512), Some(vec![2; 512]));
+    assert!(read("b", 1024, 513).is_none());
+    assert!(before.read_at(&mut [0], 1536).is_err() && before.read_at(&mut [0], 1024).is_ok());
+    // Cut off and grown again it is zeros like all else.
+    overlay.open("b").unwrap().truncate(1800).unwrap();
+    overlay.open("b").unwrap().truncate(2000).unwrap();
+    assert_eq!((read("b", 1800, 200), read("b", 1799, 1)), (Some(vec![0; 200]), None));
+    overlay.create("b").unwrap().write_at(&[3; 4096], 0).unwrap();
+    assert_eq!(read("b", 0, 4096), Some(vec![3; 4096]));
+}
+
+#[test]
 fn a_manifest_whose_end_cannot_be_read_is_not_taken_for_an_older_one() {
     let disk = build(usize::MAX);
     let manifest =

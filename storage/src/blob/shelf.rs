@@ -151,6 +151,9 @@ mod tests {
         fn sync_dir(&self) -> io::Result<()> {
             self.disk.sync_dir()
         }
+        fn random(&self) -> io::Result<u64> {
+            self.disk.random()
+        }
         fn lock(&self) -> io::Result<Box<dyn Send + Sync>> {
             self.disk.lock()
         }

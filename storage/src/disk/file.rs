@@ -30,19 +30,27 @@ impl FileDisk {
 }
 
 /// Makes the directory `path` and those above it that are missing. `sync` is told of each directory that
-/// got a new one, the highest first: without it a power loss takes the new one and all that is in it.
+/// got a new one, the highest first: without it a power loss takes the new one and all that is in it. Where
+/// that fails the new one is removed again, or the next try would take it for one that is there to stay.
 fn make_directory(path: &Path, sync: &dyn Fn(&Path) -> io::Result<()>) -> io::Result<()> {
     if path.as_os_str().is_empty() || path.is_dir() {
         return Ok(());
     }
     let parent = path.parent().unwrap_or(Path::new(""));
     make_directory(parent, sync)?;
-    match fs::create_dir(path) {
+    let made = match fs::create_dir(path) {
         // Somebody else made it meanwhile.
-        Err(_) if path.is_dir() => {}
-        made => made?,
-    }
-    sync(if parent.as_os_str().is_empty() { Path::new(".") } else { parent })
+        Err(_) if path.is_dir() => false,
+        made => made.map(|()| true)?,
+    };
+    let synced = sync(if parent.as_os_str().is_empty() { Path::new(".") } else { parent });
+    synced.map_err(|e| match made.then(|| fs::remove_dir(path)) {
+        Some(Err(stays)) => {
+            let what = format!("{e}; remove {} before the next try", path.display());
+            io::Error::new(e.kind(), format!("{what}, it could not be removed: {stays}"))
+        }
+        _ => e,
+    })
 }
 
 impl Disk for FileDisk {
@@ -111,6 +119,12 @@ impl Disk for FileDisk {
         Some(&self.directory)
     }
 
+    fn random(&self) -> io::Result<u64> {
+        let mut bytes = [0; 8];
+        fill_random(&mut bytes)?;
+        Ok(u64::from_ne_bytes(bytes))
+    }
+
     fn lock(&self) -> io::Result<Box<dyn Send + Sync>> {
         let mut options = OpenOptions::new();
         let file = options.write(true).create(true).truncate(false);
@@ -120,6 +134,22 @@ impl Disk for FileDisk {
             Err(TryLockError::WouldBlock) => Err(io::ErrorKind::WouldBlock.into()),
             Err(TryLockError::Error(e)) => Err(e),
         }
+    }
+}
+
+/// Fills `bytes` with what the operating system has of chance, at most 256.
+fn fill_random(bytes: &mut [u8]) -> io::Result<()> {
+    #[cfg(target_os = "linux")]
+    {
+        use rustix::rand::{GetRandomFlags, getrandom};
+        // So few come all at once.
+        rustix::io::retry_on_intr(|| getrandom(&mut *bytes, GetRandomFlags::empty()))?;
+        Ok(())
+    }
+    #[cfg(not(target_os = "linux"))]
+    {
+        use std::io::Read;
+        File::open("/dev/urandom")?.read_exact(bytes)
     }
 }
 
@@ -235,6 +265,23 @@ mod tests {
         assert_eq!(refused.unwrap_err().kind(), io::ErrorKind::AlreadyExists);
         let failing = |_: &Path| Err(io::Error::other("no"));
         assert!(make_directory(&root.join("e"), &failing).is_err());
+        make_directory(&root.join("e"), &sync).unwrap();
+        assert_eq!(synced.take(), [root.to_path_buf()], "what was not synced is not there");
+        let failing_later = |parent: &Path| {
+            sync(parent)?;
+            if parent == root { Ok(()) } else { Err(io::Error::other("no")) }
+        };
+        assert!(make_directory(&root.join("h/i"), &failing_later).is_err());
+        assert_eq!(synced.take(), [root.to_path_buf(), root.join("h")]);
+        make_directory(&root.join("h/i"), &sync).unwrap();
+        assert_eq!(synced.take(), [root.join("h")]);
+        let filled = |parent: &Path| {
+            fs::write(parent.join("j/file"), b"")?;
+            Err(io::Error::other("no"))
+        };
+        let stays = make_directory(&root.join("j"), &filled).unwrap_err().to_string();
+        let told = format!("no; remove {} before the next try", root.join("j").display());
+        assert!(stays.starts_with(&told), "{stays}");
         FileDisk::new(root.join("f/g")).unwrap();
         assert!(root.join("f/g").is_dir());
     }

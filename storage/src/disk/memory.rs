@@ -64,6 +64,9 @@ struct Undo {
 #[derive(Default)]
 struct State {
     seed: u64,
+    /// What chance began with, and the numbers drawn for others: what they draw changes no fate.
+    seed_given: u64,
+    numbers: u64,
     epoch: u64,
     locked: bool,
     names: BTreeMap<String, Inode>,
@@ -92,7 +95,7 @@ impl MemoryDisk {
     /// An empty disk whose chances all come from `seed`.
     #[must_use]
     pub fn new(seed: u64) -> Self {
-        let state = State { seed, ..State::default() };
+        let state = State { seed, seed_given: seed, ..State::default() };
         Self { state: Arc::new(Mutex::new(state)) }
     }
 
@@ -225,8 +228,18 @@ impl MemoryDisk {
         };
         let names = state.names.iter().map(|(n, i)| (n.clone(), copy(i))).collect();
         let durable_names = state.durable_names.iter().map(|(n, i)| (n.clone(), copy(i))).collect();
-        let State { capacity, windows, .. } = *state;
-        let fresh = State { seed, names, durable_names, capacity, windows, ..State::default() };
+        // With the same seed it draws on from here.
+        let State { capacity, windows, numbers, .. } = *state;
+        let fresh = State {
+            seed,
+            seed_given: seed,
+            numbers,
+            names,
+            durable_names,
+            capacity,
+            windows,
+            ..State::default()
+        };
         Self { state: Arc::new(Mutex::new(fresh)) }
     }
 
@@ -431,6 +444,13 @@ impl Disk for MemoryDisk {
         let state = self.state();
         state.up()?;
         Ok(state.capacity.map(|capacity| capacity.saturating_sub(state.used())))
+    }
+
+    fn random(&self) -> io::Result<u64> {
+        let state = &mut *self.state();
+        state.up()?;
+        state.numbers += 1;
+        Ok(scatter(scatter(!state.seed_given) ^ state.numbers))
     }
 
     fn lock(&self) -> io::Result<Box<dyn Send + Sync>> {

@@ -51,6 +51,8 @@ pub trait Disk: Send + Sync {
     fn directory(&self) -> Option<&Path> {
         None
     }
+    /// A number that nobody can guess: each of its bits is chance.
+    fn random(&self) -> io::Result<u64>;
     /// Keeps others out until what it returns is dropped; `WouldBlock` when somebody is in.
     fn lock(&self) -> io::Result<Box<dyn Send + Sync>>;
 }
@@ -132,4 +134,40 @@ pub(crate) fn swap_file(disk: &dyn Disk, name: &str, content: &[u8]) -> io::Resu
     file.sync()?;
     disk.rename(&tmp, name)?;
     disk.sync_dir()
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_bit_of_a_random_number_is_chance_and_that_of_a_memory_disk_comes_again() {
+        let directory = tempfile::tempdir().unwrap();
+        let memory: Arc<dyn Disk> = Arc::new(MemoryDisk::new(1));
+        let real: Arc<dyn Disk> = Arc::new(FileDisk::new(directory.path()).unwrap());
+        let over: Arc<dyn Disk> = Arc::new(Overlay::new(real.clone()));
+        let patient: Arc<dyn Disk> = Arc::new(Patience(over.clone()));
+        for disk in [memory, real, over, patient] {
+            let numbers: Vec<u64> = (0..100).map(|_| disk.random().unwrap()).collect();
+            assert_eq!(numbers.iter().fold(0, |all, number| all | number), u64::MAX);
+            assert_eq!(numbers.iter().fold(u64::MAX, |all, number| all & number), 0);
+        }
+        let [one, twin, other] = [1, 1, 2].map(MemoryDisk::new);
+        let numbers = [&one, &twin, &other].map(|disk| disk.random().unwrap());
+        assert!(numbers[0] == numbers[1] && numbers[0] != numbers[2]);
+        let draw = |disk: &MemoryDisk| disk.random().unwrap();
+        assert_ne!(draw(&one.fork(1)), numbers[0], "a fork draws on");
+        // What is drawn changes no fate.
+        for disk in [&one, &twin] {
+            disk.create("a").unwrap().write_at(&[1; 8 << 10], 0).unwrap();
+            disk.sync_dir().unwrap();
+        }
+        draw(&one);
+        let [left, right] = [one, twin].map(|disk| {
+            disk.crash(Crash::PowerLoss(Survival::Torn));
+            read_all(disk.open("a").unwrap().as_ref()).unwrap()
+        });
+        assert_eq!(left, right);
+    }
 }

@@ -28,14 +28,16 @@ impl Patient {
         Ok(Self { name: name.to_owned(), file, unreadable: Mutex::default() })
     }
 
+    /// What was found to be unreadable so far.
+    pub(crate) fn unreadable(&self) -> Vec<Range<u64>> {
+        self.unreadable.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
     /// The parts of `range` that are not known to be unreadable.
     pub(crate) fn readable(&self, range: Range<u64>) -> Vec<Range<u64>> {
         let mut parts = vec![range];
-        for gone in self.unreadable.lock().unwrap_or_else(PoisonError::into_inner).iter() {
-            let without = |part: Range<u64>| {
-                [part.start..part.end.min(gone.start), part.start.max(gone.end)..part.end]
-            };
-            parts = parts.into_iter().flat_map(without).filter(|part| !part.is_empty()).collect();
+        for gone in self.unreadable() {
+            parts = without(&parts, &gone);
         }
         parts
     }
@@ -78,6 +80,14 @@ impl Patient {
         }
         Ok(())
     }
+}
+
+/// What is left of `parts` without `gone`.
+pub(super) fn without(parts: &[Range<u64>], gone: &Range<u64>) -> Vec<Range<u64>> {
+    let around = |part: &Range<u64>| {
+        [part.start..part.end.min(gone.start), part.start.max(gone.end)..part.end]
+    };
+    parts.iter().flat_map(around).filter(|part| !part.is_empty()).collect()
 }
 
 impl DiskFile for Patient {
@@ -154,6 +164,10 @@ impl Disk for Patience {
 
     fn directory(&self) -> Option<&Path> {
         self.0.directory()
+    }
+
+    fn random(&self) -> io::Result<u64> {
+        self.0.random()
     }
 
     fn lock(&self) -> io::Result<Box<dyn Send + Sync>> {

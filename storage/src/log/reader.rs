@@ -283,6 +283,10 @@ impl Reading<'_, '_> {
     }
 
     /// Where the first frame from `offset` on proves itself, however far.
+    ///
+    /// Each claim is proved by itself, which takes the square of what is searched where claims stand in
+    /// each other. Chance makes one claim in 16 GiB, and nobody else can make any who cannot guess
+    /// the stream's number (`new_streams`); in logs from before those were chance that is accepted.
     fn search(&mut self, offset: u64) -> io::Result<Option<u64>> {
         let mut at = offset.next_multiple_of(4);
         loop {

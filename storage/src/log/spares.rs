@@ -5,8 +5,7 @@
 //! any more, as it was: what it holds from its former life proves itself under another segment id
 //! only. Its old name is durably gone before it is used again, so that no crash brings it back.
 
-use super::{parse_segment_name, segment_id};
-use crate::codec::u64_at;
+use super::parse_segment_name;
 use crate::disk::Disk;
 use crate::error::Error;
 use crate::limits::{LOG_SPARE_BYTES_MAX, YIELD_BYTES};
@@ -69,15 +68,15 @@ impl Spares {
         // What a memtable of each shard fills comes back when it is flushed, and with it some frames more.
         let filled = options.memtable_bytes as u64;
         let room = wanted as u64 * (filled + filled / 4).max(bytes);
-        let segments = names.iter().filter_map(|name| parse_segment_name(name));
-        let ids: BTreeSet<u64> =
-            segments.map(|(stream, segment)| segment_id(stream, segment, false)).collect();
+        let segments = names.iter().filter(|name| parse_segment_name(name).is_some());
+        let faces: BTreeSet<Face> =
+            segments.filter_map(|name| face(disk.as_ref(), name, bytes)).collect();
         let mut state = State::default();
         for name in names {
             let Some(number) = parse_name(name) else { continue };
             state.last = state.last.max(number);
-            let found = first_id(disk.as_ref(), name, bytes).filter(|(id, _)| !ids.contains(id));
-            if let Some((_, len)) = found.filter(|(_, len)| state.has_room(*len, wanted, room)) {
+            let found = face(disk.as_ref(), name, bytes).filter(|face| !faces.contains(face));
+            if let Some((len, _)) = found.filter(|(len, _)| state.has_room(*len, wanted, room)) {
                 state.ready.push((name.clone(), len));
             } else if let Err(e) = disk.remove(name) {
                 tracing::warn!(%name, error = %e, "a left-over file could not be removed");
@@ -212,13 +211,17 @@ impl Spares {
     }
 }
 
-/// The segment id that the first frame of a file claims, and the file's size, if it has at least `bytes`.
-fn first_id(disk: &dyn Disk, name: &str, bytes: u64) -> Option<(u64, u64)> {
+/// Size and first bytes of a file: the same for a file under another name, and for no other segment,
+/// since the header of each has another tag.
+type Face = (u64, [u8; 64]);
+
+/// The face of a file that has at least `bytes`.
+fn face(disk: &dyn Disk, name: &str, bytes: u64) -> Option<Face> {
     let file = disk.open(name).ok()?;
     let len = file.len().ok()?;
-    let mut head = [0; 16];
-    if len < bytes.max(16) || file.read_at(&mut head, 0).is_err() {
+    let mut head = [0; 64];
+    if len < bytes.max(64) || file.read_at(&mut head, 0).is_err() {
         return None;
     }
-    Some((u64_at(&head, 8)?, len))
+    Some((len, head))
 }

@@ -279,14 +279,25 @@ impl LogWriter {
 
     /// Writes the buffered batches as one frame.
     pub(crate) fn commit(&mut self) -> Result<LogPosition, Error> {
-        let done = self.write_frame();
+        // While it goes on, no segment is begun for a mark alone: what the one before holds is about to
+        // come into a table.
+        self.commit_or_mark(self.file.is_some() && self.mark_is_due())
+    }
+
+    /// As [`LogWriter::commit`], where nothing may follow: what is durable is said in any case.
+    pub(crate) fn mark_end(&mut self) -> Result<LogPosition, Error> {
+        self.commit_or_mark(self.mark_is_due())
+    }
+
+    fn commit_or_mark(&mut self, mark: bool) -> Result<LogPosition, Error> {
+        let done = self.write_frame(mark);
         self.stalled = done.is_err();
         done
     }
 
-    fn write_frame(&mut self) -> Result<LogPosition, Error> {
+    fn write_frame(&mut self, mark: bool) -> Result<LogPosition, Error> {
         self.stream.poison.check()?;
-        if self.batches == 0 && !self.sealed && !self.mark_is_due() {
+        if self.batches == 0 && !self.sealed && !mark {
             return Ok(self.position());
         }
         if self.file.is_none() || (!self.sealed && self.segment_is_full()) {
@@ -341,9 +352,7 @@ impl LogWriter {
     /// Data became durable that no frame says is durable. Without a frame that says so, rot in the
     /// last frame of an idle store would pass for a torn tail.
     fn mark_is_due(&self) -> bool {
-        self.file.is_some()
-            && self.last_data > self.recorded
-            && self.stream.progress().durable >= self.last_data
+        self.last_data > self.recorded && self.stream.progress().durable >= self.last_data
     }
 
     /// True when the next frame belongs into another segment: this one is large enough, its file

@@ -21,7 +21,7 @@ use crate::error::{Damage, Error, OpenError, Place};
 use crate::fold::Merge;
 use crate::key::KeyRange;
 use crate::limits::{FORMAT_LINE, FORMAT_LINE_BEFORE};
-use crate::log::{LogWriter, Mark, Planted, Spares, Stream, parse_segment_name};
+use crate::log::{LogWriter, Mark, Planted, Spares, Stream, new_streams, parse_segment_name};
 use crate::manifest::{self, Edit, LoadError, Story, parse_manifest_name};
 use crate::options::{Options, PlantedBug};
 use crate::poison::Poison;
@@ -86,8 +86,10 @@ pub(crate) fn open(
     let known = story.damage.len();
     story.damage.extend(log_damage.into_iter().filter(|d| !story.repaired.contains(d)));
     let ranges = KeyRange::of_splits(&options.splits);
-    let first_stream = story.next_stream.max(1);
-    story.next_stream = first_stream + ranges.len() as u64;
+    let stream_numbers = new_streams(story.next_stream, ranges.len(), &mut || disk.random());
+    let stream_numbers =
+        stream_numbers.map_err(|e| Error::io("numbering the streams of the log by chance", &e))?;
+    story.next_stream = stream_numbers.last().map_or(story.next_stream, |last| last + 1);
     story.next_table = next_table(&story, &names);
     let present = streams(&names);
     story.ends.retain(|stream, _| present.contains_key(stream));
@@ -139,7 +141,7 @@ pub(crate) fn open(
     let spares = Arc::new(Spares::open(&disk, &options, &names));
     let streams: Vec<Arc<Stream>> = ranges
         .iter()
-        .zip(first_stream..)
+        .zip(stream_numbers)
         .map(|(range, id)| {
             let (disk, poison) = (log_disk.clone(), poison.clone());
             Stream::new(id, range.clone(), disk, poison, spares.clone(), planted)
@@ -283,4 +285,71 @@ fn next_table(story: &Story, names: &[String]) -> u64 {
     let number = |name: &String| parse_table_name(name).or_else(|| parse_blob_name(name));
     let used = names.iter().filter_map(number).max().unwrap_or(0);
     story.next_table.max(used + 1)
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
+mod tests {
+    use super::*;
+    use crate::batch::Batch;
+    use crate::disk::{Crash, MemoryDisk, Survival};
+    use crate::fold::NoMerge;
+    use crate::manifest::Manifest;
+    use crate::shard::Durability;
+
+    /// A store with a row in each of two streams, numbered as versions did that counted from one.
+    fn counted(disk: &MemoryDisk) {
+        let shared: Arc<dyn Disk> = Arc::new(disk.clone());
+        swap_file(disk, FORMAT, format!("{FORMAT_LINE}\n").as_bytes()).unwrap();
+        let story = Story { next_stream: 3, ..Story::default() };
+        let poison = Arc::new(Poison::default());
+        drop(Manifest::create(disk, 1, story, poison.clone()).unwrap());
+        let spares = Arc::new(Spares::open(&shared, &Options::small(), &[]));
+        let planted = Planted { missing_fsync: false, one_segment_id: false };
+        let all = KeyRange { lower: Vec::new(), upper: None };
+        for id in [1, 2] {
+            let (shared, spares) = (shared.clone(), spares.clone());
+            let stream = Stream::new(id, all.clone(), shared, poison.clone(), spares, planted);
+            let mut log = LogWriter::new(stream, id, 1 << 20);
+            log.append(&put(&[id as u8]));
+            log.commit().unwrap();
+            log.sync_handle().sync().unwrap();
+        }
+    }
+
+    fn put(key: &[u8]) -> Batch {
+        let mut batch = Batch::new();
+        batch.put(key, b"value");
+        batch
+    }
+
+    #[test]
+    fn a_store_whose_streams_were_counted_goes_on_with_such_as_cannot_be_guessed() {
+        let disk = MemoryDisk::new(5);
+        counted(&disk);
+        let mut all = std::collections::BTreeSet::new();
+        for run in 0..4u8 {
+            disk.crash(Crash::PowerLoss(Survival::None));
+            let shared: Arc<dyn Disk> = Arc::new(disk.clone());
+            let opened = open(shared, Options::small(), Arc::new(NoMerge), &mut |_| {});
+            let (engine, mut shards) = opened.unwrap();
+            let shard = &mut shards[0];
+            for key in (1..3).chain(10..10 + run) {
+                assert!(shard.get(&[key], None).unwrap().is_some(), "row {key} in run {run}");
+            }
+            shard.apply(&put(&[10 + run]), Durability::Sync).unwrap();
+            let stream = shard.position().stream;
+            assert_eq!(stream >> 32, u64::from(run) + 1);
+            all.insert(stream & u64::from(u32::MAX));
+            // What is read of the log comes in the order in which it was written.
+            let mut sequences = Vec::new();
+            let mut each = |position: crate::LogPosition, _: LogBatch<'_>| {
+                sequences.push(position.sequence);
+                std::ops::ControlFlow::Continue(())
+            };
+            engine.read_log(None, &mut each).unwrap();
+            assert_eq!(sequences, (1..=u64::from(run) + 3).collect::<Vec<_>>());
+        }
+        assert_eq!(all.len(), 4);
+    }
 }

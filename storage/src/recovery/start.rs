@@ -192,6 +192,10 @@ impl Disk for Waiting {
         self.disk.directory()
     }
 
+    fn random(&self) -> io::Result<u64> {
+        self.disk.random()
+    }
+
     fn lock(&self) -> io::Result<Box<dyn Send + Sync>> {
         self.disk.lock()
     }
