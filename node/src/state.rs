@@ -240,7 +240,12 @@ impl StateFile {
         text.resize(text.len().max(has).next_multiple_of(BYTES), b'\n');
         file.write_all(&text)?;
         file.sync_all()?;
-        exchange(&spare, &path).or_else(|_| fs::rename(&spare, &path))?;
+        if exchange(&spare, &path).is_err() {
+            fs::rename(&spare, &path)?;
+            let room = |mut file: File| file.write_all(&text).and_then(|()| file.sync_all());
+            // Without it the next write has to find room, as this one had.
+            drop(File::create(&spare).and_then(room));
+        }
         File::open(&self.dir)?.sync_all()
     }
 }
@@ -398,6 +403,7 @@ mod tests {
         let file = |name: &str| fs::metadata(dir.path().join(name)).expect("there");
         let (mut state, _) = begin(dir.path());
         let first = file(NAME).ino();
+        assert_eq!(file(SPARE).len(), file(NAME).len(), "from the first write on");
         state.raise_ceiling(WallMillis(1_000_000)).expect("written");
         let both = |a: &str, b: &str| [a, b].map(|name| (file(name).ino(), file(name).len()));
         let slots = both(NAME, SPARE);

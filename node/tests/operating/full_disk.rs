@@ -1,4 +1,4 @@
-//! A node alone on a disk that is full: it starts, is read, says why it writes nothing, and goes on by itself.
+//! A node on a disk that is full: it starts, says why it writes nothing, and goes on by itself. Alone it is read.
 //!
 //! The disk is a small one in memory, which only the processes of this test see. A system that gives
 //! nobody such a thing shows nothing here, and the test says so.
@@ -8,7 +8,8 @@ use std::io::{BufRead, BufReader, Write};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 
-use crate::support::{Node, until};
+use crate::support::demo::Demo;
+use crate::support::{Node, Process, RINGD, http, until};
 
 /// Keeps the disk until it goes out of scope.
 struct SmallDisk {
@@ -131,4 +132,63 @@ fn a_node_on_a_full_disk_is_read_and_writes_again_when_there_is_room() {
     assert!(client.ask("SET k2 x").starts_with("-UNAVAILABLE no space left"));
     assert_eq!(client.ask("GET k3"), "v3");
     node.stop();
+}
+
+#[test]
+fn a_node_with_peers_waits_on_a_full_disk_and_pulls_what_it_missed_when_there_is_room() {
+    let dir = tempfile::tempdir().unwrap();
+    let Some(disk) = SmallDisk::mount(&dir.path().join("small")) else {
+        return println!("not shown: this system gives nobody a disk of his own");
+    };
+    let mut demo = Demo::start(&dir.path().join("demo"));
+    assert_eq!(demo.client(1).ask("WITH ALL SET old v"), "OK");
+    demo.kill(3);
+    copy(&demo.dir.join("n3/data"), &disk.seen);
+    disk.fill_up();
+    let mut command = Command::new(&disk.enter[0]);
+    command.args(&disk.enter[1..]).args([RINGD, "start", "--config"]).arg(demo.config(3));
+    command.arg("--node-data-dir").arg(dir.path().join("small"));
+    command.args(["--engine-log-segment-bytes", "1048576"]).stdin(Stdio::null());
+    let mut three = Process::spawn(command.stderr(File::create(dir.path().join("log")).unwrap()));
+    let is_ready = || {
+        let log = fs::read_to_string(dir.path().join("log")).unwrap();
+        assert!(!log.contains("\n  fix: "), "it ended: {log}");
+        http(demo.base + 203, "/readyz")
+    };
+    until("it says so", || {
+        is_ready().filter(|(code, body)| *code == 503 && body.contains("its disk is full"))
+    });
+    // Its peers do without it, and what they send it is not written.
+    for i in 0..50 {
+        assert_eq!(demo.client(1 + i % 2).ask(&format!("SET k{i} v{i}")), "OK");
+    }
+    assert_eq!(is_ready().map(|(code, _)| code), Some(503), "it waits");
+    disk.make_room();
+    until("it is ready", || is_ready().filter(|(code, _)| *code == 200));
+    let mut client = demo.client(3);
+    for i in 0..50 {
+        let what = format!("WITH ONE GET k{i}");
+        until("it has pulled it", || (client.ask(&what) == format!("v{i}")).then_some(()));
+    }
+    assert_eq!(client.ask("WITH ALL SET old w"), "OK");
+    three.terminate();
+    assert!(three.wait().success());
+    demo.stop();
+}
+
+fn copy(from: &Path, to: &Path) {
+    for entry in fs::read_dir(from).unwrap().map(Result::unwrap) {
+        let to = to.join(entry.file_name());
+        if entry.file_type().unwrap().is_dir() {
+            fs::create_dir(&to).unwrap();
+            copy(&entry.path(), &to);
+        } else {
+            let content = fs::read(entry.path()).unwrap();
+            // Zeros at the end, as of a file of the log that is not full, take no room.
+            let end = content.iter().rposition(|byte| *byte != 0).map_or(0, |last| last + 1);
+            let mut file = File::create(&to).unwrap();
+            file.write_all(&content[..end]).unwrap();
+            file.set_len(content.len() as u64).unwrap();
+        }
+    }
 }
