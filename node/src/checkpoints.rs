@@ -107,7 +107,7 @@ impl Keeper {
         for entry in left {
             match fs::remove_dir_all(entry.path()) {
                 Ok(()) => {
-                    info!(path = %entry.path().display(), "removed: an unfinished checkpoint")
+                    info!(path = %entry.path().display(), "removed: an unfinished checkpoint");
                 }
                 Err(e) => warn!(path = %entry.path().display(), error = %e, "cannot be removed"),
             }
