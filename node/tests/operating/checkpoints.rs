@@ -27,7 +27,11 @@ async fn connect(demo: &Demo, node: u16, who: &str) -> Client {
     Client::connect([format!("127.0.0.1:{}", demo.base + 100 + node)], tls).await.unwrap()
 }
 
-fn ask(demo: &Demo, node: u16, request: AdminRequest) -> Result<AdminReply, ClientError> {
+pub(super) fn ask(
+    demo: &Demo,
+    node: u16,
+    request: AdminRequest,
+) -> Result<AdminReply, ClientError> {
     runtime()
         .block_on(async { connect(demo, node, "admin").await.administer(request, PATIENCE).await })
 }

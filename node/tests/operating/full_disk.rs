@@ -8,6 +8,8 @@ use std::io::{BufRead, BufReader, Write};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 
+use client::AdminRequest;
+
 use crate::support::demo::Demo;
 use crate::support::{Node, Process, RINGD, http, until};
 
@@ -158,6 +160,11 @@ fn a_node_with_peers_waits_on_a_full_disk_and_pulls_what_it_missed_when_there_is
     until("it says so", || {
         is_ready().filter(|(code, body)| *code == 503 && body.contains("its disk is full"))
     });
+    // A checkpoint would take what is left, and of one that is refused nothing is left.
+    let wish = AdminRequest::MakeCheckpoint { name: "then".into() };
+    let refused = super::checkpoints::ask(&demo, 3, wish).unwrap_err().told();
+    assert!(refused.why.contains(" bytes are free under ") && refused.fix.contains("make room"));
+    assert!(!disk.seen.join("checkpoints").exists());
     // Its peers do without it, and what they send it is not written.
     for i in 0..50 {
         assert_eq!(demo.client(1 + i % 2).ask(&format!("SET k{i} v{i}")), "OK");
