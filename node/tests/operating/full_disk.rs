@@ -169,6 +169,11 @@ fn a_node_with_peers_waits_on_a_full_disk_and_pulls_what_it_missed_when_there_is
     for i in 0..50 {
         assert_eq!(demo.client(1 + i % 2).ask(&format!("SET k{i} v{i}")), "OK");
     }
+    // More than could be squeezed in somewhere.
+    let large = "x".repeat(500_000);
+    for i in 0..12 {
+        assert_eq!(demo.client(1).ask(&format!("SET large{i} {large}")), "OK");
+    }
     assert_eq!(is_ready().map(|(code, _)| code), Some(503), "it waits");
     disk.make_room();
     until("it is ready", || is_ready().filter(|(code, _)| *code == 200));
