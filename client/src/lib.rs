@@ -82,8 +82,8 @@ pub use ring::{Layout, NodeId, Slot};
 pub use wire::admin::{ClusterStatus, NodeState, NodeStatus};
 pub use wire::frame::{WIRE_VERSION, WIRE_VERSION_MIN};
 pub use wire::operate::{
-    AdminReply, AdminRequest, BigKey, BigKeys, CopyValue, Emptiness, HotKey, HotKeys, KeyCopy,
-    KeyspaceChange, KeyspaceChanged, KeyspaceFacts, NodeFacts, StoreFacts,
+    AdminReply, AdminRequest, BigKey, BigKeys, CheckpointFacts, CopyValue, Emptiness, HotKey,
+    HotKeys, KeyCopy, KeyspaceChange, KeyspaceChanged, KeyspaceFacts, NodeFacts, StoreFacts,
 };
 pub use wire::reply::Owner;
 pub use wire::{Durability, Level, Versions};

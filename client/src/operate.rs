@@ -37,7 +37,10 @@ impl Client {
         timeout: Duration,
     ) -> Result<AdminReply, ClientError> {
         let asking = match request {
-            AdminRequest::Drain | AdminRequest::Keyspace(_) => Asking::once(timeout),
+            AdminRequest::Drain
+            | AdminRequest::Keyspace(_)
+            | AdminRequest::MakeCheckpoint { .. }
+            | AdminRequest::RemoveCheckpoint { .. } => Asking::once(timeout),
             _ => Asking::harmless(timeout),
         };
         match self.ask(asking, &ClientRequest::Admin(request)).await? {

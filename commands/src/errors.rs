@@ -208,6 +208,9 @@ pub(crate) fn of_task(error: &TaskError, host: &dyn Host) -> String {
              done. fix: ask another node, and set this node's clock"
                 .to_owned()
         }
+        TaskError::NoSpace => "UNAVAILABLE no space left on this node's disk. Nothing was written. fix: make room \
+             there, then writes go on by themselves; or ask another node"
+            .to_owned(),
         TaskError::Storage(why) => format!(
             "UNCONFIRMED this node's disk failed: {why}. The write may survive elsewhere. fix: ask \
              another node, and look at this node's log"

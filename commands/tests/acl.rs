@@ -50,6 +50,33 @@ fn a_user_may_do_what_its_rules_say_and_nothing_else() {
 }
 
 #[test]
+fn who_may_only_write_a_key_may_do_what_tells_nothing_of_its_value() {
+    let mut story = app("%W~w:* %R~r:* -@all +@all");
+    for (command, reply) in [
+        ("SET w:1 x", "+OK"),
+        ("APPEND w:1 y", ":2"),
+        ("SETRANGE w:1 0 z", ":2"),
+        ("EXPIRE w:1 100", ":1"),
+        ("MSETNX w:1 a", ":0"),
+        ("STRLEN w:1", ":2"),
+        ("EXISTS w:1", ":1"),
+        ("TYPE w:1", "+string"),
+        ("TYPE r:1", "+none"),
+        ("GET w:1", DENIED_KEY),
+        ("TTL w:1", DENIED_KEY),
+        ("SET w:1 x GET", DENIED_KEY),
+        ("INCR w:2", DENIED_KEY),
+        ("GETDEL w:1", DENIED_KEY),
+        ("APPEND r:1 y", DENIED_KEY),
+        ("EXISTS w:1 other", DENIED_KEY),
+        ("STRLEN other", DENIED_KEY),
+        ("GET r:1", "$-1"),
+    ] {
+        assert_eq!(story.says(command), reply, "{command}");
+    }
+}
+
+#[test]
 fn subcommands_belong_to_the_categories_that_redis_has_them_in() {
     let mut story = app("~* +@all -@admin -@dangerous");
     for (command, denied_as) in [

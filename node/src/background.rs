@@ -1,5 +1,5 @@
-//! Background threads: making the log durable, flushing and compacting, searching the log, and
-//! reading again what is at rest.
+//! Background threads: making the log durable, flushing and compacting, searching the log, reading
+//! again what is at rest, and making checkpoints.
 //!
 //! Each thread sleeps until it is told that there is work, gathers all that waits, and posts what came
 //! of it to the cores' mailboxes. One thread only flushes, so that writers never wait for a long
@@ -18,9 +18,11 @@ use ring::{Register, Slot, WallMillis};
 use storage::{Engine, Job, JobKind, Pace, SyncHandle};
 use tracing::{error, info, warn};
 
+use crate::checkpoints::{Keeper, Wish};
 use crate::clock;
 use crate::limits::{BACKGROUND_SYNC, COMPACTION_THREADS_MAX, LOG_FOUND_BYTES};
 use crate::mailbox::Mailbox;
+use crate::slab::Key;
 use crate::state::StateFile;
 use crate::turn::Letter;
 
@@ -111,6 +113,13 @@ struct Search {
     wanted: Vec<(Slot, DotSet)>,
 }
 
+/// Something to be done with checkpoints, and who waits for it.
+struct Checkpointing {
+    core: usize,
+    key: Key,
+    wish: Wish,
+}
+
 /// What the cores use of the background threads.
 pub struct Background {
     sync: Queue<SyncWork>,
@@ -121,6 +130,7 @@ pub struct Background {
     /// What all merging threads keep to together.
     pace: Mutex<Pace>,
     searches: Queue<Search>,
+    checkpoints: Queue<Checkpointing>,
     /// Nothing but its end ever comes.
     scrub: Queue<()>,
     /// By core: something was committed since the last sync.
@@ -169,6 +179,11 @@ impl Background {
     pub fn search_log(&self, core: usize, token: u64, wanted: Vec<(Slot, DotSet)>) {
         self.searches.push(Search { core, token, wanted });
     }
+
+    /// Makes, lists or removes checkpoints; [`Letter::Looked`] follows.
+    pub fn checkpoint(&self, core: usize, key: Key, wish: Wish) {
+        self.checkpoints.push(Checkpointing { core, key, wish });
+    }
 }
 
 impl Threads {
@@ -178,6 +193,7 @@ impl Threads {
         self.background.flushes.close();
         self.background.merges.iter().for_each(Queue::close);
         self.background.searches.close();
+        self.background.checkpoints.close();
         self.background.scrub.close();
         self.background.sync.close();
         for thread in self.others {
@@ -205,7 +221,7 @@ pub struct Rates {
 pub fn start(
     engine: &Arc<Engine>,
     handles: Vec<SyncHandle>,
-    state: StateFile,
+    (state, keeper): (StateFile, Keeper),
     boxes: &Arc<Vec<Mailbox<Letter>>>,
     rates: Rates,
 ) -> std::io::Result<(Arc<Background>, Threads)> {
@@ -216,6 +232,7 @@ pub fn start(
         merges: (0..merging).map(|_| Queue::new()).collect(),
         pace: Mutex::new(Pace::new(rates.merge)),
         searches: Queue::new(),
+        checkpoints: Queue::new(),
         scrub: Queue::new(),
         unsynced: handles.iter().map(|_| AtomicBool::new(true)).collect(),
     });
@@ -236,6 +253,11 @@ pub fn start(
     others.push({
         let (background, engine, boxes) = (background.clone(), engine.clone(), boxes.clone());
         spawn("log-search").spawn(move || search_all(&background, &engine, &boxes))?
+    });
+    others.push({
+        let (background, engine, boxes) = (background.clone(), engine.clone(), boxes.clone());
+        let keep = move || keep_checkpoints(&background, &engine, &keeper, &boxes);
+        spawn("checkpoints").spawn(keep)?
     });
     if rates.scrub > 0 {
         let (background, engine) = (background.clone(), engine.clone());
@@ -360,6 +382,21 @@ fn scrub(background: &Background, engine: &Engine, bytes_per_second: u64) {
             && let Err(e) = step.run()
         {
             warn!(error = %e, "a step of the scrub failed; it will be tried again");
+        }
+    }
+}
+
+/// One after the other; whoever asked is told.
+fn keep_checkpoints(
+    background: &Background,
+    engine: &Engine,
+    keeper: &Keeper,
+    boxes: &[Mailbox<Letter>],
+) {
+    while let Some(wishes) = background.checkpoints.take(Duration::from_secs(3_600)) {
+        for Checkpointing { core, key, wish } in wishes {
+            let reply = Box::new(keeper.carry_out(engine, &wish));
+            boxes[core].post_one(Letter::Looked { key, reply });
         }
     }
 }

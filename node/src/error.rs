@@ -8,6 +8,12 @@ use core::fmt;
 /// The exit code of a program that refused to start or to go on.
 pub const EXIT_REFUSED: i32 = 2;
 
+/// The exit code of a node that stopped and could not put everything on disk.
+pub const EXIT_UNSAVED: i32 = 1;
+
+/// The exit code of a node that stopped with everything on disk, but whose drain ran out of time.
+pub const EXIT_CUT_OFF: i32 = 3;
+
 /// A reason to end the program that a person can do something about.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Fault {

@@ -115,7 +115,7 @@ fn memory_bytes() -> u64 {
 }
 
 /// Room and size of the disk under `dir`.
-fn disk(dir: &std::path::Path) -> (u64, u64) {
+pub(crate) fn disk(dir: &std::path::Path) -> (u64, u64) {
     let Ok(disk) = rustix::fs::statvfs(dir) else { return (0, 0) };
     (disk.f_bavail * disk.f_frsize, disk.f_blocks * disk.f_frsize)
 }

@@ -9,6 +9,7 @@
 //!    [`members`] (its peers), [`front`] (its clients);
 //! 2. [`driver`]: the thread of a core; [`mailbox`] and [`background`]: the other threads;
 //! 3. [`Server`]: a node from its start to its [`drain`]; [`state`]: what it remembers of itself;
+//!    [`checkpoints`]: what it keeps of its store;
 //! 4. [`config`], [`cli`], [`demo`]: what the operator says; [`status`], [`facts`], [`hot`], [`http`],
 //!    [`metrics`], [`native`]: what he hears.
 
@@ -19,6 +20,7 @@ pub mod logging;
 
 pub mod error;
 
+pub mod checkpoints;
 pub mod config;
 pub mod state;
 

@@ -95,6 +95,19 @@ pub const TURN_MAX: Duration = Duration::from_millis(10);
 /// machines put it later.
 pub const CEILING_AHEAD_MS: u64 = 20_000;
 
+/// With less room than this on its disk a node takes on no writes; where it already does, with less than twice
+/// this. What is under way has to fit, and flushes and compactions go on: one file of the log, but no more than a
+/// twentieth of a small disk.
+#[must_use]
+pub const fn full_below(log_segment_bytes: u64, disk_bytes: u64, is_full: bool) -> u64 {
+    let part = disk_bytes / 20;
+    let below = if log_segment_bytes < part { log_segment_bytes } else { part };
+    if is_full { 2 * below } else { below }
+}
+
+/// The most characters of the name of a checkpoint: some file systems take no more than 255 of a path's part.
+pub const CHECKPOINT_NAME_MAX: usize = 64;
+
 /// The most cores: groups of slots are not divided.
 pub const CORES_MAX: usize = ring::GROUPS as usize;
 

@@ -228,9 +228,11 @@ impl Members {
     }
 
     fn tell_of_link(&mut self, now: Now, peer: NodeId, events: &mut Vec<Event>) {
+        let full = self.shared.is_full();
         let Some(link) = self.links.get_mut(&peer) else { return };
         let pair = (link.out, link.heard);
-        if !link.out_up || link.heard == 0 || link.told == pair {
+        // What would be pulled could not be written.
+        if full || !link.out_up || link.heard == 0 || link.told == pair {
             return;
         }
         if link.asked != pair {
@@ -260,8 +262,22 @@ impl Members {
         self.say_state(now);
     }
 
+    /// There is room on the disk again, or none any more. Meanwhile writes were lost: links are up anew.
+    pub fn room_has_changed(&mut self, now: Now, events: &mut Vec<Event>) {
+        let peers: Vec<NodeId> = self.links.keys().copied().collect();
+        for peer in peers {
+            if let Some(link) = self.links.get_mut(&peer) {
+                link.told = (0, 0);
+            }
+            self.tell_of_link(now, peer, events);
+        }
+        self.say_state(now);
+    }
+
     fn say_state(&mut self, now: Now) {
-        let ready = self.ready.iter().all(|r| *r) && self.knows_terms(now);
+        // Without room a node lags behind its peers, who can do without it; one that is alone is read.
+        let is_there = self.links.is_empty() || !self.shared.is_full();
+        let ready = self.ready.iter().all(|r| *r) && self.knows_terms(now) && is_there;
         self.was_ready |= ready;
         let state = match (self.draining, ready) {
             (true, _) => NodeState::Draining,

@@ -18,11 +18,12 @@ use wire::frame::{WIRE_VERSION, WIRE_VERSION_MIN};
 
 use crate::background::{self, Threads};
 use crate::certificates::Certificates;
+use crate::checkpoints::{Keeper, Mark};
 use crate::clock;
 use crate::config::Config;
 use crate::drain::Waits;
 use crate::driver::{self, Beginning, Thread};
-use crate::error::Fault;
+use crate::error::{EXIT_CUT_OFF, EXIT_UNSAVED, Fault};
 use crate::front::listen;
 use crate::front::tls::Offered;
 use crate::limits::{DRAIN_MAX, DRAIN_TOLD, FILES_BESIDE_CLIENTS, raise_files};
@@ -31,7 +32,7 @@ use crate::mesh::{self, MeshConfig, Tuning, Versions};
 use crate::shared::{Parts, Shared};
 use crate::state::{Owner, Start, StateFile};
 use crate::tool::refusal;
-use crate::turn::Letter;
+use crate::turn::{Letter, look_at_disk};
 use crate::users::Users;
 
 /// A running node.
@@ -55,13 +56,26 @@ impl Server {
         let users =
             Users::load(redis.requirepass.as_deref(), &redis.users, redis.acl_file.as_deref())?;
         let owner = Owner { cluster: config.cluster, node: config.node, name: &config.name };
-        StateFile::check(&config.data_dir, &owner)?;
+        let store = config.data_dir.join("engine");
+        let restored = Mark::find(&store)?;
+        StateFile::check(&config.data_dir, &owner, restored.as_ref())?;
         // A node that has a past but no store has lost all that it acknowledged.
-        let lost = !config.data_dir.join("engine").join("FORMAT").exists()
-            && StateFile::peek(&config.data_dir)?.is_some();
+        let lost = !store.join("FORMAT").exists() && StateFile::peek(&config.data_dir)?.is_some();
         // The engine's lock also guards the state of the node.
         let Opened { engine, stores, recoveries } = open(&config)?;
-        let (state, start) = StateFile::begin(&config.data_dir, &owner, lost, clock::wall())?;
+        let restored = restored.as_ref();
+        let (state, start) =
+            StateFile::begin(&config.data_dir, &owner, lost, restored, clock::wall())?;
+        if let Some(mark) = restored {
+            let (of, incarnation) = (mark.at.0, start.state.incarnation);
+            warn!(of, %incarnation, "the store is a checkpoint: this node begins a new life on it");
+            Mark::take_away(&store);
+        }
+        let keeper = Keeper {
+            data_dir: config.data_dir.clone(),
+            reserve_bytes: config.engine.log_segment_bytes,
+        };
+        keeper.tidy();
         let cluster = start.state.cluster;
         let layout = Arc::new(config.layout(cluster)?);
         let boxes: Arc<Vec<Mailbox<Letter>>> =
@@ -71,8 +85,8 @@ impl Server {
             merge: config.engine.merge_rate,
             scrub: config.engine.scrub_bytes_per_second,
         };
-        let (background, threads) = background::start(&engine, handles, state, &boxes, rates)
-            .map_err(|e| {
+        let (background, threads) =
+            background::start(&engine, handles, (state, keeper), &boxes, rates).map_err(|e| {
                 Fault::new("cannot start a thread", e.to_string(), "raise this user's limits")
             })?;
         if start.state.amnesia {
@@ -92,6 +106,8 @@ impl Server {
         };
         info!(node = config.name, %incarnation, %cluster, cores = config.cores, "starting");
         let shared = Arc::new(Shared::new(config, parts));
+        // Before anything could be written.
+        look_at_disk(&shared);
         let mut mesh = mesh_config(&shared, credentials, &layout)?;
         let mut server = Self { shared: shared.clone(), cores: Vec::new(), threads, offered };
         let listeners = listeners.into_iter().zip(tls);
@@ -123,8 +139,8 @@ impl Server {
     }
 
     /// Drains and stops: in-flight requests are answered, everything is put on disk, and the state
-    /// says so. True if everything is on disk; whom it waited for in vain stands in the log alone.
-    pub async fn stop(mut self) -> bool {
+    /// says so. The exit code: 0, or that not everything is on disk, or that it waited for somebody in vain.
+    pub async fn stop(mut self) -> i32 {
         info!("draining");
         self.shared.draining.store(true, Ordering::Relaxed);
         self.post(|| Letter::Drain);
@@ -158,7 +174,7 @@ impl Server {
     }
 
     /// `left` is what the drain waited for in vain.
-    fn end(self, left: Waits) -> bool {
+    fn end(self, left: Waits) -> i32 {
         self.post(|| Letter::Stop);
         let mut sound = true;
         for core in self.cores {
@@ -167,21 +183,21 @@ impl Server {
         let state = self.threads.end();
         let Some(mut state) = state.filter(|_| sound) else {
             error!("not everything is on disk; the next start takes a new incarnation");
-            return false;
+            return EXIT_UNSAVED;
         };
         let last = Hlc(self.shared.last_stamp.load(Ordering::Acquire)).wall();
         match state.end(WallMillis(last.0 + 1)) {
             Ok(()) => {
                 if left.is_over() {
                     info!("stopped, everything is on disk");
-                } else {
-                    warn!("stopped, everything is on disk, but {left} were cut off");
+                    return 0;
                 }
-                true
+                warn!("stopped, everything is on disk, but {left} were cut off");
+                EXIT_CUT_OFF
             }
             Err(e) => {
                 error!(error = %e, "cannot write node.state");
-                false
+                EXIT_UNSAVED
             }
         }
     }

@@ -76,6 +76,8 @@ pub struct Shared {
     pub rejected: AtomicU64,
     /// True while the node may not serve.
     pub loading: AtomicBool,
+    /// True while there is no room on the disk: what is there is served, and nothing is written.
+    pub full: AtomicBool,
     /// True once the node is stopping.
     pub draining: AtomicBool,
     /// What each core still waits for then.
@@ -142,6 +144,7 @@ impl Shared {
             next_client: AtomicU64::new(1),
             rejected: AtomicU64::new(0),
             loading: AtomicBool::new(true),
+            full: AtomicBool::new(false),
             draining: AtomicBool::new(false),
             waits: boxes.iter().map(|_| drain::Told::default()).collect(),
             last_stamp: AtomicU64::new(0),
@@ -249,6 +252,12 @@ impl Shared {
             }
             self.fatal_bell.notified().await;
         }
+    }
+
+    /// Whether there is no room on the disk.
+    #[must_use]
+    pub fn is_full(&self) -> bool {
+        self.full.load(Ordering::Relaxed)
     }
 
     /// Whether the node may not serve yet.

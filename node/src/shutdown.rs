@@ -50,7 +50,7 @@ pub async fn run(config: Config) -> Result<i32, Fault> {
         }
     }
     tokio::select! {
-        clean = server.stop() => Ok(i32::from(!clean)),
+        code = server.stop() => Ok(code),
         _ = interrupt.recv() => Ok(hurried()),
         _ = terminate.recv() => Ok(hurried()),
     }

@@ -1,22 +1,31 @@
 //! State: the few things that a node must remember about itself, in `node.state`.
 //!
-//! Written whole: a temporary file, fsync, rename, fsync of the directory. Promises: an incarnation
+//! Written whole: into a spare file, fsync, the two exchange their names, fsync of the directory. The spare has
+//! its room from the write before, so that a disk that has become full keeps no node from
+//! starting. Promises: an incarnation
 //! is on disk before anything is minted under it, and is used by one life only, unless the life
 //! before ended with everything on disk and said so (`clean`).
 
-use std::fs::{self, File};
+use std::fs::{self, File, OpenOptions};
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 
 use ring::{ClusterId, Incarnation, NodeId, Register, WallMillis};
 use serde::{Deserialize, Serialize};
 
+use crate::checkpoints::Mark;
 use crate::error::Fault;
 
 /// The version of everything in a data directory.
 const FORMAT: u32 = 1;
 
 const NAME: &str = "node.state";
+
+/// What is written next has this name first, and what it replaced has it afterwards.
+const SPARE: &str = "node.state.spare";
+
+/// Files have so many bytes, or a multiple: what is written is seldom longer than what it replaces.
+const BYTES: usize = 4096;
 
 /// What the file holds.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -105,17 +114,22 @@ impl StateFile {
         }
     }
 
-    /// Checks whose data these are, before anything is opened, and makes the directory.
+    /// Checks whose data these are, before anything is opened, and makes the directory. `restored` is the
+    /// mark of the checkpoint that was put in the store's place.
     ///
     /// # Errors
     /// A [`Fault`] if the data are another node's or cluster's, or of another format.
-    pub fn check(dir: &Path, owner: &Owner<'_>) -> Result<(), Fault> {
+    pub fn check(dir: &Path, owner: &Owner<'_>, restored: Option<&Mark>) -> Result<(), Fault> {
         fs::create_dir_all(dir).map_err(|e| Fault::file(dir, "create", &e))?;
-        Self::peek(dir)?.map_or(Ok(()), |old| belongs(dir, &old, owner))
+        let old = Self::peek(dir)?;
+        let cluster = owner.cluster.or(old.as_ref().map(|old| old.cluster));
+        let owner = Owner { cluster, ..*owner };
+        old.iter().chain(restored.map(|m| &m.state)).try_for_each(|of| belongs(dir, of, &owner))
     }
 
     /// Begins a life: takes a new incarnation unless the last life ended cleanly, and puts it on
-    /// disk. The caller holds the lock of the data. `damaged` says that the store has lost some.
+    /// disk. The caller holds the lock of the data. `damaged` says that the store has lost some, `restored` that it
+    /// is a checkpoint: what was acknowledged after it is missing, and no life since may be lived again.
     ///
     /// # Errors
     /// As [`StateFile::check`], or the disk refuses.
@@ -123,11 +137,16 @@ impl StateFile {
         dir: &Path,
         owner: &Owner<'_>,
         damaged: bool,
+        restored: Option<&Mark>,
         now: WallMillis,
     ) -> Result<(Self, Start), Fault> {
-        Self::check(dir, owner)?;
+        Self::check(dir, owner, restored)?;
         let boot_id = boot_id();
-        let old = Self::peek(dir)?;
+        let old = match restored {
+            Some(mark) => Some(last_life(Self::peek(dir)?, mark, now)),
+            None => Self::peek(dir)?,
+        };
+        let damaged = damaged || restored.is_some();
         let Owner { cluster, node, name } = *owner;
         let first = old.is_none();
         let hlc_floor = old.as_ref().map_or(WallMillis(0), |o| floor(o, now));
@@ -211,14 +230,30 @@ impl StateFile {
     }
 
     fn write(&mut self) -> io::Result<()> {
-        let text = toml::to_string(&self.state).map_err(io::Error::other)?;
-        let (path, tmp) = (self.dir.join(NAME), self.dir.join(format!("{NAME}.tmp")));
-        let mut file = File::create(&tmp)?;
-        file.write_all(text.as_bytes())?;
+        let mut text = toml::to_string(&self.state).map_err(io::Error::other)?.into_bytes();
+        let (path, spare) = (self.dir.join(NAME), self.dir.join(SPARE));
+        // Not cut: a file that was cut would have to be given its room again.
+        let mut options = OpenOptions::new();
+        let mut file = options.write(true).create(true).truncate(false).open(&spare)?;
+        let has = usize::try_from(file.metadata()?.len()).unwrap_or(0);
+        // Empty lines are no part of what TOML says.
+        text.resize(text.len().max(has).next_multiple_of(BYTES), b'\n');
+        file.write_all(&text)?;
         file.sync_all()?;
-        fs::rename(&tmp, &path)?;
+        if exchange(&spare, &path).is_err() {
+            fs::rename(&spare, &path)?;
+            let room = |mut file: File| file.write_all(&text).and_then(|()| file.sync_all());
+            // Without it the next write has to find room, as this one had.
+            drop(File::create(&spare).and_then(room));
+        }
         File::open(&self.dir)?.sync_all()
     }
+}
+
+/// Gives each the other's name. Fails where there is only one, and on file systems that cannot.
+fn exchange(one: &Path, other: &Path) -> io::Result<()> {
+    use rustix::fs::{CWD, RenameFlags, renameat_with};
+    Ok(renameat_with(CWD, one, CWD, other, RenameFlags::EXCHANGE)?)
 }
 
 /// Where the stamps of the life that begins now start.
@@ -233,6 +268,19 @@ fn floor(old: &NodeState, now: WallMillis) -> WallMillis {
     let lead = 2 * ring::hlc::MAX_OFFSET.as_millis() as u64;
     let honest = old.hlc_ceiling.0 <= now.0 + crate::limits::CEILING_AHEAD_MS + lead;
     if !old.clean && honest { old.hlc_ceiling.min(now) } else { old.hlc_ceiling }
+}
+
+/// What is known of the last life of a node whose store is a checkpoint. Its state may have gone with the disk, or be as
+/// old as the checkpoint: then it is not known how many lives there were since. A life lasts a second or more, so there
+/// were no more than seconds. (Were that wrong, a peer that holds writes of the life would end the node.)
+fn last_life(known: Option<NodeState>, mark: &Mark, now: WallMillis) -> NodeState {
+    let seconds = u32::try_from(now.0.saturating_sub(mark.at.0) / 1_000).unwrap_or(u32::MAX);
+    let at_most = Incarnation(mark.state.incarnation.0.saturating_add(seconds));
+    let known = known.filter(|known| known.incarnation >= mark.state.incarnation);
+    let mut last = known.unwrap_or_else(|| NodeState { clean: false, ..mark.state.clone() });
+    last.incarnation = last.incarnation.max(at_most);
+    last.keyspaces.merge(&mark.state.keyspaces);
+    last
 }
 
 fn belongs(dir: &Path, old: &NodeState, owner: &Owner<'_>) -> Result<(), Fault> {
@@ -270,7 +318,66 @@ mod tests {
     const OWNER: Owner<'_> = Owner { cluster: Some(ClusterId(7)), node: NodeId(1), name: "n1" };
 
     fn begin(dir: &Path) -> (StateFile, Start) {
-        StateFile::begin(dir, &OWNER, false, WallMillis(1_000)).expect("may begin")
+        begin_on(dir, None)
+    }
+
+    fn begin_on(dir: &Path, restored: Option<&Mark>) -> (StateFile, Start) {
+        StateFile::begin(dir, &OWNER, false, restored, WallMillis(1_000)).expect("may begin")
+    }
+
+    fn mark(dir: &Path) -> Mark {
+        let state = StateFile::peek(dir).expect("readable").expect("there");
+        Mark { at: WallMillis(1_000), state }
+    }
+
+    #[test]
+    fn a_life_on_a_checkpoint_is_none_that_was_and_has_forgotten() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let (mut file, _) = begin(dir.path());
+        let mark = mark(dir.path());
+        file.end(WallMillis(900)).expect("written");
+        // However cleanly the last life ended: its dots are not in this store.
+        let (mut file, start) = begin_on(dir.path(), Some(&mark));
+        assert_eq!((start.state.incarnation, start.resumed), (Incarnation(2), false));
+        assert!(start.state.amnesia && !start.first);
+        assert_eq!(start.hlc_floor, WallMillis(900), "where the last life ended");
+        assert!(begin(dir.path()).1.state.amnesia, "until all was pulled");
+        file.end(WallMillis(1_900)).expect("written");
+        assert_eq!(begin_on(dir.path(), Some(&mark)).1.state.incarnation, Incarnation(3));
+    }
+
+    #[test]
+    fn where_only_a_checkpoint_is_left_its_node_goes_on_behind_all_lives_that_may_have_been() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let (_, was) = begin(dir.path());
+        let mark = mark(dir.path());
+        let anew = tempfile::tempdir().expect("a directory");
+        let later = WallMillis(1_000 + 60_000);
+        let owner = Owner { cluster: None, ..OWNER };
+        let (_, start) =
+            StateFile::begin(anew.path(), &owner, true, Some(&mark), later).expect("may");
+        assert_eq!(start.state.incarnation, Incarnation(62));
+        assert_eq!(start.state.cluster, was.state.cluster);
+        assert!(start.state.amnesia && !start.resumed && !start.first);
+    }
+
+    #[test]
+    fn the_checkpoint_of_another_node_is_refused() {
+        let dir = tempfile::tempdir().expect("a directory");
+        begin(dir.path());
+        let mark = mark(dir.path());
+        let refused = |mark: &Mark, what: &str| {
+            let owner = Owner { cluster: None, ..OWNER };
+            let text = StateFile::check(dir.path(), &owner, Some(mark)).expect_err("refused");
+            assert!(text.to_string().contains(what), "{text}");
+        };
+        let mut other = mark.clone();
+        (other.state.node, other.state.name) = (NodeId(2), "n2".into());
+        refused(&other, "another node");
+        refused(
+            &Mark { state: NodeState { cluster: ClusterId(8), ..mark.state }, ..mark },
+            "another cluster",
+        );
     }
 
     #[test]
@@ -287,6 +394,35 @@ mod tests {
         assert_eq!(start.state.incarnation, Incarnation(2));
         assert!(!start.resumed);
         assert!(!start.state.amnesia, "the machine did not restart");
+    }
+
+    #[test]
+    fn what_is_written_needs_no_room_that_it_does_not_have() {
+        use std::os::unix::fs::MetadataExt;
+        let dir = tempfile::tempdir().expect("a directory");
+        let file = |name: &str| fs::metadata(dir.path().join(name)).expect("there");
+        let (mut state, _) = begin(dir.path());
+        let first = file(NAME).ino();
+        assert_eq!(file(SPARE).len(), file(NAME).len(), "from the first write on");
+        state.raise_ceiling(WallMillis(1_000_000)).expect("written");
+        let both = |a: &str, b: &str| [a, b].map(|name| (file(name).ino(), file(name).len()));
+        let slots = both(NAME, SPARE);
+        assert!(slots[1].0 == first && slots[0].1 == slots[1].1, "{slots:?}");
+        for i in 1..6 {
+            state.raise_ceiling(WallMillis(1_000_000 + i)).expect("written");
+            let names = if i % 2 == 0 { (NAME, SPARE) } else { (SPARE, NAME) };
+            assert_eq!(both(names.0, names.1), slots, "the same two files, in turn");
+            let read = StateFile::peek(dir.path()).expect("readable").expect("there");
+            assert_eq!(read.hlc_ceiling, WallMillis(1_000_000 + i));
+        }
+        let names = fs::read_dir(dir.path()).expect("a directory").count();
+        assert_eq!(names, 2, "and no third one");
+        // What an older version wrote, and what a write left that was cut short.
+        let text = fs::read_to_string(dir.path().join(NAME)).expect("text");
+        fs::write(dir.path().join(NAME), text.trim_end()).expect("written");
+        fs::write(dir.path().join(SPARE), "format").expect("written");
+        assert_eq!(begin(dir.path()).1.state.incarnation, Incarnation(2));
+        assert_eq!(begin(dir.path()).1.state.incarnation, Incarnation(3));
     }
 
     #[test]
@@ -358,10 +494,10 @@ mod tests {
         let dir = tempfile::tempdir().expect("a directory");
         begin(dir.path());
         let other = Owner { cluster: Some(ClusterId(8)), ..OWNER };
-        let text = StateFile::check(dir.path(), &other).expect_err("refused").to_string();
+        let text = StateFile::check(dir.path(), &other, None).expect_err("refused").to_string();
         assert!(text.contains("another cluster") && text.lines().count() == 3, "{text}");
         let other = Owner { node: NodeId(2), name: "n2", ..OWNER };
-        let text = StateFile::check(dir.path(), &other).expect_err("refused").to_string();
+        let text = StateFile::check(dir.path(), &other, None).expect_err("refused").to_string();
         assert!(text.contains("another node") && text.lines().count() == 3, "{text}");
     }
 }

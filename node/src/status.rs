@@ -22,7 +22,9 @@ pub fn not_ready(shared: &Shared) -> Vec<String> {
         reasons.push(format!("draining{told}"));
     }
     let mut add = |reason: &str| reasons.push(reason.to_owned());
-    if shared.is_loading() {
+    if shared.is_full() && shared.is_loading() {
+        add("its disk is full");
+    } else if shared.is_loading() {
         add("catching up with its peers");
     }
     if shared.members().quorum_of_mine < 1.0 {

@@ -17,10 +17,12 @@ mod ahead;
 mod judge;
 mod look;
 mod members;
+mod room;
 mod rotate;
 
 use acks::Held;
 pub use judge::Refusal;
+pub use room::look_at_disk;
 
 use std::collections::{BTreeMap, VecDeque};
 use std::rc::Rc;
@@ -398,6 +400,9 @@ impl Core {
             return;
         };
         self.report.messages_in += 1;
+        if self.has_no_room_for(from, &message) {
+            return;
+        }
         let made = self.made_by(from);
         let event = Event::Received { from, epoch, hlc, made, message };
         self.tell(slot.core(self.mail.len()), event);
@@ -456,10 +461,10 @@ impl Core {
             _ => terms.write,
         };
         let (copies, told) = (terms.n, None);
+        let unwritable = self.unwritable(class, &request);
         let key = self.asked.insert(Asked { asker, since, deadline, class, write, copies, told });
         let id = ((self.index as u64) << CORE_SHIFT) | key.to_bits();
-        if class == Class::Write && self.shared.engine.debt().memtables >= 1.0 {
-            let error = TaskError::Overloaded { retry_after_ms: 50 };
+        if let Some(error) = unwritable {
             self.effects.push(Effect::Answer { id, answer: Answer::Failed(error) });
             self.begin();
             return;

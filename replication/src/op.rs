@@ -350,6 +350,8 @@ pub enum TaskError {
     Aborted,
     /// The node's clock is too far from the cluster's for it to coordinate. Nothing was done.
     ClockSkew,
+    /// The node's disk is full. Nothing was done.
+    NoSpace,
     /// The node's disk failed. Nothing is confirmed.
     Storage(String),
     /// The task breaks a rule of this crate, such as a row of another slot.

@@ -301,6 +301,29 @@ fn a_value_that_does_not_do_has_its_reason_in_the_second_line() {
 }
 
 #[test]
+fn a_variable_that_is_not_understood_is_named() {
+    let dir = tempfile::tempdir().unwrap();
+    let said = |line: &str, variable: &str, value: &str| {
+        let mut command = command_in(dir.path(), line);
+        let output = command.env(variable, value).output().unwrap();
+        assert_eq!(output.status.code(), Some(2));
+        String::from_utf8(output.stderr).unwrap()
+    };
+    assert_eq!(
+        said("version", "RINGCTL_TIMEOUT", "soon"),
+        "error: invalid value 'soon' for RINGCTL_TIMEOUT\n  why: a number is expected, as in 2s\n  \
+         fix: correct or unset RINGCTL_TIMEOUT; ringctl version --help\n"
+    );
+    let text = said("hot", "RINGCTL_HOT_COUNT", "0");
+    assert!(text.starts_with("error: invalid value '0' for RINGCTL_HOT_COUNT\n"), "{text}");
+    let text = said("status", "RINGCTL_OUTPUT", "xml");
+    assert!(text.starts_with("error: invalid value 'xml' for RINGCTL_OUTPUT\n"), "{text}");
+    // A flag that is wrong is told as such, whatever the variable says.
+    let text = said("hot --count 0", "RINGCTL_HOT_COUNT", "x");
+    assert!(text.starts_with("error: invalid value '0' for '--count <N>'\n"), "{text}");
+}
+
+#[test]
 fn variables_change_nothing_in_what_is_said_of_a_line() {
     let dir = tempfile::tempdir().unwrap();
     for line in ["", "key", "key get", "bench --foo", "keyspace set 4", "status --check -w"] {

@@ -142,8 +142,20 @@ fn every_command_has_help_and_stands_in_the_help_of_all() {
     let commands = help.lines().skip_while(|line| *line != "Commands:").skip(1);
     let names: Vec<_> = commands.map_while(|line| line.split_whitespace().next()).collect();
     for name in [
-        "status", "node", "ring", "key", "hot", "big", "keyspace", "doctor", "debug", "bench",
-        "cert", "ctx", "man",
+        "status",
+        "node",
+        "ring",
+        "key",
+        "hot",
+        "big",
+        "keyspace",
+        "checkpoint",
+        "doctor",
+        "debug",
+        "bench",
+        "cert",
+        "ctx",
+        "man",
     ] {
         assert!(names.contains(&name), "{name} in {names:?}");
     }

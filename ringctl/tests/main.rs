@@ -7,6 +7,7 @@ mod fake;
 
 mod bench;
 mod certificates;
+mod checkpoints;
 mod cluster;
 mod completions;
 mod contexts;

@@ -28,7 +28,11 @@ fn bash_completes_names_of_nodes_from_the_cluster_and_all_else_as_before() {
     assert_eq!(complete(&["node", "drain", "n2"]), "n2");
     assert_eq!(complete(&["status", "--node", "n"]), "n1 n2 n3");
     assert_eq!(complete(&["ring", "slots", "--of", "n"]), "n1 n2 n3");
+    assert_eq!(complete(&["checkpoint", "create", "n"]), "n1 n2 n3");
     assert_eq!(complete(&["ring", "slots", "--of", "r"]), "", "a node is no file");
+    assert_eq!(complete(&["ctx", "use", "d"]), "demo");
+    assert_eq!(complete(&["status", "--context", "''"]), "demo");
+    assert_eq!(complete(&["--config", "nowhere.toml", "ctx", "use", "d"]), "");
     let config = stage.dir.path().join("ringdb-demo/ringctl.toml");
     let config = config.to_str().unwrap();
     assert_eq!(complete(&["--config", config, "node", "show", "n3"]), "n3");

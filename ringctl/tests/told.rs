@@ -2,8 +2,8 @@
 
 use bytes::Bytes;
 use wire::operate::{
-    AdminReply, AdminRequest, BigKey, BigKeys, CopyValue, Emptiness, HotKey, HotKeys, KeyCopy,
-    KeyspaceChange, KeyspaceChanged, KeyspaceFacts, NodeFacts, StoreFacts,
+    AdminReply, AdminRequest, BigKey, BigKeys, CheckpointFacts, CopyValue, Emptiness, HotKey,
+    HotKeys, KeyCopy, KeyspaceChange, KeyspaceChanged, KeyspaceFacts, NodeFacts, StoreFacts,
 };
 use wire::{ErrorCode, ErrorReply};
 
@@ -18,6 +18,12 @@ pub(crate) fn admin(id: u32, asked: u64, request: &AdminRequest) -> AdminReply {
         AdminRequest::Big { slot, .. } => AdminReply::Big(big(*slot)),
         AdminRequest::Empty { .. } => AdminReply::Empty(Emptiness::default()),
         AdminRequest::Keyspace(change) => AdminReply::Keyspace(Box::new(changed(change))),
+        AdminRequest::Checkpoints => {
+            AdminReply::Checkpoints(vec![checkpoint(id, "before"), checkpoint(id, "later")])
+        }
+        AdminRequest::MakeCheckpoint { name } | AdminRequest::RemoveCheckpoint { name } => {
+            AdminReply::Checkpoints(vec![checkpoint(id, name)])
+        }
         AdminRequest::Drain => AdminReply::Draining,
     }
 }
@@ -63,6 +69,16 @@ fn changed(change: &KeyspaceChange) -> KeyspaceChanged {
         (names(if all { &["n1", "n2", "n3"] } else { &["n1", "n2"] }), missing)
     };
     KeyspaceChanged { before, after, warning: warning.into(), held, missing }
+}
+
+fn checkpoint(id: u32, name: &str) -> CheckpointFacts {
+    CheckpointFacts {
+        name: name.to_owned(),
+        path: format!("/var/lib/ringdb/n{id}/checkpoints/{name}"),
+        at_ms: 1_764_102_226_197,
+        bytes: 3 << 20,
+        own_bytes: 1 << 20,
+    }
 }
 
 fn facts(id: u32, asked: u64) -> NodeFacts {

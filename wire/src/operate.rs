@@ -48,6 +48,19 @@ pub enum AdminRequest {
         /// The slot to go on in.
         slot: u16,
     },
+    /// The checkpoints that it keeps. Answered with `Checkpoints`.
+    Checkpoints,
+    /// Make a checkpoint of its store, under this name in its own data directory. Answered with
+    /// `Checkpoints`: the one that was made.
+    MakeCheckpoint {
+        /// Its name.
+        name: String,
+    },
+    /// Remove a checkpoint. Answered with `Checkpoints`: the one that is gone.
+    RemoveCheckpoint {
+        /// Its name.
+        name: String,
+    },
     /// Take no more requests, put everything on disk, and end. Answered with `Draining`.
     Drain,
 }
@@ -73,6 +86,8 @@ pub enum AdminReply {
     Keyspace(Box<KeyspaceChanged>),
     /// Whether some slots hold a key of a database.
     Empty(Emptiness),
+    /// Checkpoints, by their names.
+    Checkpoints(Vec<CheckpointFacts>),
     /// It drains, and ends then.
     Draining,
 }
@@ -266,6 +281,22 @@ pub struct Emptiness {
     pub busy: bool,
     /// The slot after them, if there is one.
     pub next: Option<u16>,
+}
+
+/// A checkpoint that a node keeps.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct CheckpointFacts {
+    /// Its name.
+    pub name: String,
+    /// Where it is, on the node's machine.
+    pub path: String,
+    /// When it was made: milliseconds since 1970, by the node's clock.
+    pub at_ms: u64,
+    /// Bytes of all its files.
+    pub bytes: u64,
+    /// Of these, bytes that removing it would give back: the store has the others too.
+    pub own_bytes: u64,
 }
 
 /// A node's own copy of a key.

@@ -182,11 +182,14 @@ impl Account {
             let fits = |k: &&Keys| glob::matches(&k.pattern, key, false);
             let mut fitting = self.keys.iter().filter(fits);
             let (mut read, mut write) = (!reads, !writes);
-            while let Some(keys) = fitting.next().filter(|_| !(read && write)) {
+            // What only tells about a key wants no more than any right to it.
+            let mut any = reads || writes;
+            while let Some(keys) = fitting.next().filter(|_| !(any && read && write)) {
+                any = true;
                 read |= keys.read;
                 write |= keys.write;
             }
-            if !(read && write) {
+            if !(any && read && write) {
                 return Err(Why::Key(key.to_vec()));
             }
         }
@@ -207,28 +210,20 @@ pub(crate) const HAVE_SUBCOMMANDS: [&str; 11] = [
     "slowlog", "debug",
 ];
 
-/// Commands that write and tell what was there.
-const READ_TOO: [&str; 13] = [
-    "append",
-    "decr",
-    "decrby",
-    "expire",
-    "expireat",
-    "getdel",
-    "getex",
-    "getset",
-    "incr",
-    "incrby",
-    "incrbyfloat",
-    "msetnx",
-    "setrange",
-];
+/// Commands that write and tell what was there. As in Redis 7 the length of a value, or whether there was one, counts
+/// for nothing: APPEND, SETRANGE, EXPIRE and MSETNX only write.
+const READ_TOO: [&str; 8] =
+    ["decr", "decrby", "getdel", "getex", "getset", "incr", "incrby", "incrbyfloat"];
+
+/// Commands that tell of a key, and nothing of its value.
+const ABOUT: [&str; 7] = ["exists", "memory", "object", "strlen", "touch", "type", "watch"];
 
 /// Whether a command reads its keys, and whether it writes them.
 fn uses(spec: &Spec, args: &[&[u8]]) -> (bool, bool) {
     let writes = spec.has(WRITE);
     let gets = spec.name == "set" && args.iter().skip(3).any(|arg| args::is(arg, "get"));
-    let reads = spec.has(READONLY) || !writes || gets || READ_TOO.contains(&spec.name);
+    let about = ABOUT.contains(&spec.name);
+    let reads = (spec.has(READONLY) || !writes) && !about || gets || READ_TOO.contains(&spec.name);
     (reads, writes)
 }
 

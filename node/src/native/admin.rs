@@ -15,6 +15,7 @@ use wire::operate::{BigKey, BigKeys, CopyValue, Emptiness, KeyCopy};
 use wire::{AdminReply, AdminRequest, ClientReply, ErrorCode, ErrorReply};
 
 use super::{NativeAsker, invalid, keyspaces};
+use crate::checkpoints::Wish;
 use crate::peers::{VacancyTold, VacancyWanted};
 use crate::slab::Key;
 use crate::turn::{Core, Letter};
@@ -115,6 +116,9 @@ pub(super) fn on_request(core: &mut Core, asker: NativeAsker, request: AdminRequ
             info!(administrator = %identity, ?change, "an administrator wants other terms");
             return keyspaces::on_change(core, asker, &change);
         }
+        AdminRequest::Checkpoints => return keep(core, asker, Wish::List),
+        AdminRequest::MakeCheckpoint { name } => return keep(core, asker, Wish::Make(name)),
+        AdminRequest::RemoveCheckpoint { name } => return keep(core, asker, Wish::Remove(name)),
         AdminRequest::Drain => {
             info!(administrator = %identity, "told to drain and end");
             // The way of SIGTERM, so that there is one way only.
@@ -130,6 +134,15 @@ pub(super) fn on_request(core: &mut Core, asker: NativeAsker, request: AdminRequ
     };
     let hlc = core.hlc();
     asker.send(&shared, &ClientReply::Admin(reply), hlc);
+}
+
+/// The disk is not waited for here.
+fn keep(core: &mut Core, asker: NativeAsker, wish: Wish) {
+    if wish != Wish::List {
+        info!(administrator = %asker.client.identity(), ?wish, "about a checkpoint");
+    }
+    let key = core.looks.insert(Looker::Administrator(asker));
+    core.shared.background.checkpoint(core.index, key, wish);
 }
 
 /// The slots that one question passes through from a slot on, all of one core, and the slot after them.

@@ -114,6 +114,12 @@ pub(super) fn explain(shared: &Shared, error: TaskError) -> ErrorReply {
             "it may not coordinate writes".to_owned(),
             "set its clock; ask another node",
         ),
+        TaskError::NoSpace => say(
+            ErrorCode::NotReady,
+            "no space left on this node's disk; nothing was written",
+            "it is full, or nearly".to_owned(),
+            "make room there, then writes go on by themselves; or ask another node",
+        ),
         TaskError::BadLevel(why) | TaskError::Invalid(why) => {
             say(ErrorCode::Invalid, "the request cannot be served", why, "change the request")
         }

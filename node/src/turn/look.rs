@@ -26,6 +26,7 @@ pub(super) struct Gaps {
 impl Core {
     /// Once a second: says how it is, and looks after clients that do not move.
     pub fn look_around(&mut self) {
+        self.look_for_room();
         let calls = self.report.stats.calls();
         self.report.stats = self.host.own_stats().clone();
         self.report.ops_per_second = self.report.stats.calls().saturating_sub(calls);

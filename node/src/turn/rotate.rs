@@ -47,12 +47,13 @@ impl Core {
 
     /// Whether there is something left to do about the last rotation.
     pub fn is_saving(&self) -> bool {
-        self.saving.open && !self.disk_failed && !self.stopped
+        self.saving.open && !self.disk_failed && !self.stopped && !self.shared.is_full()
     }
 
     /// A turn's changes are committed: ends a rotation, or begins one.
     pub(super) fn look_at_memtable(&mut self) {
-        let is_full = self.store.wants_rotation();
+        // A disk that is full takes no clocks either; nothing is written that would need them.
+        let is_full = self.store.wants_rotation() && !self.shared.is_full();
         if is_full && self.is_saving() {
             // It was fast.
             self.save(usize::MAX);

@@ -29,7 +29,11 @@ fn a_client_that_reads_nothing_is_waited_for_and_told_of_and_then_cut_off() {
     });
     assert_eq!(ready.0, 503);
     assert!(ready.1.contains("draining: 0 requests, 1 client\""), "{}", ready.1);
-    assert!(node.process.wait().success(), "everything is on disk");
+    assert_eq!(
+        node.process.wait().code(),
+        Some(3),
+        "everything is on disk, and somebody was cut off"
+    );
     drop(client);
     let log = node.log();
     let told = log.matches("draining: waiting for 0 requests, 1 client\n").count();

@@ -1,6 +1,8 @@
 //! Operating a node: who comes in, what they may do, and what the operator is told of it.
 
+mod checkpoints;
 mod draining;
+mod full_disk;
 mod keyspaces;
 mod metrics;
 mod roles;

@@ -155,6 +155,18 @@ impl Node {
         Self { process, port, http, dir: dir.to_owned() }
     }
 
+    /// The same, started by another program, which becomes the node.
+    pub(crate) fn start_under(program: &[&str], dir: &Path, more: &[&str]) -> Self {
+        let (port, http) = (free_port(), free_port());
+        let log = fs::File::options().create(true).append(true).open(dir.join("log")).unwrap();
+        let node = start_command(dir, port, http);
+        let mut command = Command::new(program[0]);
+        command.args(&program[1..]).arg(node.get_program()).args(node.get_args()).args(more);
+        command.stdin(Stdio::null()).stdout(Stdio::null());
+        let process = Process::spawn(command.stderr(log));
+        Self { process, port, http, dir: dir.to_owned() }
+    }
+
     /// The same with an address for peers.
     pub(crate) fn start_on(dir: &Path, peers: &str, more: &[&str]) -> Self {
         let (port, http) = (free_port(), free_port());

@@ -136,6 +136,12 @@ pub(crate) enum Command {
     /// Shows by which terms keys are kept, and changes them.
     #[command(subcommand)]
     Keyspace(Keyspace),
+    /// Keeps a node's store as it is, and shows and removes what was kept.
+    ///
+    /// A checkpoint shares the tables with the store and costs hardly any room until compactions replace them. It
+    /// lies in the node's data directory; how to go back to it stands in docs/operating.md.
+    #[command(subcommand)]
+    Checkpoint(Checkpoint),
     /// Looks for what commonly goes wrong, and says what to do about it.
     ///
     /// Exits with 4 if it finds anything.
@@ -236,6 +242,34 @@ pub(crate) enum Keyspace {
         names: Vec<String>,
         #[command(flatten)]
         how: How,
+    },
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Checkpoint {
+    /// Lists the checkpoints of a node, the oldest first.
+    Ls {
+        /// Its name, its number or its address.
+        node: String,
+    },
+    /// Makes a checkpoint of all that a node has, while it serves.
+    ///
+    /// Holds everything that was acknowledged before. Of one node: make one of each for a backup of a cluster.
+    Create {
+        /// Its name, its number or its address.
+        node: String,
+        /// The checkpoint's name: letters, digits, '-', '_' and '.'. The time, if absent.
+        name: Option<String>,
+    },
+    /// Removes a checkpoint.
+    Rm {
+        /// Its name, its number or its address.
+        node: String,
+        /// The checkpoint's name.
+        name: String,
+        /// Does not ask whether you mean it.
+        #[arg(long)]
+        yes: bool,
     },
 }
 

@@ -1,7 +1,7 @@
 //! Usage: what is said of a command line that is not understood.
 //!
 //! Promise: it is about the command that was meant, and names its help; the same line is answered alike
-//! whatever variables are set.
+//! whatever variables are set, unless it is one of these that is not understood: then it is named.
 
 use std::error::Error;
 
@@ -10,6 +10,7 @@ use clap::{ArgMatches, Command, CommandFactory};
 use client::Told;
 
 use super::Args;
+use crate::environment::with_variables;
 use crate::failure::{Exit, Failure};
 
 /// Tells in three lines what clap tells in many.
@@ -17,8 +18,43 @@ pub(crate) fn not_understood(error: &clap::Error) -> Failure {
     let meant = Meant::find();
     let text = error.to_string();
     let tip = text.lines().find_map(|line| line.trim().strip_prefix("tip: "));
-    let told = Told::new(what(error, &text), why(error, &meant), fix(error, tip, &meant));
+    let told = match of_variable(error, &text) {
+        Some((variable, flag)) => Told::new(
+            what(error, &text).replace(&flag, &variable),
+            why(error, &meant),
+            format!("correct or unset {variable}; {} --help", meant.name),
+        ),
+        None => Told::new(what(error, &text), why(error, &meant), fix(error, tip, &meant)),
+    };
     Failure { exit: Exit::Usage, told }
+}
+
+/// The variable whose value is not understood, and the flag that clap takes it for; nothing if it is the line's own.
+fn of_variable(error: &clap::Error, text: &str) -> Option<(String, String)> {
+    if !matches!(error.kind(), ErrorKind::InvalidValue | ErrorKind::ValueValidation) {
+        return None;
+    }
+    let line_alone = Args::command().try_get_matches().err().map(|e| e.to_string());
+    if line_alone.is_some_and(|alone| alone == text) {
+        return None;
+    }
+    let Some(ContextValue::String(arg)) = error.get(ContextKind::InvalidArg) else { return None };
+    let flag = arg.split_once(' ').map_or(arg.as_str(), |(flag, _)| flag).trim_start_matches("--");
+    let matches = Args::command().ignore_errors(true).try_get_matches().unwrap_or_default();
+    let variable = variable_of(&with_variables(Args::command()), &matches, flag)?;
+    Some((variable, format!("'{arg}'")))
+}
+
+/// The variable of a flag of the command that was meant, or of one above it.
+fn variable_of(command: &Command, matches: &ArgMatches, flag: &str) -> Option<String> {
+    let under = matches
+        .subcommand()
+        .and_then(|(name, matches)| variable_of(command.find_subcommand(name)?, matches, flag));
+    let own = || {
+        let arg = command.get_arguments().find(|arg| arg.get_long() == Some(flag))?;
+        Some(arg.get_env()?.to_string_lossy().into_owned())
+    };
+    under.or_else(own)
 }
 
 /// The command that the line comes to.

@@ -7,7 +7,7 @@ use crate::args::Args;
 use crate::failure::Exit;
 use crate::print;
 
-/// What completes the names of nodes.
+/// What completes the names of nodes and contexts.
 const NODES: &str = include_str!("nodes.bash");
 
 pub(crate) fn run(shell: Shell) -> Exit {

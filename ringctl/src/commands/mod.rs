@@ -2,6 +2,7 @@
 
 mod bundle;
 mod cert;
+mod checkpoint;
 mod completions;
 mod ctx;
 mod hot;
@@ -38,6 +39,7 @@ pub(crate) async fn run(args: &Args) -> Result<Exit, Failure> {
         }
         Command::Big { count } => hot::big(args, *count).await,
         Command::Keyspace(command) => keyspace::run(args, command).await,
+        Command::Checkpoint(command) => checkpoint::run(args, command).await,
         Command::Doctor { watch } => {
             watch::again(args, watch.every, || crate::doctor::run(args)).await
         }

@@ -157,7 +157,7 @@ fn disks(picture: &Picture, _: BringBack<'_>) -> Vec<Finding> {
             let told = (
                 format!("the disk of {} is nearly full: {} free", node.name, human::share(free)),
                 format!(
-                    "{} of {} under {} are free; a node whose disk refuses a write ends",
+                    "{} of {} under {} are free; a node whose disk is full takes no writes",
                     human::bytes(facts.disk_free_bytes),
                     human::bytes(facts.disk_bytes),
                     facts.data_dir
