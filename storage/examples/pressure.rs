@@ -1,9 +1,15 @@
 //! An embedder that writes faster than its store can flush and merge: what its threads feel.
 //!
 //! `cargo run --release -p ringdb-storage --example pressure -- [seconds] [threads] [memtable MiB]
-//! [value bytes] [brake|none]` puts keys of 16 bytes at random into a [`Store`] of two shards with two
-//! threads lent to it, as fast as it can. With `none` nobody is held before the store stands still. A line every
-//! five seconds, then the percentiles of a put.
+//! [value bytes] [brake|none] [milliseconds]` puts keys of 16 bytes at random into a [`Store`] of two shards with
+//! two threads lent to it, as fast as it can. With `none` nobody is held before the store stands still. A line every
+//! five seconds, then the percentiles of a put, and of the moments: how long somebody waits who comes at any
+//! moment, in which the rare long waits count for as long as they are.
+//!
+//! Beside the writers as many threads only sleep and look how much too late they wake: that is the machine's. A
+//! put may meet it three times: before it runs at all, in whoever leads its group, and after its hold. With a
+//! number of milliseconds at the end the program fails when the moments' p99.99 of the puts is longer than that
+//! and three times what it is for those threads.
 
 use ringdb_storage::{Durability, FileDisk, NoMerge, Options, Store, Time};
 use std::error::Error;
@@ -31,21 +37,71 @@ impl Time for Hurry {
     fn wait_us(&self, _: u64) {}
 }
 
+thread_local! {
+    /// How long this thread was held after its put.
+    static HELD: std::cell::Cell<Duration> = const { std::cell::Cell::new(Duration::ZERO) };
+}
+
+/// The system's time, in which holds are noted.
+struct Watched(Instant);
+
+impl Time for Watched {
+    fn now_us(&self) -> u64 {
+        self.0.elapsed().as_micros() as u64
+    }
+    fn wait_us(&self, us: u64) {
+        let begun = Instant::now();
+        thread::sleep(Duration::from_micros(us));
+        HELD.set(begun.elapsed());
+    }
+}
+
 /// Waits in steps of an eighth of their size, from 256 ns on.
-struct Waits(Vec<u64>);
+struct Waits {
+    counts: Vec<u64>,
+    longest: Duration,
+}
 
 impl Waits {
-    fn add(&mut self, ns: u64) {
-        let shift = ns.max(256).ilog2() - 3;
-        let place = (shift * 8) as usize + ((ns.max(256) >> shift) & 7) as usize;
-        self.0[place] += 1;
+    fn new() -> Self {
+        Self { counts: vec![0; 600], longest: Duration::ZERO }
+    }
+    fn add(&mut self, wait: Duration) {
+        let ns = wait.as_nanos().clamp(256, 1 << 60) as u64;
+        let shift = ns.ilog2() - 3;
+        self.counts[(shift * 8) as usize + ((ns >> shift) & 7) as usize] += 1;
+        self.longest = self.longest.max(wait);
+    }
+    fn join(&mut self, other: &Self) {
+        self.counts.iter_mut().zip(&other.counts).for_each(|(a, b)| *a += b);
+        self.longest = self.longest.max(other.longest);
+    }
+    /// A wait of those at `place`.
+    fn size(place: usize) -> Duration {
+        Duration::from_nanos((9 + place as u64 % 8) << (place / 8))
+    }
+    /// The wait that is exceeded for no more than `1 - share` of `time`, by whoever comes at any moment.
+    fn of_moments(&self, share: f64, time: Duration) -> Duration {
+        let mut left = time.as_secs_f64() * (1.0 - share);
+        let (mut longer, mut above) = (0.0, Duration::ZERO);
+        for (place, count) in self.counts.iter().enumerate().rev().filter(|(_, count)| **count > 0)
+        {
+            let size = Self::size(place).min(self.longest);
+            // Down to this size those that are longer still last.
+            let more = longer * (above.saturating_sub(size)).as_secs_f64();
+            if more > left {
+                return above.saturating_sub(Duration::from_secs_f64(left / longer));
+            }
+            (left, longer, above) = (left - more, longer + *count as f64, size);
+        }
+        above
     }
     fn at(&self, share: f64) -> Duration {
-        let all: u64 = self.0.iter().sum();
+        let all: u64 = self.counts.iter().sum();
         let mut left = (all as f64 * share) as u64;
-        for (place, count) in self.0.iter().enumerate() {
+        for (place, count) in self.counts.iter().enumerate() {
             if left < *count {
-                return Duration::from_nanos((9 + place as u64 % 8) << (place / 8));
+                return Self::size(place);
             }
             left -= count;
         }
@@ -58,6 +114,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     let mut number = |or: u64| arguments.next().map_or(Ok(or), |n| n.parse::<u64>());
     let (seconds, threads, mib, value) = (number(60)?, number(4)?, number(4)?, number(400)?);
     let braked = arguments.next().is_none_or(|word| word != "none");
+    let bound: Option<u64> = arguments.next().map(|n| n.parse()).transpose()?;
     let directory = std::env::temp_dir().join(format!("pressure-{}", std::process::id()));
     let options = Options {
         splits: vec![vec![128]],
@@ -70,13 +127,13 @@ fn main() -> Result<(), Box<dyn Error>> {
     };
     let disk = Arc::new(FileDisk::new(&directory)?);
     let store = if braked {
-        Store::open(disk, options, Arc::new(NoMerge))?
+        let time = Watched(Instant::now());
+        Store::open_timed(disk, options, Arc::new(NoMerge), Arc::new(time))?
     } else {
         Store::open_timed(disk, options, Arc::new(NoMerge), Arc::new(Hurry))?
     };
     let (start, puts) = (Instant::now(), AtomicU64::new(0));
-    let mut all = Waits(vec![0; 600]);
-    let mut longest = Duration::ZERO;
+    let (mut all, mut own, mut idle) = (Waits::new(), Waits::new(), Waits::new());
     thread::scope(|scope| {
         for _ in 0..2 {
             scope.spawn(|| store.work());
@@ -84,7 +141,7 @@ fn main() -> Result<(), Box<dyn Error>> {
         let write = |thread: u64| {
             let (store, puts) = (&store, &puts);
             move || {
-                let (mut waits, mut longest) = (Waits(vec![0; 600]), Duration::ZERO);
+                let (mut waits, mut own) = (Waits::new(), Waits::new());
                 let mut bytes = vec![0; usize::try_from(value)?];
                 let mut i = thread;
                 while start.elapsed().as_secs() < seconds {
@@ -98,13 +155,23 @@ fn main() -> Result<(), Box<dyn Error>> {
                     let begun = Instant::now();
                     store.put(&key, &bytes, Durability::Os)?;
                     let took = begun.elapsed();
-                    longest = longest.max(took);
-                    waits.add(u64::try_from(took.as_nanos())?);
+                    waits.add(took);
+                    own.add(took.saturating_sub(HELD.take()));
                     puts.fetch_add(1, Ordering::Relaxed);
                 }
-                Ok::<_, Box<dyn Error + Send + Sync>>((waits, longest))
+                Ok::<_, Box<dyn Error + Send + Sync>>((waits, own))
             }
         };
+        let sleep = || {
+            let mut late = Waits::new();
+            while start.elapsed().as_secs() < seconds {
+                let (begun, asked) = (Instant::now(), Duration::from_millis(1));
+                thread::sleep(asked);
+                late.add(begun.elapsed().saturating_sub(asked));
+            }
+            late
+        };
+        let sleepers: Vec<_> = (0..threads).map(|_| scope.spawn(sleep)).collect();
         let writers: Vec<_> = (0..threads).map(|t| scope.spawn(write(t))).collect();
         let mut before = 0;
         for told in (5..=seconds).step_by(5) {
@@ -124,30 +191,47 @@ fn main() -> Result<(), Box<dyn Error>> {
         }
         for writer in writers {
             match writer.join() {
-                Ok(Ok((waits, most))) => {
-                    all.0.iter_mut().zip(waits.0).for_each(|(a, b)| *a += b);
-                    longest = longest.max(most);
+                Ok(Ok((waits, without))) => {
+                    all.join(&waits);
+                    own.join(&without);
                 }
                 Ok(Err(e)) => println!("a writer failed: {e}"),
                 Err(_) => println!("a writer panicked"),
             }
         }
+        sleepers.into_iter().flat_map(|sleeper| sleeper.join()).for_each(|late| idle.join(&late));
         store.close();
     });
-    println!(
-        "{} puts: p50 {:?}, p99 {:?}, p99.9 {:?}, p99.99 {:?}, p99.999 {:?}, longest {longest:?}",
-        puts.load(Ordering::Relaxed),
-        all.at(0.5),
-        all.at(0.99),
-        all.at(0.999),
-        all.at(0.9999),
-        all.at(0.99999)
-    );
+    let time = start.elapsed() * u32::try_from(threads)?;
+    for (what, waits) in [
+        ("puts", &all),
+        ("without their holds", &own),
+        ("threads that only slept, too late", &idle),
+    ] {
+        println!(
+            "{what}: {}, p50 {:?}, p99 {:?}, p99.9 {:?}, p99.99 {:?}, longest {:?}; of the moments p99.9 {:?}, p99.99 {:?}",
+            waits.counts.iter().sum::<u64>(),
+            waits.at(0.5),
+            waits.at(0.99),
+            waits.at(0.999),
+            waits.at(0.9999),
+            waits.longest,
+            waits.of_moments(0.999, time),
+            waits.of_moments(0.9999, time)
+        );
+    }
     let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
     for line in status.lines().filter(|line| line.starts_with("VmHWM")) {
         println!("{line}");
     }
     drop(store);
     std::fs::remove_dir_all(&directory)?;
-    Ok(())
+    let [put, sleep] = [&all, &idle].map(|waits| waits.of_moments(0.9999, time));
+    match bound.map(Duration::from_millis) {
+        Some(bound) if put > bound + 3 * sleep => {
+            Err(format!("a put waits for {put:?}, where a thread that sleeps wakes {sleep:?} late")
+                .into())
+        }
+        _ => Ok(()),
+    }
 }

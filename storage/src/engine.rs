@@ -7,6 +7,7 @@ mod background;
 
 use crate::batch::LogBatch;
 use crate::blob;
+use crate::compaction::choose::Claim;
 use crate::compaction::filter::Filter;
 use crate::compaction::merging::Merging;
 use crate::compaction::pace::Debt;
@@ -80,6 +81,8 @@ struct Work {
     /// Compactions that are being carried out, by number.
     merging: BTreeMap<u64, Merging>,
     next_merging: u64,
+    /// Where ingested tables are about to come.
+    ingested: Vec<Claim>,
     /// Oldest first. One job at a time removes them: a log segment that outlived a later one would
     /// pass for the damaged end of its stream.
     obsolete: Vec<String>,

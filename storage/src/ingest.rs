@@ -7,6 +7,9 @@
 //!
 //! The memtables of the shards are flushed before, since readers look there first. The mark of what
 //! is flushed rises to the new sequence with the same edit, so that the log may leave it out.
+//!
+//! Each table goes as deep as nothing that is older lies above or beside it (see
+//! [`place`](crate::compaction::place)): what meets nothing is never merged for having come.
 
 use crate::blob::{Blobs, Separator, escape};
 use crate::compaction::merging::Written;
@@ -82,7 +85,9 @@ impl Engine {
             }
         };
         let marks = ranges.into_iter().map(|range| Edit::Flushed { range, sequence }).collect();
-        install(shared, written, &|_| 0, &[], Vec::new(), marks, None)?;
+        let places = shared.places_for(&written.tables);
+        install(shared, written, &|number| places.level_of(number), &[], Vec::new(), marks, None)?;
+        drop(places);
         for shard in shards {
             shard.skip_to(sequence + 1);
         }

@@ -284,7 +284,11 @@ pub(crate) fn discard(shared: &Shared, names: impl IntoIterator<Item = String>) 
 }
 
 /// Makes the tables of a merging part of the store, in the place of its inputs.
-pub(crate) fn install_merged(shared: &Shared, plan: &Plan, written: Written) -> Result<(), Error> {
+pub(crate) fn install_merged(
+    shared: &Shared,
+    plan: &Plan,
+    mut written: Written,
+) -> Result<(), Error> {
     let (choice, level) = (&plan.choice, plan.choice.level);
     let kept = plan.around.kept();
     let stays = |t: &&Arc<Table>| kept.iter().any(|kept| kept.table.number == t.number);
@@ -304,18 +308,19 @@ pub(crate) fn install_merged(shared: &Shared, plan: &Plan, written: Written) -> 
         Some((kept.level, Arc::new(table)))
     });
     let narrowed: Vec<(usize, Arc<Table>)> = narrowed.collect();
-    let level_of = |above: bool| if above { choice.upper_level } else { level };
+    let above = std::mem::take(&mut written.above);
+    let level_of = |number| if above.contains(&number) { choice.upper_level } else { level };
     install(shared, written, &level_of, &removed, narrowed, Vec::new(), None)?;
     shared.queue_removal(removed.into_iter().map(table_name));
     Ok(())
 }
 
-/// Makes written files part of the store; when it fails they are removed. `level_of`: where those
-/// go that stay above damage, and the others. `narrowed`: tables that lose a part of themselves.
+/// Makes written files part of the store; when it fails they are removed. `level_of`: where each
+/// table goes. `narrowed`: tables that lose a part of themselves.
 pub(crate) fn install(
     shared: &Shared,
     written: Written,
-    level_of: &dyn Fn(bool) -> usize,
+    level_of: &dyn Fn(u64) -> usize,
     removed: &[u64],
     narrowed: Vec<(usize, Arc<Table>)>,
     mut edits: Vec<Edit>,
@@ -329,7 +334,7 @@ pub(crate) fn install(
         let mut added = Vec::new();
         edits.extend(written.blobs.iter().map(|&(number, bytes)| Edit::AddBlob { number, bytes }));
         for (number, bounds) in written.tables {
-            let level = level_of(written.above.contains(&number));
+            let level = level_of(number);
             let table = shared.open_table(number, bounds.clone())?;
             added.push((level, table));
             edits.push(Edit::AddTable { level, number, bounds });

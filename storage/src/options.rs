@@ -76,6 +76,10 @@ pub enum PlantedBug {
     BlobUnchecked,
     /// An ingested table counts as older than what was there.
     IngestBelow,
+    /// An ingested table goes below tables of level 0 that overlap it.
+    IngestPastLevel0,
+    /// An ingested table goes where a compaction is about to put what is older.
+    IngestPastJobs,
 }
 
 impl Default for Options {

@@ -1,10 +1,12 @@
 //! Files from store to store, and to RocksDB.
 
-use crate::fixture::{Append, Rows, Store, external, options, put};
+use crate::fixture::{Append, Chance, Rows, Store, all_rows, external, options, put};
 use ringdb_storage::{
-    Batch, Direction, Disk, Durability, Engine, Error, Export, Exported, FileDisk, MemoryDisk,
-    Options, Shard, read_table,
+    Batch, Direction, Disk, Durability, Engine, Error, Export, Exported, FileDisk, JobKind,
+    MemoryDisk, Options, PlantedBug, Shard, limits::LEVELS, read_table,
 };
+use std::collections::BTreeMap;
+use std::ops::ControlFlow;
 use std::process::Command;
 use std::sync::Arc;
 
@@ -111,6 +113,125 @@ fn ingested_rows_are_newer_than_all_before_and_older_than_all_after() {
     store.shards[0].apply(&batch, Durability::Os).unwrap();
     assert_eq!(store.get(b"k001").unwrap().as_deref(), Some(&b"ingested+"[..]));
     assert_eq!(store.get(b"k003").unwrap(), None);
+}
+
+/// Rows of these keys, so large that a few fill a table.
+fn incoming(keys: impl Iterator<Item = usize>, seed: u64) -> Rows {
+    let chance = &mut Chance(seed);
+    let mut value = || (0..200).map(|_| chance.next() as u8).collect();
+    keys.map(|i| (format!("k{i:03}").into_bytes(), value())).collect()
+}
+
+/// Runs all jobs; how many of them merged or moved tables, and the bytes that these worked on.
+fn merging(store: &Store) -> (usize, u64) {
+    let (mut jobs, mut bytes) = (0, 0);
+    while let Some(job) = store.engine.next_job() {
+        let merges = job.kind() == JobKind::Compact;
+        jobs += usize::from(merges);
+        job.run_paced(&mut |more| {
+            bytes += if merges { more } else { 0 };
+            ControlFlow::Continue(())
+        })
+        .unwrap();
+    }
+    (jobs, bytes)
+}
+
+#[test]
+fn what_meets_nothing_is_ingested_where_it_stays() {
+    let disk = MemoryDisk::new(1);
+    let mut store = Store::open(&disk, options(2)).unwrap();
+    let mut want = Rows::new();
+    // Into an empty store; behind what is there, before it, between.
+    for keys in [300..400, 600..700, 0..100, 450..550] {
+        let rows = incoming(keys, 1);
+        let (files, names) = external(rows.iter().map(|(k, v)| (k, v)));
+        assert!(names.len() > 10);
+        let before = store.engine.stats().tables;
+        store.engine.ingest(&mut store.shards, &files, &names).unwrap();
+        let tables = store.engine.stats().tables;
+        assert_eq!(tables[..6], [0; 6], "{tables:?}");
+        assert!(tables[6] > before[6] + 5, "{tables:?}");
+        assert_eq!(merging(&store), (0, 0));
+        want.extend(rows);
+        want.sort();
+        assert_eq!(all_rows(&store), want);
+    }
+    drop(store);
+    disk.crash(ringdb_storage::Crash::PowerLoss(ringdb_storage::Survival::None));
+    assert_eq!(all_rows(&Store::open(&disk, options(3)).unwrap()), want, "after a power loss");
+}
+
+#[test]
+fn what_is_ingested_stands_above_what_is_older_in_every_level() {
+    let mut store = Store::open(&MemoryDisk::new(1), options(1)).unwrap();
+    let mut model: BTreeMap<Vec<u8>, Vec<u8>> = BTreeMap::new();
+    let mut depths = [0; LEVELS];
+    for round in 0..60usize {
+        // Older rows in level 0 and below, and a compaction that is begun and ends later.
+        for i in 0..20 {
+            let key = format!("k{:03}", (round * 37 + i * 7) % 400).into_bytes();
+            store.shards[0].apply(&put(&key, &[b'a' + i as u8; 150]), Durability::Os).unwrap();
+            model.insert(key, vec![b'a' + i as u8; 150]);
+        }
+        store.shards[0].rotate();
+        store.engine.next_flush().unwrap().run().unwrap();
+        let begun: Vec<_> =
+            std::iter::from_fn(|| store.engine.next_job()).take(round % 4).collect();
+        let from = round * 61 % 500;
+        let rows = incoming(from..from + 10, round as u64);
+        let (files, names) = external(rows.iter().map(|(k, v)| (k, v)));
+        let before = store.engine.stats().tables;
+        store.engine.ingest(&mut store.shards, &files, &names).unwrap();
+        let after = store.engine.stats().tables;
+        for (depth, (before, after)) in depths.iter_mut().zip(before.iter().zip(after)) {
+            *depth += after - before;
+        }
+        model.extend(rows);
+        let want: Rows = model.clone().into_iter().collect();
+        assert_eq!(all_rows(&store), want, "round {round}");
+        begun.into_iter().for_each(|job| job.run().unwrap());
+        store.shards[0].refresh();
+        assert_eq!(all_rows(&store), want, "round {round}, after what was under way");
+        if round % 3 == 0 {
+            store.run_jobs().unwrap();
+            store.shards[0].refresh();
+            assert_eq!(all_rows(&store), want, "round {round}, at rest");
+        }
+    }
+    assert!(depths[0] > 0 && depths[1..].iter().filter(|n| **n > 0).count() > 1, "{depths:?}");
+}
+
+/// Whether rows read right that come between those that a compaction is just merging.
+fn read_right_between(planted_bugs: Vec<PlantedBug>) -> bool {
+    // So large that the tables below are small, and merged into one.
+    let options = Options { table_bytes: 8 << 10, planted_bugs, ..options(1) };
+    let mut store = Store::open(&MemoryDisk::new(1), options).unwrap();
+    let mut want: BTreeMap<Vec<u8>, Vec<u8>> = BTreeMap::new();
+    for place in 0..12 {
+        for i in 0..2 {
+            let (key, value) = (format!("k{:03}", 8 * place + i).into_bytes(), vec![b'v'; 9]);
+            store.shards[0].apply(&put(&key, &value), Durability::Os).unwrap();
+            want.insert(key, value);
+        }
+        store.shards[0].rotate();
+        store.engine.next_flush().unwrap().run().unwrap();
+    }
+    let begun = store.engine.next_job().unwrap();
+    assert_eq!(begun.kind(), JobKind::Compact);
+    let rows = incoming(3..7, 1);
+    let (files, names) = external(rows.iter().map(|(k, v)| (k, v)));
+    store.engine.ingest(&mut store.shards, &files, &names).unwrap();
+    begun.run().unwrap();
+    store.shards[0].refresh();
+    want.extend(rows);
+    want.iter().all(|(key, value)| store.get(key).unwrap().as_ref() == Some(value))
+}
+
+#[test]
+fn what_is_ingested_does_not_come_between_what_a_compaction_writes() {
+    assert!(read_right_between(Vec::new()));
+    assert!(!read_right_between(vec![PlantedBug::IngestPastJobs]), "the bug shows");
 }
 
 #[test]

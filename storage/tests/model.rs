@@ -128,9 +128,13 @@ impl Run {
     /// Files of another store become part of this one: as if all their rows were put now.
     fn ingest(&mut self) {
         let mut rows = BTreeMap::new();
+        // All over the store, or in one corner of it, where there may be nothing.
+        let span = [100, 12][self.chance.below(2) as usize];
+        let from = self.chance.below(101 - span);
         for i in 0..=self.chance.below(20) {
             let value = vec![b'0' + (i % 10) as u8; self.chance.below(80) as usize];
-            rows.insert(self.chance.key(100), value);
+            let key = from + self.chance.below(span);
+            rows.insert(format!("k{key:03}").into_bytes(), value);
         }
         let (files, names) = external(rows.iter());
         // A flush that somebody has would be in the way.
@@ -201,7 +205,7 @@ impl Run {
                 self.past.swap_remove(i);
             }
             96 => self.reopen(),
-            97 if self.seed >= FILES_FROM => match self.chance.below(3) {
+            97..99 if self.seed >= FILES_FROM => match self.chance.below(3) {
                 0 => self.ingest(),
                 1 => self.checkpoint(),
                 _ => self.scrub(),
@@ -318,6 +322,12 @@ fn with_large_values_ingests_checkpoints_and_scrubs_it_still_does() {
 #[test]
 fn an_ingested_file_that_counts_as_older_than_what_was_there_is_caught() {
     let bug = vec![PlantedBug::IngestBelow];
+    assert!((FILES_FROM..FILES_FROM + 20).any(|seed| !holds(seed, bug.clone())));
+}
+
+#[test]
+fn an_ingested_file_that_goes_below_what_is_older_is_caught() {
+    let bug = vec![PlantedBug::IngestPastLevel0];
     assert!((FILES_FROM..FILES_FROM + 20).any(|seed| !holds(seed, bug.clone())));
 }
 

@@ -16,7 +16,7 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 
 /// Tables of one job are at most this many times the size of one, as far as they can be chosen.
-const TABLES_MAX: u64 = 25;
+pub(crate) const TABLES_MAX: u64 = 25;
 /// Range deletions in one table that are worth a compaction of their own.
 const RANGES_MANY: u64 = 64;
 
@@ -62,10 +62,13 @@ pub(crate) enum Work {
     Relocate,
 }
 
-/// What a choice that somebody works on has taken.
+/// What a choice that somebody works on has taken, or a table that is about to come.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Claim {
     pub(crate) tables: BTreeSet<u64>,
+    /// The level that its tables are taken from: the same level where nothing is.
+    pub(crate) upper_level: usize,
+    /// The level that it writes into.
     pub(crate) level: usize,
     pub(crate) hull: KeyRange,
     /// Room that it may need on the disk.
@@ -99,7 +102,8 @@ impl Choice {
             Work::Merge | Work::Relocate => self.bytes(),
             Work::Drop | Work::Move => 0,
         };
-        Claim { tables, level: self.level, hull: hull(self.inputs()), bytes }
+        let (upper_level, level) = (self.upper_level, self.level);
+        Claim { tables, upper_level, level, hull: hull(self.inputs()), bytes }
     }
 }
 
@@ -136,7 +140,7 @@ fn hull<'a>(tables: impl Iterator<Item = &'a Arc<Table>>) -> KeyRange {
     all.unwrap_or(KeyRange { lower: Vec::new(), upper: Some(Vec::new()) })
 }
 
-fn meet(a: &KeyRange, b: &KeyRange) -> bool {
+pub(crate) fn meet(a: &KeyRange, b: &KeyRange) -> bool {
     !ends_before(a.upper.as_ref(), &b.lower) && !ends_before(b.upper.as_ref(), &a.lower)
 }
 
@@ -150,6 +154,17 @@ enum Place {
     /// These tables of level 0.
     Level0(Vec<usize>),
     Level(usize),
+}
+
+/// Groups of level 0 that follow each other by key, and nothing between them.
+struct Bundle {
+    shard: usize,
+    members: Vec<usize>,
+    span: KeyRange,
+    /// What its tables weigh.
+    bytes: u64,
+    /// They need not be read: each is alone, and not small.
+    moves: bool,
 }
 
 impl Situation<'_> {
@@ -216,29 +231,67 @@ impl Situation<'_> {
     fn crowds(&self, base: usize) -> Vec<(u64, Vec<usize>)> {
         let tables = &self.version.levels[0];
         let mut crowds = Vec::new();
-        // Where nothing overlaps much there may be many tables all the same.
-        let mut strewn: Vec<Vec<usize>> = vec![Vec::new(); self.options.shards()];
+        // Where nothing overlaps much there may be many tables all the same: in each shard so many.
+        let mut strewn = vec![0; self.options.shards()];
+        let mut bundles: Vec<Bundle> = Vec::new();
+        // Others work on something behind the last bundle, or it is damaged: not to be reached over.
+        let mut broken_off = true;
         for group in groups(tables) {
-            if !group.members.iter().all(|i| self.is_unclaimed(&tables[*i])) {
+            let taken = !group.members.iter().all(|i| self.is_unclaimed(&tables[*i]));
+            if taken {
+                broken_off = true;
                 continue;
             }
             let residue = self.residue(&group.members, base);
             if residue == 0 {
-                let shard = self.options.shard_of(&tables[group.members[0]].bounds.smallest);
-                strewn[shard].extend(&group.members);
+                let bundle = self.bundle(&group.members);
+                strewn[bundle.shard] += group.members.len();
+                let joins = |last: &mut Bundle| self.join(last, &bundle, base);
+                if broken_off || !bundles.last_mut().is_some_and(joins) {
+                    bundles.push(bundle);
+                }
             }
+            broken_off = residue > 0;
             if group.depth >= self.options.level0_tables + residue {
                 let score = (group.depth * 1000 / self.options.level0_tables) as u64;
                 crowds.push((score, group.members));
             }
         }
-        for mut members in strewn {
-            if members.len() >= 4 * self.options.level0_tables {
-                members.sort_unstable();
-                crowds.push((1000, members));
-            }
-        }
+        bundles.retain(|bundle| strewn[bundle.shard] >= 4 * self.options.level0_tables);
+        bundles.sort_by_key(|bundle| std::cmp::Reverse(bundle.members.len()));
+        crowds.extend(bundles.into_iter().map(|mut bundle| {
+            bundle.members.sort_unstable();
+            (1000, bundle.members)
+        }));
         crowds
+    }
+
+    /// The group of level 0 with these members.
+    fn bundle(&self, members: &[usize]) -> Bundle {
+        let tables = members.iter().map(|i| &self.version.levels[0][*i]);
+        let span = hull(tables.clone());
+        let (shard, bytes) = (self.options.shard_of(&span.lower), tables.map(|t| t.bounds.bytes));
+        let (members, bytes) = (members.to_vec(), bytes.sum());
+        let moves = members.len() == 1 && bytes >= self.options.table_bytes / 4;
+        Bundle { shard, members, span, bytes, moves }
+    }
+
+    /// Takes `next` into `last`, if they are of one shard and a job of limited size can merge both, or
+    /// nothing is to be read.
+    fn join(&self, last: &mut Bundle, next: &Bundle, base: usize) -> bool {
+        let (start, end) = (&last.span.lower, next.span.upper.as_deref().unwrap_or_default());
+        let lower = self.overlapping(base, start, end);
+        let moves = last.moves && next.moves && lower.is_empty();
+        let bytes = last.bytes + next.bytes + lower.iter().map(|t| t.bounds.bytes).sum::<u64>();
+        let fits = bytes <= self.options.table_bytes.saturating_mul(TABLES_MAX);
+        if !(fits || moves) || last.shard != next.shard {
+            return false;
+        }
+        last.members.extend(&next.members);
+        last.moves = moves;
+        last.bytes += next.bytes;
+        last.span.upper.clone_from(&next.span.upper);
+        true
     }
 
     /// How many tables would lie over each other in level 0 when these are merged into `base`.

@@ -2,10 +2,11 @@
 //! overlap, what is newer stays above, and there is always an end.
 
 use crate::compaction::around::{Around, Part};
-use crate::compaction::choose::{Choice, Claim, Situation, Work, choose};
+use crate::compaction::choose::{Choice, Claim, Situation, TABLES_MAX, Work, choose};
+use crate::compaction::place;
 use crate::key::KeyRange;
 use crate::limits::LEVELS;
-use crate::options::Options;
+use crate::options::{Options, PlantedBug};
 use crate::table::{Table, TableBounds, TableCounts};
 use crate::version::Version;
 use std::collections::{BTreeMap, BTreeSet};
@@ -31,8 +32,21 @@ struct Toy {
     next_table: u64,
     sequence: u64,
     running: Vec<(Choice, Claim)>,
+    coming: Vec<Coming>,
+    /// Its tables speak of few keys each: many of level 0 that do not meet are merged at once.
+    narrow: bool,
+    /// How many tables came into deeper levels than 0 beside others.
+    deep: usize,
     /// Of so many tables one cannot be read; 0: all can.
     broken_every: u64,
+}
+
+/// Tables that are about to be ingested.
+struct Coming {
+    /// With their levels.
+    tables: Vec<(usize, Arc<Table>)>,
+    claims: Vec<Claim>,
+    shards: BTreeSet<usize>,
 }
 
 const ROW_BYTES: u64 = 10;
@@ -55,9 +69,21 @@ impl Toy {
             ..Options::default()
         };
         let version = Version::new(Vec::new(), vec![0; options.shards()]);
-        let (rows, newest, running) = Default::default();
-        let (next_table, sequence, broken_every) = (1, 0, 0);
-        Self { options, version, rows, newest, next_table, sequence, running, broken_every }
+        let (rows, newest, running, coming) = Default::default();
+        let (next_table, sequence, deep, broken_every) = (1, 0, 0, 0);
+        Self {
+            options,
+            version,
+            rows,
+            newest,
+            next_table,
+            sequence,
+            running,
+            coming,
+            narrow: false,
+            deep,
+            broken_every,
+        }
     }
 
     fn table(&mut self, rows: BTreeMap<u64, (u64, bool)>) -> Arc<Table> {
@@ -87,9 +113,12 @@ impl Toy {
     /// Writes and flushes some rows of one shard.
     fn flush(&mut self, chance: &mut Chance) {
         let from = chance.below(1000);
-        let span = [1000, 200, 30][chance.below(3) as usize];
+        let span = if self.narrow { 4 } else { [1000, 200, 30][chance.below(3) as usize] };
         let deleting = chance.below(6) == 0;
         let shard = self.options.shard_of(&key(from));
+        if self.coming.iter().any(|coming| coming.shards.contains(&shard)) {
+            return;
+        }
         let mut rows = BTreeMap::new();
         for _ in 0..1 + chance.below(20) {
             let k = (from + chance.below(span)).min(999);
@@ -106,9 +135,50 @@ impl Toy {
         self.version = self.version.edited(&[], vec![(0, table)], None);
     }
 
+    fn claims(&self) -> Vec<Claim> {
+        let running = self.running.iter().map(|(_, claim)| claim);
+        running.chain(self.coming.iter().flat_map(|coming| &coming.claims)).cloned().collect()
+    }
+
+    /// Writes tables of rows of one shard, or of two that are no neighbours, newer than all in it, and
+    /// finds places for them.
+    fn ingest(&mut self, chance: &mut Chance) {
+        let any = chance.below(self.options.shards() as u64) as usize;
+        let shards: BTreeSet<usize> =
+            if chance.below(3) == 0 { [0, any & 2].into() } else { [any].into() };
+        if self.coming.iter().any(|coming| !coming.shards.is_disjoint(&shards)) {
+            return;
+        }
+        let (from, step) = (chance.below(1000), 1 + chance.below(30));
+        self.sequence += 1;
+        let keys = (0..1 + chance.below(40)).map(|i| from + i * step).filter(|k| *k < 1000);
+        let mine = keys.filter(|k| shards.contains(&self.options.shard_of(&key(*k))));
+        let rows: Vec<_> = mine.map(|k| (k, (self.sequence, chance.below(5) == 0))).collect();
+        let mut tables = Vec::new();
+        for rows in rows.chunks(1 + chance.below(10) as usize) {
+            tables.push(self.table(rows.iter().copied().collect()));
+        }
+        let bounds: Vec<(u64, TableBounds)> =
+            tables.iter().map(|t| (t.number, t.bounds.clone())).collect();
+        let levels = place::places(&self.version, &self.options, &self.claims(), &bounds);
+        let claims = place::claims(&bounds, &levels);
+        let tables = tables.into_iter().map(|t| (levels[&t.number], t)).collect();
+        self.coming.push(Coming { tables, claims, shards });
+    }
+
+    fn end_ingest(&mut self, i: usize) {
+        let coming = self.coming.swap_remove(i);
+        for (level, table) in &coming.tables {
+            self.newest.extend(self.rows[&table.number].iter().map(|(k, row)| (*k, *row)));
+            self.deep += usize::from(*level > 0 && self.version.tables().next().is_some());
+        }
+        self.version = self.version.edited(&[], coming.tables, None);
+        self.check();
+    }
+
     /// `moved`: the place of a table of which large values are to be moved.
     fn begin(&mut self, free_bytes: Option<u64>, moved: Option<usize>) -> bool {
-        let claims: Vec<Claim> = self.running.iter().map(|(_, claim)| claim.clone()).collect();
+        let claims = self.claims();
         let situation = Situation {
             version: &self.version,
             options: &self.options,
@@ -220,25 +290,40 @@ impl Toy {
 
 #[test]
 fn any_number_of_choices_at_once_in_any_order_keeps_the_store_in_order() {
-    try_choices(|_| 0);
+    try_choices(|_| 0, &[]);
 }
 
 #[test]
 fn damage_keeps_its_place_among_what_is_newer_and_what_is_older() {
-    try_choices(|seed| 3 + seed % 20);
+    try_choices(|seed| 3 + seed % 20, &[]);
+}
+
+#[test]
+fn tables_that_come_below_what_is_older_or_beside_what_somebody_writes_are_caught() {
+    for bug in [PlantedBug::IngestPastLevel0, PlantedBug::IngestPastJobs] {
+        let caught = std::panic::catch_unwind(|| try_choices(|_| 0, &[bug]));
+        assert!(caught.is_err(), "{bug:?}");
+    }
 }
 
 /// `broken_every`: of how many tables one cannot be read, by seed.
-fn try_choices(broken_every: impl Fn(u64) -> u64) {
-    let (mut together, mut deepest) = (0, 0);
+fn try_choices(broken_every: impl Fn(u64) -> u64, planted: &[PlantedBug]) {
+    let (mut together, mut deepest, mut deep) = (0, 0, 0);
     for seed in 0..400 {
         let chance = &mut Chance(seed * 1_000_003);
         let mut toy = Toy::new(chance);
         toy.broken_every = broken_every(seed);
+        toy.options.planted_bugs = planted.to_vec();
+        toy.narrow = seed % 4 == 0;
         let mut bottoms: Vec<BTreeMap<u64, bool>> = Vec::new();
         for _ in 0..150 {
-            match chance.below(10) {
+            match chance.below(12) {
                 0..4 => toy.flush(chance),
+                10 => toy.ingest(chance),
+                11 if !toy.coming.is_empty() => {
+                    let i = chance.below(toy.coming.len() as u64) as usize;
+                    toy.end_ingest(i);
+                }
                 4..8 => {
                     let free = (chance.below(4) == 0).then(|| chance.below(3000));
                     let moved = (chance.below(4) == 0).then(|| chance.below(20) as usize);
@@ -256,6 +341,10 @@ fn try_choices(broken_every: impl Fn(u64) -> u64) {
                 _ => {}
             }
         }
+        while !toy.coming.is_empty() {
+            toy.end_ingest(0);
+        }
+        deep += toy.deep;
         // Nothing is written any more: it comes to rest, with every level as large as it may be.
         let mut steps = 0;
         loop {
@@ -285,4 +374,44 @@ fn try_choices(broken_every: impl Fn(u64) -> u64) {
         );
     }
     assert!(together >= 3 && deepest >= 3, "{together} at once, {deepest} levels: too tame");
+    assert!(deep >= 400, "only {deep} ingested tables came deep");
+}
+
+/// As an ingest that nothing below has room for leaves it, or writers who go through the keys in order.
+#[test]
+fn hundreds_of_tables_that_do_not_meet_are_merged_in_pieces_of_a_size() {
+    for (seed, (below, per_shard)) in (0..).zip([(0, 1), (40, 1), (200, 1), (40, 2)]) {
+        let chance = &mut Chance(seed);
+        let mut toy = Toy::new(chance);
+        (toy.options.splits, toy.options.level1_bytes) = (vec![key(500)], 100_000);
+        let put = |toy: &mut Toy, level: usize, keys: std::ops::Range<u64>| {
+            toy.sequence += 1;
+            let rows: BTreeMap<_, _> = keys.map(|k| (k, (toy.sequence, false))).collect();
+            toy.newest.extend(rows.iter().map(|(k, row)| (*k, *row)));
+            let table = toy.table(rows);
+            toy.version = toy.version.edited(&[], vec![(level, table)], None);
+        };
+        (0..below).for_each(|i| put(&mut toy, LEVELS - 1, i * 5..i * 5 + 5));
+        (0..300).for_each(|i| put(&mut toy, 0, i * 3..i * 3 + per_shard));
+        let (mut together, mut choices) = (0, 0);
+        while {
+            while toy.begin(None, None) {
+                choices += 1;
+            }
+            !toy.running.is_empty()
+        } {
+            together = together.max(toy.running.len());
+            for (choice, _) in &toy.running {
+                let (bytes, bound) = (choice.bytes(), TABLES_MAX * toy.options.table_bytes);
+                assert!(bytes <= bound, "seed {seed}: {bytes} at once");
+                assert!(choice.upper.len() > 1, "seed {seed}: one by one");
+            }
+            let i = chance.below(toy.running.len() as u64) as usize;
+            let bottom = toy.bottoms(&toy.running[i].0);
+            toy.end(i, &bottom);
+        }
+        let left = toy.version.levels[0].len();
+        assert!(left < 2 * 4 * toy.options.level0_tables, "seed {seed}: {left} are left");
+        assert!(together > 1 && choices < 30, "seed {seed}: {together} at once, {choices} in all");
+    }
 }

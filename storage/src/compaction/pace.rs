@@ -84,8 +84,9 @@ impl Brake {
     /// acknowledgement (or the next write), in microseconds: 0 without debt, and never more than
     /// [`Brake::DELAY_MAX_US`].
     pub fn hold(&mut self, now_us: u64, debt: f64, bytes: u64) -> u64 {
-        let debt = debt.clamp(0.0, 0.99);
-        // 0 without debt, 1 halfway, 98 when all is over.
+        // However slow the work behind is: somewhere below all that is slower still.
+        let debt = debt.clamp(0.0, 0.9999);
+        // 0 without debt, 1 halfway, 20,000 when all is over.
         let weight = 2.0 * debt * debt / (1.0 - debt);
         let cost_ns = weight * bytes as f64 * 1e9 / Self::HALFWAY;
         let now_ns = now_us.saturating_mul(1000);

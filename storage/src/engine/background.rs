@@ -9,13 +9,14 @@ use crate::compaction::choose::{Choice, Claim, Reason, Situation, Work as Doing,
 use crate::compaction::levels::{groups, pending_bytes};
 use crate::compaction::merging::{Merging, Next, Plan, Written};
 use crate::compaction::pace::{Debt, share};
+use crate::compaction::place;
 use crate::compaction::split;
 use crate::error::Error;
 use crate::job::{self, Job, Task};
 use crate::key::KeyRange;
 use crate::limits::LEVELS;
 use crate::manifest::Story;
-use crate::table::Table;
+use crate::table::{Table, TableBounds};
 use crate::version::Version;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::atomic::Ordering;
@@ -29,7 +30,32 @@ pub(super) struct Seen {
     oldest: Vec<Option<u64>>,
 }
 
+/// Levels for tables that are newer than all else, kept free for them until this is dropped.
+pub(crate) struct Places<'a> {
+    shared: &'a Shared,
+    levels: BTreeMap<u64, usize>,
+}
+
+impl Places<'_> {
+    pub(crate) fn level_of(&self, number: u64) -> usize {
+        self.levels.get(&number).copied().unwrap_or(0)
+    }
+}
+
+impl Drop for Places<'_> {
+    fn drop(&mut self) {
+        let mine = |claim: &Claim| claim.tables.iter().any(|n| self.levels.contains_key(n));
+        self.shared.work().ingested.retain(|claim| !mine(claim));
+    }
+}
+
 impl Work {
+    /// What all have taken who are at work.
+    fn claims(&self) -> Vec<Claim> {
+        let merging = self.merging.values().map(|merging| &merging.claim);
+        merging.chain(&self.ingested).cloned().collect()
+    }
+
     /// A part of a compaction that nobody has.
     pub(super) fn take_part(&mut self) -> Option<(Arc<Plan>, usize)> {
         self.merging.values_mut().find_map(|m| Some((m.plan.clone(), m.take()?)))
@@ -111,7 +137,7 @@ impl Shared {
         blobs: &BTreeMap<u64, u64>,
         Seen { version, oldest }: Seen,
     ) -> Option<()> {
-        let claims: Vec<Claim> = work.merging.values().map(|m| m.claim.clone()).collect();
+        let claims = work.claims();
         let situation = Situation {
             version: &version,
             options: &self.options,
@@ -132,6 +158,16 @@ impl Shared {
         };
         self.begin(work, choice, leave, version);
         Some(())
+    }
+
+    /// Finds a level for each of `tables`, which are newer than all that is in the store or on its way
+    /// there, and keeps it free. To be asked for once nothing of their shards waits for a flush.
+    pub(crate) fn places_for(&self, tables: &[(u64, TableBounds)]) -> Places<'_> {
+        let mut work = self.work();
+        // Under the lock: a merging leaves the claims only after the version that has its tables.
+        let levels = place::places(&self.version.load(), &self.options, &work.claims(), tables);
+        work.ingested.extend(place::claims(tables, &levels));
+        Places { shared: self, levels }
     }
 
     fn begin(&self, work: &mut Work, choice: Choice, leave: BTreeSet<u64>, version: Arc<Version>) {

@@ -13,6 +13,7 @@ use crate::job::{Job, JobKind};
 use crate::options::Options;
 use crate::shard::Durability;
 use crate::sync::lock;
+use std::ops::ControlFlow;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::sync::{Arc, Mutex, MutexGuard};
@@ -39,14 +40,20 @@ const MEMTABLE: usize = 64 << 10;
 const PUT_US: u64 = 2;
 const PUT_BYTES: u64 = 120;
 
-/// One writer and one who flushes `bytes_per_second`, and merges in no time.
+/// One writer, one who flushes `bytes_per_second`, and one who merges as many as that or in no time.
 struct Race {
     store: Store,
     time: Arc<Virtual>,
     flush: Option<(Job, u64)>,
     bytes_per_second: u64,
+    /// None: in no time.
+    merged_per_second: Option<u64>,
+    /// Until when the one who merges is busy.
+    merging_us: u64,
+    deepest: usize,
     flushes: u64,
     most_waiting: usize,
+    longest_us: u64,
 }
 
 impl Race {
@@ -58,7 +65,18 @@ impl Race {
         let store = store.expect("a new store");
         // This test is the worker that the writer counts on.
         store.inner().crew.join();
-        Self { store, time, flush: None, bytes_per_second, flushes: 0, most_waiting: 0 }
+        Self {
+            store,
+            time,
+            flush: None,
+            bytes_per_second,
+            merged_per_second: None,
+            merging_us: 0,
+            deepest: 0,
+            flushes: 0,
+            most_waiting: 0,
+            longest_us: 0,
+        }
     }
 
     fn put(&mut self, i: u64) {
@@ -69,12 +87,14 @@ impl Race {
             assert!(!stands, "the writer would stand still, at put {i}");
         }
         let key = crate::codec::scatter(i).to_be_bytes();
+        let before = self.time.now_us();
         self.store.put(&key, &[7; 100], Durability::Buffered).expect("there is room");
         self.time.now_us.fetch_add(PUT_US, Ordering::Relaxed);
+        self.longest_us = self.longest_us.max(self.time.now_us() - before);
         self.work();
     }
 
-    /// Ends the flush that is due, and begins the next.
+    /// Ends what is due, and begins what comes next.
     fn work(&mut self) {
         let now = self.time.now_us();
         if let Some((job, _)) = self.flush.take_if(|(_, at)| *at <= now) {
@@ -82,15 +102,28 @@ impl Race {
             self.store.inner().run(job).expect("memory");
         }
         while self.flush.is_none()
+            && let Some(job) = self.store.engine().next_flush()
+        {
+            let takes = MEMTABLE as u64 * 1_000_000 / self.bytes_per_second;
+            self.flush = Some((job, now + takes));
+        }
+        while self.merging_us <= now
             && let Some(job) = self.store.engine().next_job()
         {
-            if job.kind() == JobKind::Flush {
-                let takes = MEMTABLE as u64 * 1_000_000 / self.bytes_per_second;
-                self.flush = Some((job, now + takes));
-            } else {
-                self.store.inner().run(job).expect("memory");
+            let merges = job.kind() == JobKind::Compact;
+            let mut bytes = 0;
+            let done = job.run_paced(&mut |more| {
+                bytes += more;
+                ControlFlow::Continue(())
+            });
+            done.expect("memory");
+            lock(&self.store.inner().lanes[0].shard).refresh();
+            // It is done at once and takes its time afterwards, when it is known how much it was.
+            if let Some(rate) = self.merged_per_second.filter(|_| merges) {
+                self.merging_us = now + bytes * 1_000_000 / rate;
             }
         }
+        self.deepest = self.deepest.max(self.store.engine().stats().level0_depth);
     }
 }
 
@@ -108,6 +141,50 @@ fn a_writer_that_is_faster_than_the_flushes_is_slowed_and_never_stopped() {
         assert!(share > 0.8, "{share} of the memtables that could be flushed were written");
         assert!(race.most_waiting <= 2, "{} memtables wait", race.most_waiting);
         assert!(!holds.is_empty());
+    }
+}
+
+/// Nobody waits longer for a put, whatever the work behind can do.
+const PUT_US_MAX: u64 = 50_000;
+
+/// Flushes and mergings of so many bytes a second (0: in no time), one pair after the other.
+fn race_in_phases(phases: &[(u64, u64)]) {
+    let mut race = Race::new(1);
+    let mut i = 0;
+    for round in 0..phases.len().max(3) {
+        let (flushed, merged) = phases[round % phases.len()];
+        race.bytes_per_second = flushed;
+        race.merged_per_second = (merged > 0).then_some(merged);
+        let until = race.flushes + 25;
+        while race.flushes < until {
+            i += 1;
+            race.put(i);
+        }
+    }
+    let (longest, deepest) = (race.longest_us, race.deepest);
+    assert!(longest <= PUT_US_MAX, "{phases:?}: a put took {longest} us");
+    assert!(race.most_waiting <= 2, "{phases:?}: {} memtables wait", race.most_waiting);
+    // As deep as it may be, and what is still written meanwhile, at a put each 20 ms.
+    let bound = (9 + 2) * race.store.engine().shared.options.level0_tables;
+    assert!(deepest <= bound, "{phases:?}: level 0 is {deepest} deep");
+}
+
+#[test]
+fn no_put_waits_long_however_slow_the_work_behind_is() {
+    let (fast, slow) = (20_000_000, 1_000_000);
+    for phases in [
+        // The writer's own speed is 60 MB/s.
+        &[(fast, 0)][..],
+        &[(fast, fast)],
+        &[(fast, 2 * slow)],
+        &[(slow, 0)],
+        &[(slow, slow)],
+        &[(slow, slow / 10)],
+        &[(fast, fast), (slow, fast), (fast, slow), (slow, slow)],
+        &[(fast, 0), (slow, 0), (fast, 0), (slow, 0)],
+        &[(fast, fast), (fast, slow / 10)],
+    ] {
+        race_in_phases(phases);
     }
 }
 

@@ -175,11 +175,7 @@ impl Table {
 
     /// First key after all that this table speaks of.
     pub(crate) fn upper(&self) -> Vec<u8> {
-        let mut upper = self.bounds.largest.clone();
-        if !self.bounds.largest_excluded {
-            upper.push(0);
-        }
-        upper
+        self.bounds.upper()
     }
 
     /// True when all it speaks of is below `key`.

@@ -72,6 +72,17 @@ pub(crate) struct TableBounds {
     pub(crate) blobs: Vec<(u64, u64)>,
 }
 
+impl TableBounds {
+    /// The first key after all that it speaks of.
+    pub(crate) fn upper(&self) -> Vec<u8> {
+        let mut upper = self.largest.clone();
+        if !self.largest_excluded {
+            upper.push(0);
+        }
+        upper
+    }
+}
+
 impl TableWriter {
     pub(crate) fn new(file: Arc<dyn DiskFile>, block_bytes: usize, bloom_bits: usize) -> Self {
         Self {
