@@ -111,12 +111,16 @@ impl Tree {
     fn leaf(&self, place: u32) -> &Leaf {
         // SAFETY: places of leaves come from `add_leaf`, by loads that synchronise with it; a leaf
         // changes through atomics only, and is not reused while anybody can reach it.
-        unsafe { &*self.arena.at(place).cast::<Leaf>() }
+        let leaf = unsafe { &*self.arena.at(place).cast::<Leaf>() };
+        leaf.watch.read();
+        leaf
     }
 
     fn inner(&self, place: u32) -> &Inner {
         // SAFETY: as for leaves.
-        unsafe { &*self.arena.at(place).cast::<Inner>() }
+        let inner = unsafe { &*self.arena.at(place).cast::<Inner>() };
+        inner.separators.watch.read();
+        inner
     }
 
     fn add_leaf(&self, writer: &mut Writer, leaf: Leaf) -> u32 {
@@ -134,6 +138,20 @@ impl Tree {
         // SAFETY: as for leaves.
         unsafe { self.arena.at(place).cast::<Inner>().write(inner) };
         place
+    }
+
+    /// Nobody can be in this node any more: its place can be used again.
+    pub(super) fn end(&self, writer: &mut Writer, node: Replaced) {
+        match node {
+            Replaced::Leaf(place) => {
+                self.leaf(place).watch.end();
+                writer.free_leaves.push(place);
+            }
+            Replaced::Inner(place) => {
+                self.inner(place).separators.watch.end();
+                writer.free_inners.push(place);
+            }
+        }
     }
 
     fn root(&self) -> (u32, u64) {
