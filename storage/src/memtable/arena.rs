@@ -174,7 +174,22 @@ impl Arena {
     }
 }
 
+#[cfg(test)]
+impl Arena {
+    /// Where its blocks begin.
+    pub(super) fn starts(&self) -> Vec<u32> {
+        let more = self.more.iter().map(|block| block.start.load(Ordering::Relaxed));
+        std::iter::once(0).chain(more.take_while(|start| *start != 0)).collect()
+    }
+}
+
 impl Bump {
+    /// Up to where words are handed out.
+    #[cfg(test)]
+    pub(super) fn next(&self) -> u32 {
+        self.next
+    }
+
     /// Bytes that the arena holds for what was put into it, reachable or not.
     pub(super) fn bytes(&self) -> usize {
         usize::try_from(self.used).expect("counted in memory") * WORD

@@ -115,6 +115,22 @@ pub(super) fn value(arena: &Arena, place: u32) -> &[u8] {
     bytes(arena, place, VERSION_BYTES, len)
 }
 
+/// Words of an entry without its first version.
+#[cfg(test)]
+pub(super) fn key_words(arena: &Arena, place: u32) -> u32 {
+    words(ENTRY_BYTES + key(arena, place).len())
+}
+
+/// Words that a version takes where it stands; and how many more it may have taken over from the one
+/// before it there, without a use for them.
+#[cfg(test)]
+pub(super) fn words_taken(arena: &Arena, place: u32) -> (u32, u32) {
+    let field = version(arena, place).value_len;
+    let len = (field & !WITH_KEY) as usize;
+    let words = if field & WITH_KEY == 0 { version_words(len) } else { exact_words(len) };
+    (words, if field & WITH_KEY == 0 { step(words) - 1 } else { 0 })
+}
+
 /// Nobody can hold this version any more. Returns how many of its words can be used again.
 pub(super) fn end(arena: &Arena, place: u32) -> u32 {
     let version = version(arena, place);

@@ -38,6 +38,14 @@ impl Drop for OldSets {
     }
 }
 
+#[cfg(test)]
+impl OldSets {
+    pub(super) fn sets(&self) -> &[Arc<RangeTombstones>] {
+        // SAFETY: it owns what it points to.
+        unsafe { &self.0.as_ref().sets }
+    }
+}
+
 impl Deletions {
     /// The sets, which count together.
     pub(super) fn sets(&self) -> &[Arc<RangeTombstones>] {

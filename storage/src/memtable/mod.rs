@@ -17,6 +17,8 @@
 //! snapshot stands between. A merge is folded at once where that is cheap and allowed, so that a hot
 //! key costs one entry and its chain is bounded.
 
+#[cfg(test)]
+mod accounting;
 mod arena;
 mod chain;
 mod cursor;

@@ -51,6 +51,16 @@ pub(super) enum Replaced {
     Inner(u32),
 }
 
+#[cfg(test)]
+impl Replaced {
+    pub(super) fn extent(self) -> (u32, u32) {
+        match self {
+            Self::Leaf(place) => (place, LEAF_WORDS),
+            Self::Inner(place) => (place, INNER_WORDS),
+        }
+    }
+}
+
 /// Where a key stands, or where it belongs.
 pub(super) enum Slot<'a> {
     Entry(u32),
@@ -215,6 +225,27 @@ impl Tree {
         }
         let leaf = self.leaf(place);
         Found { leaf, order: leaf.order(), lower, upper }
+    }
+
+    /// Every node that a reader can come to, and every entry.
+    #[cfg(test)]
+    pub(super) fn all(&self) -> (Vec<Replaced>, Vec<u32>) {
+        let (root, height) = self.root();
+        let (mut nodes, mut places) = (Vec::new(), vec![root]);
+        for _ in 0..height {
+            nodes.extend(places.iter().map(|place| Replaced::Inner(*place)));
+            let below = places.iter().flat_map(|place| {
+                let order = self.inner(*place).separators.order();
+                (0..=order.len()).map(move |i| self.inner(*place).child(order, i))
+            });
+            places = below.collect();
+        }
+        nodes.extend(places.iter().map(|place| Replaced::Leaf(*place)));
+        let entries = places.iter().flat_map(|place| {
+            let leaf = self.leaf(*place);
+            (0..leaf.order().len()).map(|slot| leaf.entry(slot))
+        });
+        (nodes, entries.collect())
     }
 
     /// Where `key` stands or belongs; the writer alone. Inner nodes on the way that are full are
