@@ -29,6 +29,7 @@ use crate::scrub;
 use crate::shard::Shard;
 use crate::shelf::Shelf;
 use crate::snapshot::Snapshots;
+use crate::sync::Counted;
 use crate::table::{Table, TableBounds, TableWriter, table_name};
 use crate::version::Version;
 use arc_swap::ArcSwap;
@@ -114,7 +115,7 @@ struct Cuts {
 pub(crate) struct Flush {
     pub(crate) shard: usize,
     pub(crate) number: u64,
-    pub(crate) memtable: Arc<Memtable>,
+    pub(crate) memtable: Counted<Memtable>,
     /// What it holds in memory.
     pub(crate) bytes: usize,
     /// What is committed here has to be durable before the table takes the log's place.
@@ -441,7 +442,7 @@ impl Shared {
         &self,
         shard: usize,
         number: u64,
-        memtable: Arc<Memtable>,
+        memtable: Counted<Memtable>,
         bytes: usize,
         behind: Option<SyncHandle>,
     ) {

@@ -16,6 +16,7 @@ use crate::reader::{Published, Reader};
 use crate::scan::Scan;
 use crate::snapshot::{Snapshot, Snapshots};
 use crate::sources::Sources;
+use crate::sync::Counted;
 use crate::table::{self, TableWriter};
 use crate::value::Value;
 use std::collections::VecDeque;
@@ -75,7 +76,7 @@ impl Drop for Whole<'_> {
 /// A memtable that is immutable and not to be flushed yet.
 struct Held {
     number: u64,
-    memtable: Arc<Memtable>,
+    memtable: Counted<Memtable>,
     bytes: usize,
     /// The sequence of the first change after it.
     next: u64,
@@ -449,7 +450,7 @@ impl Shard {
             return;
         };
         next.floor = self.log.next_sequence() - 1;
-        let same_memtable = Arc::ptr_eq(&next.active, &self.sources.active);
+        let same_memtable = Counted::ptr_eq(&next.active, &self.sources.active);
         let next = Arc::new(next);
         let old = std::mem::replace(&mut self.sources, next.clone());
         published.replace(next);

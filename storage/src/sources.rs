@@ -9,6 +9,7 @@ use crate::lookup::Tables;
 use crate::memtable::Memtable;
 use crate::merge::{Direction, MemtableCursor, Merged, Source};
 use crate::scan::Scan;
+use crate::sync::Counted;
 use crate::table::Table;
 use crate::value::{Bytes, Resolver, Value};
 use crate::version::Version;
@@ -21,9 +22,9 @@ pub(crate) struct Sources {
     /// The shard's number.
     pub(crate) number: usize,
     /// Takes the writes.
-    pub(crate) active: Arc<Memtable>,
+    pub(crate) active: Counted<Memtable>,
     /// Not yet in tables, oldest first, with their numbers.
-    pub(crate) immutable: Vec<(u64, Arc<Memtable>)>,
+    pub(crate) immutable: Vec<(u64, Counted<Memtable>)>,
     pub(crate) view: Arc<Version>,
     /// The tables of level 0 that overlap this shard, newest first.
     pub(crate) level0: Vec<Arc<Table>>,

@@ -1,9 +1,10 @@
 //! Sync: where locks and atomics come from: the standard library, or a model checker that tries
-//! their interleavings (`--cfg loom`, `--cfg shuttle`).
+//! their interleavings (`--cfg loom`, `--cfg shuttle`). `Counted` is `Arc`, where a model has to see
+//! who holds something last.
 
 #[cfg(all(not(loom), not(shuttle)))]
 pub(crate) use std::{
-    sync::{Condvar, Mutex, MutexGuard, PoisonError, atomic},
+    sync::{Arc as Counted, Condvar, Mutex, MutexGuard, PoisonError, atomic},
     thread::yield_now,
 };
 
@@ -12,17 +13,74 @@ use rustix::thread::futex;
 
 #[cfg(loom)]
 pub(crate) use {
-    loom::sync::{Condvar, Mutex, MutexGuard, atomic},
+    loom::sync::{Arc as Counted, Condvar, Mutex, MutexGuard, atomic},
     loom::thread::yield_now,
     std::sync::PoisonError,
 };
 
 #[cfg(shuttle)]
 pub(crate) use {
-    shuttle::sync::{Condvar, Mutex, MutexGuard, atomic},
+    shuttle::sync::{Arc as Counted, Condvar, Mutex, MutexGuard, atomic},
     shuttle::thread::yield_now,
     std::sync::PoisonError,
 };
+
+/// A static of the process; models begin each execution with a new one.
+#[cfg(not(any(loom, shuttle)))]
+macro_rules! process_wide {
+    ($(#[$about:meta])* static $name:ident: $type:ty = $value:expr;) => {
+        $(#[$about])* static $name: $type = $value;
+    };
+}
+
+#[cfg(loom)]
+macro_rules! process_wide {
+    ($(#[$about:meta])* static $name:ident: $type:ty = $value:expr;) => {
+        loom::lazy_static! { $(#[$about])* static ref $name: $type = $value; }
+    };
+}
+
+#[cfg(shuttle)]
+macro_rules! process_wide {
+    ($(#[$about:meta])* static $name:ident: $type:ty = $value:expr;) => {
+        shuttle::lazy_static! { $(#[$about])* static ref $name: $type = $value; }
+    };
+}
+
+pub(crate) use process_wide;
+
+/// Stands beside memory that is filled before others may read it, and taken away when nobody can any
+/// more: loom says where one of these accesses does not happen before the other. Elsewhere it is
+/// nothing, in no bytes.
+pub(crate) struct Watch(#[cfg(loom)] loom::cell::UnsafeCell<()>);
+
+impl Watch {
+    /// The memory is filled.
+    #[inline]
+    pub(crate) fn new() -> Self {
+        let watch = Self(
+            #[cfg(loom)]
+            loom::cell::UnsafeCell::new(()),
+        );
+        // An access of its own: one that is made after the memory was published counts as later.
+        watch.end();
+        watch
+    }
+
+    /// Somebody reads it, who must know that it was filled.
+    #[inline]
+    pub(crate) fn read(&self) {
+        #[cfg(loom)]
+        self.0.with(|_| ());
+    }
+
+    /// It is taken away, by who must know that all who read it are done.
+    #[inline]
+    pub(crate) fn end(&self) {
+        #[cfg(loom)]
+        self.0.with_mut(|_| ());
+    }
+}
 
 /// The lock, also after a holder panicked: what it guards is whole between any two statements.
 pub(crate) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {

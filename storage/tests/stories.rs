@@ -1,6 +1,6 @@
 //! What the layers above count on, one story each.
 
-use crate::fixture::{Append, Rows, Store, options, put};
+use crate::fixture::{Append, Chance, Rows, Store, options, put};
 use ringdb_storage::{
     Batch, Crash, Direction, Disk, Durability, Engine, Error, FileDisk, JobKind, LogPosition,
     MemoryDisk, OpenError, Options, Survival,
@@ -224,4 +224,51 @@ fn many_keys_are_read_in_one_call() {
 fn all(store: &Store) -> Rows {
     let rows = store.shards[0].scan(b"", None, Direction::Forward, None).unwrap();
     rows.map(Result::unwrap).collect()
+}
+
+#[test]
+fn a_memtable_exceeds_its_size_by_no_more_than_one_batch() {
+    for is_read in [false, true] {
+        let size = 32 << 10;
+        let options = Options { memtable_bytes: size, log_segment_bytes: 1 << 20, ..options(1) };
+        let mut store = Store::open(&MemoryDisk::new(1), options).unwrap();
+        let reader = is_read.then(|| store.shards[0].reader());
+        let (mut chance, mut deletions, mut rotations) = (Chance(7), 0, 0);
+        for _ in 0..2000 {
+            let (mut batch, mut most) = (Batch::new(), 0);
+            for _ in 0..=chance.below(5) {
+                let key = chance.key(300);
+                let longest = [10, 200, 6000][chance.below(3) as usize];
+                let value = vec![b'v'; chance.below(longest) as usize];
+                // The row, rounded to an eighth, and nodes that are parted for it.
+                most += value.len() * 9 / 8 + (2 << 10);
+                match chance.below(12) {
+                    0 => {
+                        deletions += 1;
+                        batch.delete_range(&key, &chance.key(300));
+                        // All that there are, put together anew, and cut at two more keys.
+                        most += (2 * deletions + 2) * (128 + 8 * deletions);
+                    }
+                    1 => batch.delete(&key),
+                    2 => {
+                        batch.merge(&key, &value);
+                        // What it is folded into, a value or a few operands.
+                        most += 16 << 10;
+                    }
+                    _ => batch.put(&key, &value),
+                };
+            }
+            if store.shards[0].wants_rotation() {
+                store.shards[0].rotate();
+                store.run_jobs().unwrap();
+                // Some of this batch count already.
+                (deletions, rotations) = (6, rotations + 1);
+            }
+            store.shards[0].apply(&batch, Durability::Buffered).unwrap();
+            let holds = store.shards[0].memtable_bytes();
+            assert!(holds < size + most, "{holds} bytes after a batch of at most {most}");
+        }
+        assert!(rotations > 50, "{rotations} memtables were filled");
+        drop(reader);
+    }
 }

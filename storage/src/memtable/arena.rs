@@ -12,17 +12,19 @@
 
 use super::region::{PAGE, Region};
 use crate::prefetch::prefetch;
+use crate::sync::Watch;
+use crate::sync::atomic::{AtomicPtr, AtomicU32, Ordering};
 use std::alloc::{Layout, alloc, dealloc, handle_alloc_error};
 use std::ptr::NonNull;
-use std::sync::atomic::{AtomicPtr, AtomicU32, Ordering};
 
 /// Bytes of a word, the unit of places.
 pub(super) const WORD: usize = 8;
-/// Blocks after the first. Each doubles the arena: no place could be beyond them.
-const MORE: usize = 32;
+/// Blocks after the first. Each doubles the arena: no place could be beyond them. (Those of model
+/// checkers stay small.)
+const MORE: usize = if cfg!(any(loom, shuttle)) { 3 } else { 32 };
 /// From this size on an arena asks for huge pages: its reads go all over it, and each page of 4 KiB
 /// would cost a miss of the table of pages.
-pub(crate) const HUGE_FROM: usize = 4 << 20;
+pub(crate) const HUGE_FROM: usize = if cfg!(any(loom, shuttle)) { 2 * PAGE } else { 4 << 20 };
 const LINE: usize = 64;
 
 pub(super) struct Arena {
@@ -33,6 +35,7 @@ pub(super) struct Arena {
     region: Option<Region>,
     pages: AtomicU32,
     more: [Block; MORE],
+    watch: Watch,
 }
 
 /// A block after the first: its first place, 0 while there is none, and its memory.
@@ -87,12 +90,14 @@ impl Arena {
         if region.is_some() {
             bump.end = 0;
         }
-        (Self { base, words, region, pages: AtomicU32::new(0), more: Default::default() }, bump)
+        let (pages, more) = (AtomicU32::new(0), Default::default());
+        (Self { base, words, region, pages, more, watch: Watch::new() }, bump)
     }
 
     /// The memory at `place`.
     #[inline]
     pub(super) fn at(&self, place: u32) -> *mut u8 {
+        self.watch.read();
         if place < self.words {
             // SAFETY: inside the first block.
             return unsafe { self.base.as_ptr().add(place as usize * WORD) };
@@ -169,7 +174,22 @@ impl Arena {
     }
 }
 
+#[cfg(test)]
+impl Arena {
+    /// Where its blocks begin.
+    pub(super) fn starts(&self) -> Vec<u32> {
+        let more = self.more.iter().map(|block| block.start.load(Ordering::Relaxed));
+        std::iter::once(0).chain(more.take_while(|start| *start != 0)).collect()
+    }
+}
+
 impl Bump {
+    /// Up to where words are handed out.
+    #[cfg(test)]
+    pub(super) fn next(&self) -> u32 {
+        self.next
+    }
+
     /// Bytes that the arena holds for what was put into it, reachable or not.
     pub(super) fn bytes(&self) -> usize {
         usize::try_from(self.used).expect("counted in memory") * WORD
@@ -179,6 +199,7 @@ impl Bump {
 impl Drop for Arena {
     fn drop(&mut self) {
         // Nobody is left who holds a place in it.
+        self.watch.end();
         match self.region.take() {
             Some(region) => region.give_back(self.pages.load(Ordering::Relaxed) as usize),
             // SAFETY: allocated with this layout.

@@ -11,10 +11,32 @@
 
 use super::arena::{Arena, WORD};
 use crate::key::Tag;
-use std::sync::atomic::{AtomicU32, Ordering};
+use crate::sync::Watch;
+use crate::sync::atomic::{AtomicU32, Ordering};
 
-const ENTRY_BYTES: usize = 8;
-const VERSION_BYTES: usize = 16;
+/// What an entry begins with; its key follows.
+#[repr(C)]
+struct Entry {
+    newest: AtomicU32,
+    key_len: u32,
+    watch: Watch,
+}
+
+/// What a version begins with; its value follows.
+#[repr(C)]
+struct Version {
+    tag: u64,
+    older: AtomicU32,
+    value_len: u32,
+    watch: Watch,
+}
+
+const ENTRY_BYTES: usize = size_of::<Entry>();
+const VERSION_BYTES: usize = size_of::<Version>();
+#[cfg(not(any(loom, shuttle)))]
+const _: () = assert!(ENTRY_BYTES == 8 && VERSION_BYTES == 16);
+const _: () = assert!(align_of::<Entry>() <= WORD && align_of::<Version>() <= WORD);
+
 /// In the length of a value: the version stands behind its key and takes no more than it needs.
 const WITH_KEY: u32 = 1 << 31;
 
@@ -49,17 +71,18 @@ pub(super) fn class(words: u32) -> usize {
     (shift * 8 + (words >> shift)) as usize
 }
 
-/// The first words of an entry or version.
-fn atomic(arena: &Arena, place: u32, byte: usize) -> &AtomicU32 {
-    // SAFETY: inside an entry or version that was written before its place was published; this
-    // field is only ever reached as an atomic once it is.
-    unsafe { &*arena.at(place).add(byte).cast::<AtomicU32>() }
+fn entry(arena: &Arena, place: u32) -> &Entry {
+    // SAFETY: written before its place was published, and changed through its atomic alone since.
+    let entry = unsafe { &*arena.at(place).cast::<Entry>() };
+    entry.watch.read();
+    entry
 }
 
-/// A field that does not change while it is reachable.
-fn fixed<T: Copy>(arena: &Arena, place: u32, byte: usize) -> T {
-    // SAFETY: as above; written before the place was published, and aligned as the formats say.
-    unsafe { arena.at(place).add(byte).cast::<T>().read() }
+fn version(arena: &Arena, place: u32) -> &Version {
+    // SAFETY: as above; and its place is not used again while anybody can reach it (see `memtable`).
+    let version = unsafe { &*arena.at(place).cast::<Version>() };
+    version.watch.read();
+    version
 }
 
 fn bytes(arena: &Arena, place: u32, byte: usize, len: usize) -> &[u8] {
@@ -69,38 +92,51 @@ fn bytes(arena: &Arena, place: u32, byte: usize, len: usize) -> &[u8] {
 }
 
 /// The key of an entry.
-pub(super) fn key(arena: &Arena, entry: u32) -> &[u8] {
-    bytes(arena, entry, ENTRY_BYTES, fixed::<u32>(arena, entry, 4) as usize)
+pub(super) fn key(arena: &Arena, place: u32) -> &[u8] {
+    bytes(arena, place, ENTRY_BYTES, entry(arena, place).key_len as usize)
 }
 
 /// The newest version of an entry.
-pub(super) fn newest(arena: &Arena, entry: u32) -> u32 {
-    atomic(arena, entry, 0).load(Ordering::Acquire)
+pub(super) fn newest(arena: &Arena, place: u32) -> u32 {
+    entry(arena, place).newest.load(Ordering::Acquire)
 }
 
-pub(super) fn tag(arena: &Arena, version: u32) -> Tag {
-    Tag(fixed(arena, version, 0))
+pub(super) fn tag(arena: &Arena, place: u32) -> Tag {
+    Tag(version(arena, place).tag)
 }
 
 /// The version that is older than this one; 0 when there is none.
-pub(super) fn older(arena: &Arena, version: u32) -> u32 {
-    atomic(arena, version, 8).load(Ordering::Acquire)
+pub(super) fn older(arena: &Arena, place: u32) -> u32 {
+    version(arena, place).older.load(Ordering::Acquire)
 }
 
-fn len_field(arena: &Arena, version: u32) -> u32 {
-    fixed(arena, version, 12)
+pub(super) fn value(arena: &Arena, place: u32) -> &[u8] {
+    let len = (version(arena, place).value_len & !WITH_KEY) as usize;
+    bytes(arena, place, VERSION_BYTES, len)
 }
 
-pub(super) fn value(arena: &Arena, version: u32) -> &[u8] {
-    let len = (len_field(arena, version) & !WITH_KEY) as usize;
-    bytes(arena, version, VERSION_BYTES, len)
+/// Words of an entry without its first version.
+#[cfg(test)]
+pub(super) fn key_words(arena: &Arena, place: u32) -> u32 {
+    words(ENTRY_BYTES + key(arena, place).len())
 }
 
-/// The words that can be used again when a version is gone.
-pub(super) fn reusable_words(arena: &Arena, version: u32) -> u32 {
-    let field = len_field(arena, version);
+/// Words that a version takes where it stands; and how many more it may have taken over from the one
+/// before it there, without a use for them.
+#[cfg(test)]
+pub(super) fn words_taken(arena: &Arena, place: u32) -> (u32, u32) {
+    let field = version(arena, place).value_len;
     let len = (field & !WITH_KEY) as usize;
-    if field & WITH_KEY == 0 {
+    let words = if field & WITH_KEY == 0 { version_words(len) } else { exact_words(len) };
+    (words, if field & WITH_KEY == 0 { step(words) - 1 } else { 0 })
+}
+
+/// Nobody can hold this version any more. Returns how many of its words can be used again.
+pub(super) fn end(arena: &Arena, place: u32) -> u32 {
+    let version = version(arena, place);
+    version.watch.end();
+    let len = (version.value_len & !WITH_KEY) as usize;
+    if version.value_len & WITH_KEY == 0 {
         return version_words(len);
     }
     let exact = exact_words(len);
@@ -113,11 +149,11 @@ pub(super) fn write_entry(arena: &Arena, place: u32, key: &[u8], tag: Tag, value
     let version = place + words(ENTRY_BYTES + key.len());
     let key_len = u32::try_from(key.len()).expect("keys are at most KEY_BYTES_MAX long");
     write(arena, version, tag, 0, value, WITH_KEY);
+    let entry = Entry { newest: AtomicU32::new(version), key_len, watch: Watch::new() };
     // SAFETY: as many words as this takes were allocated at the place, and nobody else knows it.
     unsafe {
         let at = arena.at(place);
-        at.cast::<u32>().write(version);
-        at.add(4).cast::<u32>().write(key_len);
+        at.cast::<Entry>().write(entry);
         std::ptr::copy_nonoverlapping(key.as_ptr(), at.add(ENTRY_BYTES), key.len());
     }
 }
@@ -129,24 +165,24 @@ pub(super) fn write_version(arena: &Arena, place: u32, tag: Tag, older: u32, val
 
 fn write(arena: &Arena, place: u32, tag: Tag, older: u32, value: &[u8], flag: u32) {
     let len = u32::try_from(value.len()).expect("values are at most BATCH_BYTES_MAX long");
+    let (older, watch) = (AtomicU32::new(older), Watch::new());
+    let version = Version { tag: tag.0, older, value_len: len | flag, watch };
     // SAFETY: as many words as this takes were allocated at the place, and nobody else knows it.
     unsafe {
         let at = arena.at(place);
-        at.cast::<u64>().write(tag.0);
-        at.add(8).cast::<u32>().write(older);
-        at.add(12).cast::<u32>().write(len | flag);
+        at.cast::<Version>().write(version);
         std::ptr::copy_nonoverlapping(value.as_ptr(), at.add(VERSION_BYTES), value.len());
     }
 }
 
-/// Makes `version` the newest of `entry`: from now on readers see it.
-pub(super) fn push(arena: &Arena, entry: u32, version: u32) {
-    atomic(arena, entry, 0).store(version, Ordering::Release);
+/// Makes `version` the newest of the entry at `place`: from now on readers see it.
+pub(super) fn push(arena: &Arena, place: u32, version: u32) {
+    entry(arena, place).newest.store(version, Ordering::Release);
 }
 
-/// Makes `next` follow `version`.
-pub(super) fn relink(arena: &Arena, version: u32, next: u32) {
-    atomic(arena, version, 8).store(next, Ordering::Release);
+/// Makes `next` follow the version at `place`.
+pub(super) fn relink(arena: &Arena, place: u32, next: u32) {
+    version(arena, place).older.store(next, Ordering::Release);
 }
 
 /// The versions from `version` on, each with its place.

@@ -5,10 +5,11 @@
 //! and hands back the old one, to be dropped when nobody reads it any more.
 #![allow(unsafe_code, reason = "a list is freed when its readers are gone; each use says why")]
 
+use crate::sync::Watch;
+use crate::sync::atomic::{AtomicPtr, Ordering};
 use crate::tombstones::{Keep, RangeTombstones};
 use std::ptr::NonNull;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicPtr, Ordering};
 
 /// The list that counts; null while there is none.
 #[derive(Default)]
@@ -20,6 +21,7 @@ struct Sets {
     sets: Vec<Arc<RangeTombstones>>,
     /// About what each takes in memory.
     bytes: Vec<usize>,
+    watch: Watch,
 }
 
 /// A list that counts no more. Dropping it frees it: only when nobody can be reading it, which is at
@@ -32,7 +34,15 @@ unsafe impl Send for OldSets {}
 impl Drop for OldSets {
     fn drop(&mut self) {
         // SAFETY: made by Box, taken out of reach once, and its holder knows that no reader is left.
-        drop(unsafe { Box::from_raw(self.0.as_ptr()) });
+        unsafe { Box::from_raw(self.0.as_ptr()) }.watch.end();
+    }
+}
+
+#[cfg(test)]
+impl OldSets {
+    pub(super) fn sets(&self) -> &[Arc<RangeTombstones>] {
+        // SAFETY: it owns what it points to.
+        unsafe { &self.0.as_ref().sets }
     }
 }
 
@@ -46,7 +56,8 @@ impl Deletions {
         let current = self.current.load(Ordering::Acquire);
         // SAFETY: null, or a list that was published with a store and is freed only when those are
         // gone who may have loaded it (see `memtable`); it never changes.
-        unsafe { current.as_ref() }
+        let list = unsafe { current.as_ref() };
+        list.inspect(|list| list.watch.read())
     }
 
     /// Adds the deletion of `start..end` at `sequence`; the writer alone. Of those that overrule each
@@ -70,7 +81,7 @@ impl Deletions {
         bytes.truncate(sets.len());
         bytes.push(newest.bytes());
         sets.push(Arc::new(newest));
-        let list = Box::into_raw(Box::new(Sets { sets, bytes }));
+        let list = Box::into_raw(Box::new(Sets { sets, bytes, watch: Watch::new() }));
         // Publishes the list and what is in it.
         NonNull::new(self.current.swap(list, Ordering::AcqRel)).map(OldSets)
     }
@@ -90,7 +101,7 @@ impl Deletions {
 
 impl Drop for Deletions {
     fn drop(&mut self) {
-        drop(NonNull::new(*self.current.get_mut()).map(OldSets));
+        drop(NonNull::new(self.current.load(Ordering::Relaxed)).map(OldSets));
     }
 }
 

@@ -17,6 +17,8 @@
 //! snapshot stands between. A merge is folded at once where that is cheap and allowed, so that a hot
 //! key costs one entry and its chain is bounded.
 
+#[cfg(test)]
+mod accounting;
 mod arena;
 mod chain;
 mod cursor;
@@ -38,10 +40,11 @@ use crate::fold::{Bounded, Folded, Merge};
 use crate::key::{KeyRange, Kind, Tag};
 use crate::limits::{EAGER_FOLD_BYTES_MAX, FOLDED_BYTES_MAX, MERGE_CHAIN_MAX};
 use crate::options::Options;
+use crate::sync::atomic::{AtomicU64, Ordering};
+use crate::sync::{Counted, Mutex, lock};
 use crate::tombstones::{Keep, RangeTombstones};
 use deletions::{Deletions, OldSets};
-use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use tree::{Replaced, Slot, Tree, Writer};
 
 /// What readers see of a memtable.
@@ -58,7 +61,7 @@ pub(crate) struct Memtable {
 
 /// A memtable that takes writes, and what only its writer knows.
 pub(crate) struct Active {
-    memtable: Arc<Memtable>,
+    memtable: Counted<Memtable>,
     writer: Writer,
     /// Places of versions that can be used again, by class.
     free: Vec<Vec<u32>>,
@@ -150,12 +153,12 @@ impl Active {
         let memtable = Memtable {
             tree,
             deletions: Deletions::default(),
-            old_deletions: Mutex::default(),
+            old_deletions: Mutex::new(Vec::new()),
             last_sequence: AtomicU64::new(0),
             last_row: AtomicU64::new(0),
         };
         Self {
-            memtable: Arc::new(memtable),
+            memtable: Counted::new(memtable),
             writer,
             free: Vec::new(),
             safe: u64::MAX,
@@ -166,7 +169,7 @@ impl Active {
         }
     }
 
-    pub(crate) fn memtable(&self) -> &Arc<Memtable> {
+    pub(crate) fn memtable(&self) -> &Counted<Memtable> {
         &self.memtable
     }
 
@@ -268,8 +271,7 @@ impl Active {
         } else {
             self.tombstone_bytes += self.memtable.deletions.bytes_of_last();
             self.retired.overruling += 1;
-            let kept = self.memtable.old_deletions.lock();
-            kept.unwrap_or_else(PoisonError::into_inner).extend(old);
+            lock(&self.memtable.old_deletions).extend(old);
         }
     }
 
@@ -332,7 +334,7 @@ impl Active {
     }
 
     fn free_version(&mut self, version: u32) {
-        let words = chain::reusable_words(&self.memtable.tree.arena, version);
+        let words = chain::end(&self.memtable.tree.arena, version);
         let class = chain::class(words);
         if self.free.len() <= class {
             self.free.resize_with(class + 1, Vec::new);
@@ -341,10 +343,7 @@ impl Active {
     }
 
     fn free_node(&mut self, node: Replaced) {
-        match node {
-            Replaced::Leaf(place) => self.writer.free_leaves.push(place),
-            Replaced::Inner(place) => self.writer.free_inners.push(place),
-        }
+        self.memtable.tree.end(&mut self.writer, node);
     }
 
     fn merge(

@@ -7,6 +7,7 @@
 //! behind what all keys that can come to this node have in common, and as the place of its entry,
 //! which is looked at only where the eight bytes are equal.
 
+use crate::sync::Watch;
 use crate::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::cmp;
 
@@ -26,6 +27,7 @@ pub(super) struct Leaf {
     entry: [AtomicU32; SLOTS],
     /// How many bytes all keys of this node's range have in common.
     pub(super) skip: u32,
+    pub(super) watch: Watch,
 }
 
 /// An inner node: the keys at which its children are parted.
@@ -96,6 +98,7 @@ impl Leaf {
             prefix: std::array::from_fn(|_| AtomicU64::new(0)),
             entry: std::array::from_fn(|_| AtomicU32::new(0)),
             skip,
+            watch: Watch::new(),
         };
         let mut count = 0;
         for item in items {

@@ -12,11 +12,11 @@
 //! in use. Whatever the system refuses, the region has memory everywhere, at worst new memory.
 #![allow(unsafe_code, reason = "memory that is mapped and moved; each use says why")]
 
+use crate::sync::{self, Mutex, MutexGuard, process_wide};
 use std::ptr::NonNull;
-use std::sync::{Mutex, MutexGuard, PoisonError};
 
-/// Bytes of a huge page.
-pub(super) const PAGE: usize = 2 << 20;
+/// Bytes of a huge page. (A small one where a model checker tries every interleaving.)
+pub(super) const PAGE: usize = if cfg!(any(loom, shuttle)) { 4 << 10 } else { 2 << 20 };
 
 /// Addresses for so many huge pages, each of which is to be had by [`Region::back`] before it is used.
 pub(super) struct Region {
@@ -180,11 +180,13 @@ mod system {
     }
 }
 
-/// Pages of all regions of the process.
-static PAGES: Mutex<Pages> = Mutex::new(Pages { in_use: 0, lately: 0, idle: Vec::new() });
+process_wide! {
+    /// Pages of all regions of the process.
+    static PAGES: Mutex<Pages> = Mutex::new(Pages { in_use: 0, lately: 0, idle: Vec::new() });
+}
 
 fn lock() -> MutexGuard<'static, Pages> {
-    PAGES.lock().unwrap_or_else(PoisonError::into_inner)
+    sync::lock(&PAGES)
 }
 
 /// How many pages are used, and those that wait to be.

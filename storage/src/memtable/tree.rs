@@ -51,6 +51,16 @@ pub(super) enum Replaced {
     Inner(u32),
 }
 
+#[cfg(test)]
+impl Replaced {
+    pub(super) fn extent(self) -> (u32, u32) {
+        match self {
+            Self::Leaf(place) => (place, LEAF_WORDS),
+            Self::Inner(place) => (place, INNER_WORDS),
+        }
+    }
+}
+
 /// Where a key stands, or where it belongs.
 pub(super) enum Slot<'a> {
     Entry(u32),
@@ -111,12 +121,16 @@ impl Tree {
     fn leaf(&self, place: u32) -> &Leaf {
         // SAFETY: places of leaves come from `add_leaf`, by loads that synchronise with it; a leaf
         // changes through atomics only, and is not reused while anybody can reach it.
-        unsafe { &*self.arena.at(place).cast::<Leaf>() }
+        let leaf = unsafe { &*self.arena.at(place).cast::<Leaf>() };
+        leaf.watch.read();
+        leaf
     }
 
     fn inner(&self, place: u32) -> &Inner {
         // SAFETY: as for leaves.
-        unsafe { &*self.arena.at(place).cast::<Inner>() }
+        let inner = unsafe { &*self.arena.at(place).cast::<Inner>() };
+        inner.separators.watch.read();
+        inner
     }
 
     fn add_leaf(&self, writer: &mut Writer, leaf: Leaf) -> u32 {
@@ -134,6 +148,20 @@ impl Tree {
         // SAFETY: as for leaves.
         unsafe { self.arena.at(place).cast::<Inner>().write(inner) };
         place
+    }
+
+    /// Nobody can be in this node any more: its place can be used again.
+    pub(super) fn end(&self, writer: &mut Writer, node: Replaced) {
+        match node {
+            Replaced::Leaf(place) => {
+                self.leaf(place).watch.end();
+                writer.free_leaves.push(place);
+            }
+            Replaced::Inner(place) => {
+                self.inner(place).separators.watch.end();
+                writer.free_inners.push(place);
+            }
+        }
     }
 
     fn root(&self) -> (u32, u64) {
@@ -197,6 +225,27 @@ impl Tree {
         }
         let leaf = self.leaf(place);
         Found { leaf, order: leaf.order(), lower, upper }
+    }
+
+    /// Every node that a reader can come to, and every entry.
+    #[cfg(test)]
+    pub(super) fn all(&self) -> (Vec<Replaced>, Vec<u32>) {
+        let (root, height) = self.root();
+        let (mut nodes, mut places) = (Vec::new(), vec![root]);
+        for _ in 0..height {
+            nodes.extend(places.iter().map(|place| Replaced::Inner(*place)));
+            let below = places.iter().flat_map(|place| {
+                let order = self.inner(*place).separators.order();
+                (0..=order.len()).map(move |i| self.inner(*place).child(order, i))
+            });
+            places = below.collect();
+        }
+        nodes.extend(places.iter().map(|place| Replaced::Leaf(*place)));
+        let entries = places.iter().flat_map(|place| {
+            let leaf = self.leaf(*place);
+            (0..leaf.order().len()).map(|slot| leaf.entry(slot))
+        });
+        (nodes, entries.collect())
     }
 
     /// Where `key` stands or belongs; the writer alone. Inner nodes on the way that are full are
