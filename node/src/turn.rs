@@ -891,7 +891,7 @@ impl Core {
         self.flush();
         // The log says that all of it is durable, so that rot in it is never taken for a torn tail.
         if let Err(e) = self.store.settle() {
-            error!(error = %e, "the last commit failed");
+            error!(error = %e, "the end of the log could not be marked; nothing that was promised is lost");
         }
         let last = self.peer.hlc(clock::now());
         self.shared.last_stamp.fetch_max(last.0, Ordering::AcqRel);

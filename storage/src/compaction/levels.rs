@@ -42,6 +42,11 @@ impl Shape {
         let first = (1..LEVELS).find(|level| !version.levels[*level].is_empty());
         Self { base: first.map_or(base, |first| first.min(base)), targets }
     }
+
+    /// The bytes to which `level` may be filled from outside, without too much of it being merged for that.
+    pub(crate) fn room(&self, level: usize, options: &Options) -> u64 {
+        self.targets[level].max(options.level1_bytes.saturating_mul(LEVEL1_TIMES))
+    }
 }
 
 /// Tables of level 0 that overlap each other, directly or through others.

@@ -10,7 +10,9 @@
 //! * until the table is in the store it has a claim of its own, so that nothing else comes there.
 //!
 //! Tables of level 0 never come between: their shards are flushed before, and not written meanwhile.
-//! Where no level is right, level 0 is: it may overlap, and the newest comes first.
+//! Where no level is right, level 0 is: it may overlap, and the newest comes first. So it is where a level would be
+//! larger for it than it should be: what is too much there is merged before all else, and writers are held
+//! meanwhile; out of level 0 it comes in pieces, in its turn.
 
 use crate::compaction::choose::{Claim, meet};
 use crate::compaction::levels::Shape;
@@ -28,25 +30,34 @@ pub(crate) fn places(
     claims: &[Claim],
     tables: &[(u64, TableBounds)],
 ) -> BTreeMap<u64, usize> {
-    let base = Shape::of(version, options).base;
+    let shape = Shape::of(version, options);
+    let mut filled: Vec<u64> = (0..LEVELS).map(|level| version.level_bytes(level)).collect();
     let bytes_small = options.table_bytes / 4;
-    // Small tables become fewer only on the way through level 0: of many, more are sent that way.
-    let mut small: Vec<usize> = version
-        .levels
-        .iter()
-        .map(|tables| tables.iter().filter(|t| t.bounds.bytes < bytes_small).count())
-        .collect();
+    // Small tables become fewer only on the way through level 0: of many in a shard, more are sent that way.
+    let mut small: BTreeMap<(usize, usize), usize> = BTreeMap::new();
+    for (level, tables) in version.levels.iter().enumerate() {
+        for table in tables.iter().filter(|t| t.bounds.bytes < bytes_small) {
+            *small.entry((level, options.shard_of(&table.bounds.smallest))).or_default() += 1;
+        }
+    }
     let place = |(number, bounds): &(u64, TableBounds)| {
         let hull = KeyRange { lower: bounds.smallest.clone(), upper: Some(bounds.upper()) };
         let mut level = deepest(version, options, claims, &hull);
         if bounds.bytes < bytes_small {
-            if small[level] >= 4 * options.level0_tables {
+            let small = small.entry((level, options.shard_of(&hull.lower))).or_default();
+            if *small >= 4 * options.level0_tables {
                 level = 0;
             }
-            small[level] += 1;
+            *small += 1;
         }
         // Above the base nothing should stand: it would be in the way of level 0.
-        (*number, if level < base { 0 } else { level })
+        if level < shape.base
+            || filled[level].saturating_add(bounds.bytes) > shape.room(level, options)
+        {
+            level = 0;
+        }
+        filled[level] += bounds.bytes;
+        (*number, level)
     };
     tables.iter().map(place).collect()
 }
@@ -146,6 +157,23 @@ mod tests {
     }
 
     #[test]
+    fn no_level_is_larger_than_it_should_be_for_what_was_placed_there() {
+        let table = |number: u64, level: usize, bytes: u64, a: &str, b: &str| {
+            let bounds = TableBounds { bytes, ..bounds(a, b) };
+            (level, Arc::new(Table::hollow(number, bounds, TableCounts::default())))
+        };
+        // All of the last level is met; of the one above a tenth of its size is to be had.
+        let version = Version::new(vec![table(0, 6, 10_000, "a", "z")], vec![0]);
+        let shape = Shape::of(&version, &options());
+        assert_eq!(shape.targets[5], 1000);
+        let new: Vec<(u64, TableBounds)> =
+            (1..=30).map(|i| (i, bounds(&format!("b{i:02}"), &format!("b{i:02}x")))).collect();
+        let places = places(&version, &options(), &[], &new);
+        let at = |level: usize| places.values().filter(|place| **place == level).count();
+        assert_eq!((at(5), at(0)), (10, 20), "100 bytes each");
+    }
+
+    #[test]
     fn many_small_tables_go_where_they_become_fewer() {
         let small = |i: usize| {
             let key = format!("{i:03}");
@@ -157,5 +185,11 @@ mod tests {
         let deep = places.values().filter(|level| **level == 6).count();
         let flat = places.values().filter(|level| **level == 0).count();
         assert_eq!((deep, flat), (4 * options().level0_tables, 40 - deep));
+        // Those of another shard do not count.
+        let options = Options { splits: vec![b"020".to_vec()], ..options() };
+        let version = Version::new(Vec::new(), vec![0; 2]);
+        let places = super::places(&version, &options, &[], &tables);
+        let deep = |lower: u64| (lower..lower + 20).filter(|i| places[i] == 6).count();
+        assert_eq!((deep(0), deep(20)), (4 * options.level0_tables, 4 * options.level0_tables));
     }
 }

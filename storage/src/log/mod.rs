@@ -57,17 +57,21 @@ pub(crate) fn parse_segment_name(name: &str) -> Option<(u64, u64)> {
     is_ours.then_some((stream, segment))
 }
 
+/// So many numbers more are drawn where some came twice.
+const DRAWS_MORE: usize = 64;
+
 /// Numbers for `count` streams, ascending, where all before are below `next`: the upper half is one
 /// more than that of any before, the lower half is chance.
 ///
 /// Chance, because a client's value stands in the log as it is. It may hold frames, well made for the
-/// places where they stand, and where a power loss tears the write before them they are looked at. What
+/// places where they stand, and they are looked at where a power loss tears the write before them, and
+/// at each start where they are what the former life of a file left behind the end of the log. What
 /// a client cannot make is their tag: 32 bits that depend on all of the segment's id ([`segment_id`]),
 /// which depends on all of the stream's number. To him each tag is as likely as any other, so a
-/// frame of his passes once in 2^32, and more chance in the number would not make that less. A tail of
-/// 64 MiB, un-synced and of nothing but such frames, has room for 2^24 guesses at most: one in 256
-/// power losses of that kind. He cannot cause one, does not learn what he should have guessed, and has
-/// to begin anew after it: the next run has another number.
+/// frame of his passes once in 2^32, and more chance in the number would not make that less. A file of
+/// 64 MiB, of nothing but the shortest such frames, holds two and a half million guesses: one start in 1800 for
+/// each stream that ends in such a file. He does not learn what he should have guessed, and the next run has
+/// another number. (Less would take a wider proof for what is found behind a hole, and another format.)
 ///
 /// The number is in the files' names, so that neither a manifest nor a header that is lost takes more
 /// of the log with it.
@@ -82,8 +86,14 @@ pub(crate) fn new_streams(
         return Ok((next..).take(count).collect());
     }
     let mut streams = BTreeSet::new();
-    while streams.len() < count {
+    for _ in 0..count + DRAWS_MORE {
+        if streams.len() == count {
+            break;
+        }
         streams.insert(run << 32 | random()? & u64::from(u32::MAX));
+    }
+    if streams.len() < count {
+        return Err(io::Error::other("the disk gives the same numbers for chance again and again"));
     }
     Ok(streams.into_iter().collect())
 }
@@ -133,6 +143,8 @@ mod tests {
         assert_eq!(new_streams((last << 32) + 5, 2, &mut random).unwrap()[1], (last << 32) + 6);
         let mut refused = || Err(io::Error::other("no chance"));
         assert!(new_streams(1, 1, &mut refused).is_err());
+        assert!(new_streams(1, 1, &mut || Ok(4)).is_ok());
+        assert!(new_streams(1, 2, &mut || Ok(4)).is_err(), "not for ever");
     }
 
     #[test]
