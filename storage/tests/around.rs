@@ -5,13 +5,13 @@ use ringdb_storage::{Batch, Direction, Disk, Durability, Error, JobKind, MemoryD
 use std::collections::BTreeMap;
 use std::ops::Range;
 
-type Rows = BTreeMap<Vec<u8>, Vec<u8>>;
+pub(crate) type Rows = BTreeMap<Vec<u8>, Vec<u8>>;
 
-fn key(i: u64) -> Vec<u8> {
+pub(crate) fn key(i: u64) -> Vec<u8> {
     format!("k{i:05}").into_bytes()
 }
 
-fn small() -> Options {
+pub(crate) fn small() -> Options {
     Options {
         memtable_bytes: 1 << 20,
         table_bytes: 8 << 10,
@@ -23,7 +23,7 @@ fn small() -> Options {
 
 /// Writes some rows of both shards, of which one has the keys below k050 and the other those above.
 /// Every third is written in the beginning only.
-fn write(store: &mut Store, chance: &mut Chance, rows: &mut Rows, count: u64) {
+pub(crate) fn write(store: &mut Store, chance: &mut Chance, rows: &mut Rows, count: u64) {
     for _ in 0..count {
         let i = chance.below(1000);
         let k = key(100 * if count < 400 { i / 3 * 3 + 1 + i % 2 } else { i });
@@ -40,7 +40,7 @@ fn write(store: &mut Store, chance: &mut Chance, rows: &mut Rows, count: u64) {
     }
 }
 
-fn flush(store: &mut Store) {
+pub(crate) fn flush(store: &mut Store) {
     for shard in &mut store.shards {
         shard.commit().unwrap();
         shard.rotate();
@@ -52,7 +52,7 @@ fn flush(store: &mut Store) {
 }
 
 /// Runs all jobs; how many failed.
-fn compact(store: &mut Store) -> usize {
+pub(crate) fn compact(store: &mut Store) -> usize {
     let mut failed = 0;
     for _ in 0..1000 {
         let Some(job) = store.engine.next_job() else {
@@ -65,7 +65,7 @@ fn compact(store: &mut Store) -> usize {
 }
 
 /// Every read is right or says that it cannot know; how many cannot.
-fn check(store: &mut Store, rows: &Rows) -> usize {
+pub(crate) fn check(store: &mut Store, rows: &Rows) -> usize {
     let mut lost = 0;
     for i in 0..1002 {
         let k = key(100 * i);
@@ -101,7 +101,7 @@ fn tables(disk: &MemoryDisk) -> Vec<String> {
 }
 
 /// A store whose rows are all compacted.
-fn filled(disk: &MemoryDisk, chance: &mut Chance) -> (Store, Rows) {
+pub(crate) fn filled(disk: &MemoryDisk, chance: &mut Chance) -> (Store, Rows) {
     let mut store = Store::open(disk, small()).unwrap();
     let mut rows = Rows::new();
     for _ in 0..6 {

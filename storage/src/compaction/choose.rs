@@ -90,7 +90,7 @@ impl Choice {
     }
 
     pub(crate) fn bytes(&self) -> u64 {
-        self.inputs().map(|t| t.bounds.bytes).sum()
+        self.inputs().map(|t| t.bounds.weight()).sum()
     }
 
     pub(crate) fn claim(&self) -> Claim {
@@ -182,7 +182,7 @@ impl Situation<'_> {
         let mut places: Vec<(u64, Place)> = Vec::new();
         for level in 1..LEVELS - 1 {
             let free = self.version.levels[level].iter().filter(|t| self.is_free(t));
-            let bytes: u64 = free.map(|t| t.bounds.bytes).sum();
+            let bytes: u64 = free.map(|t| t.bounds.weight()).sum();
             let target = shape.targets[level];
             if bytes > target {
                 places.push((bytes.saturating_mul(1000) / target.max(1), Place::Level(level)));
@@ -264,8 +264,8 @@ impl Situation<'_> {
         let mut ranked: Vec<(u64, u64, &Arc<Table>)> = Vec::new();
         for table in self.version.levels[level].iter().filter(|t| self.is_unclaimed(t)) {
             let below = self.overlapping(level + 1, &table.bounds.smallest, &table.upper());
-            let cost: u64 = below.iter().map(|t| t.bounds.bytes).sum();
-            let bytes = table.bounds.bytes.max(1);
+            let cost: u64 = below.iter().map(|t| t.bounds.weight()).sum();
+            let bytes = table.bounds.weight().max(1);
             ranked.push((cost.saturating_mul(1000) / bytes, table.number, table));
         }
         ranked.sort_by_key(|(cost, number, _)| (*cost, *number));
@@ -286,7 +286,7 @@ impl Situation<'_> {
         for table in &self.version.levels[choice.upper_level] {
             let inside = table.bounds.smallest >= hull.lower
                 && hull.upper.as_ref().is_some_and(|end| table.upper() <= *end);
-            let more = bytes + table.bounds.bytes;
+            let more = bytes + table.bounds.weight();
             let is_new = choice.upper[0].number != table.number;
             if inside && is_new && more <= bytes_max && self.is_free(table) {
                 wide.upper.push(table.clone());

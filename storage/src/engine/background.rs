@@ -189,7 +189,7 @@ impl Shared {
         let tables = base.map_or(&[][..], |level| version.levels[level].as_slice());
         let mine = |t: &&Arc<Table>| t.overlaps(&range.lower, range.upper.as_deref());
         let tables: Vec<&Arc<Table>> = tables.iter().filter(mine).collect();
-        let bytes: u64 = tables.iter().map(|t| t.bounds.bytes).sum();
+        let bytes: u64 = tables.iter().map(|t| t.bounds.weight()).sum();
         let parts = usize::try_from(bytes / self.options.table_bytes).unwrap_or(usize::MAX);
         let parts = parts.clamp(1, self.options.parts_max);
         let cuts = &mut self.cuts.lock().unwrap_or_else(PoisonError::into_inner)[shard];
