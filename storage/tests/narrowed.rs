@@ -19,10 +19,20 @@ fn table(store: &Store, number: u64) -> Option<TableInfo> {
 /// A store with a table that has a bad block and was narrowed to what is around it; and the table as
 /// it was before.
 fn narrow(disk: &MemoryDisk, chance: &mut Chance) -> (Store, Rows, TableInfo) {
+    narrow_after(disk, chance, |_, _| {})
+}
+
+/// The same, with what happens `before` the table is narrowed.
+fn narrow_after(
+    disk: &MemoryDisk,
+    chance: &mut Chance,
+    before: impl FnOnce(&Store, &TableInfo),
+) -> (Store, Rows, TableInfo) {
     let (mut store, mut rows) = filled(disk, chance);
     let all = store.engine.tables();
     let was = all.iter().max_by_key(|table| table.bytes).unwrap().clone();
     assert!(disk.rot(&name(was.number), was.bytes / 3, 1));
+    before(&store, &was);
     for _ in 0..60 {
         write(&mut store, chance, &mut rows, 60);
         flush(&mut store);
@@ -45,38 +55,48 @@ fn lose_manifest(disk: &MemoryDisk) {
 
 #[test]
 fn rows_that_were_deleted_stay_so_when_the_manifest_is_lost() {
-    for seed in 0..6 {
-        let disk = MemoryDisk::new(seed);
-        let (mut store, _, was) = narrow(&disk, &mut Chance(seed));
-        for i in 0..1002 {
-            let mut batch = Batch::new();
-            batch.delete(&key(100 * i));
-            store.shard(&key(100 * i)).apply(&batch, Durability::Buffered).unwrap();
+    (0..6).for_each(|seed| deleted_and_repaired(seed, true));
+}
+
+#[test]
+fn rows_that_were_deleted_stay_so_when_what_is_left_of_a_table_is_repaired() {
+    (0..6).for_each(|seed| deleted_and_repaired(seed, false));
+}
+
+/// `lost`: so is the manifest.
+fn deleted_and_repaired(seed: u64, lost: bool) {
+    let disk = MemoryDisk::new(seed);
+    let (mut store, _, was) = narrow(&disk, &mut Chance(seed));
+    for i in 0..1002 {
+        let mut batch = Batch::new();
+        batch.delete(&key(100 * i));
+        store.shard(&key(100 * i)).apply(&batch, Durability::Buffered).unwrap();
+    }
+    flush(&mut store);
+    compact(&mut store);
+    // Until the log does not know of the deletions any more.
+    for round in 0..20_u8 {
+        for i in (0..1000).step_by(5) {
+            let k = key(100 * i + 50);
+            store.shard(&k).apply(&put(&k, &[round; 40]), Durability::Buffered).unwrap();
         }
         flush(&mut store);
         compact(&mut store);
-        // Until the log does not know of the deletions any more.
-        for round in 0..20_u8 {
-            for i in (0..1000).step_by(5) {
-                let k = key(100 * i + 50);
-                store.shard(&k).apply(&put(&k, &[round; 40]), Durability::Buffered).unwrap();
-            }
-            flush(&mut store);
-            compact(&mut store);
-        }
-        let keys = (0..1002).map(|i| key(100 * i));
-        let gone: Vec<_> = keys.filter(|k| store.get(k) == Ok(None)).collect();
-        assert!(gone.len() > 900, "{} of {:?}", gone.len(), store.engine.damage());
-        assert!(table(&store, was.number).is_some(), "its bad block is still there");
-        drop(store);
-        lose_manifest(&disk);
-        let shared: Arc<dyn Disk> = Arc::new(disk.clone());
-        let mended = repair(&shared, Arc::new(Append)).unwrap();
-        assert!(mended.manifest_made_anew && !mended.lost.is_empty());
-        let mut store = Store::open(&disk, small()).unwrap();
-        let back = gone.iter().filter(|k| store.get(k).unwrap().is_some()).count();
-        assert_eq!(back, 0, "of {} rows that were deleted", gone.len());
     }
+    let keys = (0..1002).map(|i| key(100 * i));
+    let gone: Vec<_> = keys.filter(|k| store.get(k) == Ok(None)).collect();
+    assert!(gone.len() > 900, "{} of {:?}", gone.len(), store.engine.damage());
+    assert!(table(&store, was.number).is_some(), "its bad block is still there");
+    drop(store);
+    if lost {
+        lose_manifest(&disk);
+    }
+    let shared: Arc<dyn Disk> = Arc::new(disk.clone());
+    let mended = repair(&shared, Arc::new(Append)).unwrap();
+    assert!(mended.manifest_made_anew == lost && !mended.lost.is_empty());
+    let mut store = Store::open(&disk, small()).unwrap();
+    let back = gone.iter().filter(|k| store.get(k).unwrap().is_some()).count();
+    assert_eq!(back, 0, "of {} rows that were deleted", gone.len());
 }
 
 fn alone() -> Options {
@@ -258,4 +278,32 @@ fn a_part_that_nobody_knows_any_more_is_said_when_the_manifest_is_lost() {
     assert_eq!(said.place, Place::Table { number: was.number, offset: None });
     assert!(said.lower <= was.smallest && said.upper.as_ref() > Some(&was.largest));
     assert!(Store::open(&disk, small()).is_ok());
+}
+
+#[test]
+fn a_scrub_that_stands_in_a_table_that_is_narrowed_comes_to_its_end() {
+    let disk = MemoryDisk::new(6);
+    let stand = |store: &Store, table: &TableInfo| {
+        let all = store.engine.tables();
+        let before = all.iter().filter(|other| other.number < table.number);
+        let upto = before.map(|other| other.bytes).sum::<u64>() + table.bytes * 3 / 4;
+        while store.engine.scrub().bytes < upto {
+            store.engine.scrub_step(1).unwrap().run().unwrap();
+        }
+        assert_eq!((store.engine.scrub().rounds, store.engine.scrub().bad_blocks), (0, 1));
+    };
+    let (store, ..) = narrow_after(&disk, &mut Chance(6), stand);
+    for round in 1..3 {
+        for _ in 0..1_000 {
+            if store.engine.scrub().rounds < round {
+                store.engine.scrub_step(1).unwrap().run().unwrap();
+            }
+        }
+        assert_eq!(store.engine.scrub().rounds, round);
+        // The bad block stands where it stood.
+        assert_eq!(store.engine.scrub().bad_blocks, round);
+    }
+    store.engine.scrub_step(1).unwrap().run().unwrap();
+    let tables = store.engine.stats().table_bytes.iter().sum::<u64>();
+    assert_eq!(store.engine.scrub().bytes_total, tables, "what is read of tables, and no more");
 }

@@ -8,7 +8,7 @@ use crate::batch::Batch;
 use crate::compaction::pace::Brake;
 use crate::disk::MemoryDisk;
 use crate::error::Error;
-use crate::fold::NoMerge;
+use crate::fold::{Folded, Merge, NoMerge};
 use crate::job::{Job, JobKind};
 use crate::options::Options;
 use crate::shard::Durability;
@@ -203,4 +203,34 @@ fn who_does_not_wait_for_the_disk_does_not_wait_for_a_turn_on_it() {
         drop(turn);
         assert!(matches!(synced.recv(), Ok(Ok(()))));
     });
+}
+
+/// Folds nothing.
+struct Panics;
+
+impl Merge for Panics {
+    fn full(&self, _: &[u8], _: Option<&[u8]>, _: &[&[u8]], _: &mut Vec<u8>) -> Folded {
+        panic!("planned");
+    }
+
+    fn partial(&self, _: &[u8], _: &[&[u8]], _: &mut Vec<u8>) -> bool {
+        panic!("planned");
+    }
+}
+
+#[test]
+fn nobody_counts_on_a_worker_that_panicked_and_others_are_called_to_its_work() {
+    let store = Store::open(Arc::new(MemoryDisk::new(1)), Options::small(), Arc::new(Panics));
+    let store = store.expect("a new store");
+    for _ in 0..2 {
+        store.merge(b"k", b"operand", Durability::Buffered).expect("there is room");
+    }
+    lock(&store.inner().lanes[0].shard).rotate();
+    let crew = &store.inner().crew;
+    let (calls, steps) = (crew.calls(), crew.steps());
+    let ended = std::thread::scope(|scope| scope.spawn(|| store.work()).join());
+    assert!(ended.is_err(), "it panicked");
+    assert!(crew.is_empty(), "it is gone");
+    assert!(crew.calls() > calls, "those who sleep are woken");
+    assert!(crew.steps() > steps, "those who wait look again");
 }
