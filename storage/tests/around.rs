@@ -230,3 +230,37 @@ fn a_damaged_table_that_a_range_deletion_covers_is_dropped_unread() {
     assert_eq!(check(&mut store, &rows), 0);
     assert!(store.engine.next_job().is_none_or(|job| job.kind() != JobKind::Compact));
 }
+
+#[test]
+fn a_damaged_table_that_a_snapshot_reads_is_not_dropped_for_a_range_deletion_above_it() {
+    let disk = MemoryDisk::new(1);
+    let (mut store, rows) = filled(&disk, &mut Chance(9));
+    for table in tables(&disk) {
+        disk.rot(&table, 30, 1);
+    }
+    let lost: Vec<Vec<u8>> =
+        (0..1000).map(|i| key(100 * i)).filter(|k| store.get(k).is_err()).collect();
+    assert!(lost.len() > 10);
+    let snapshots: Vec<_> = store.shards.iter().map(ringdb_storage::Shard::snapshot).collect();
+    for shard in &mut store.shards {
+        let mut batch = Batch::new();
+        batch.delete_range(b"", b"z");
+        shard.apply(&batch, Durability::Buffered).unwrap();
+    }
+    flush(&mut store);
+    compact(&mut store);
+    for k in (0..1000).map(|i| key(100 * i)) {
+        assert_eq!(store.get(&k).unwrap(), None);
+        let shard = store.options.shard_of(&k);
+        match store.shards[shard].get(&k, Some(&snapshots[shard])) {
+            Ok(value) => {
+                assert!(!lost.contains(&k), "{}", String::from_utf8_lossy(&k));
+                assert_eq!(value.map(|value| value.to_vec()).as_ref(), rows.get(&k));
+            }
+            Err(e) => assert!(matches!(e, Error::Damaged(_)) && lost.contains(&k), "{e}"),
+        }
+    }
+    drop(snapshots);
+    compact(&mut store);
+    assert_eq!(store.engine.stats().table_bytes.iter().sum::<u64>(), 0, "nobody reads them now");
+}

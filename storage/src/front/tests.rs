@@ -5,10 +5,11 @@ use super::Store;
 use super::group::{Groups, Target};
 use super::throttle::Time;
 use crate::batch::Batch;
+use crate::compaction::filter::{Filter, FilterRow, Verdict};
 use crate::compaction::pace::Brake;
 use crate::disk::MemoryDisk;
 use crate::error::Error;
-use crate::fold::{Folded, Merge, NoMerge};
+use crate::fold::NoMerge;
 use crate::job::{Job, JobKind};
 use crate::options::Options;
 use crate::shard::Durability;
@@ -205,26 +206,21 @@ fn who_does_not_wait_for_the_disk_does_not_wait_for_a_turn_on_it() {
     });
 }
 
-/// Folds nothing.
+/// Decides nothing.
 struct Panics;
 
-impl Merge for Panics {
-    fn full(&self, _: &[u8], _: Option<&[u8]>, _: &[&[u8]], _: &mut Vec<u8>) -> Folded {
-        panic!("planned");
-    }
-
-    fn partial(&self, _: &[u8], _: &[&[u8]], _: &mut Vec<u8>) -> bool {
+impl Filter for Panics {
+    fn decide(&self, _: &FilterRow<'_>, _: &mut Vec<u8>) -> Verdict {
         panic!("planned");
     }
 }
 
 #[test]
 fn nobody_counts_on_a_worker_that_panicked_and_others_are_called_to_its_work() {
-    let store = Store::open(Arc::new(MemoryDisk::new(1)), Options::small(), Arc::new(Panics));
+    let store = Store::open(Arc::new(MemoryDisk::new(1)), Options::small(), Arc::new(NoMerge));
     let store = store.expect("a new store");
-    for _ in 0..2 {
-        store.merge(b"k", b"operand", Durability::Buffered).expect("there is room");
-    }
+    store.engine().set_filter(Some(Arc::new(Panics)));
+    store.put(b"k", b"v", Durability::Buffered).expect("there is room");
     lock(&store.inner().lanes[0].shard).rotate();
     let crew = &store.inner().crew;
     let (calls, steps) = (crew.calls(), crew.steps());
