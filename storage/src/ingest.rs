@@ -82,7 +82,7 @@ impl Engine {
             }
         };
         let marks = ranges.into_iter().map(|range| Edit::Flushed { range, sequence }).collect();
-        install(shared, written, &|_| 0, &[], Vec::new(), marks, None)?;
+        install(shared, written, &|_| 0, &[], &[], marks, None)?;
         for shard in shards {
             shard.skip_to(sequence + 1);
         }

@@ -179,7 +179,7 @@ fn run_flush(shared: &Shared, flush: &Flush, progress: &mut Progress<'_>) -> Res
     }
     let mark = Edit::Flushed { range, sequence: flush.memtable.last_sequence() };
     let flushed = Some((flush.shard, flush.number));
-    install(shared, written, &|_| 0, &[], Vec::new(), vec![mark], flushed)
+    install(shared, written, &|_| 0, &[], &[], vec![mark], flushed)
 }
 
 /// Merges what the inputs of `plan` hold in its part number `part`.
@@ -321,7 +321,7 @@ pub(crate) fn install_merged(shared: &Shared, plan: &Plan, written: Written) -> 
     });
     let narrowed: Vec<(usize, Arc<Table>)> = narrowed.collect();
     let level_of = |above: bool| if above { choice.upper_level } else { level };
-    install(shared, written, &level_of, &removed, narrowed, Vec::new(), None)?;
+    install(shared, written, &level_of, &removed, &narrowed, Vec::new(), None)?;
     shared.queue_removal(gone.into_iter().flat_map(|t| t.files()));
     Ok(())
 }
@@ -333,7 +333,7 @@ pub(crate) fn install(
     written: Written,
     level_of: &dyn Fn(bool) -> usize,
     removed: &[u64],
-    narrowed: Vec<(usize, Arc<Table>)>,
+    narrowed: &[(usize, Arc<Table>)],
     mut edits: Vec<Edit>,
     flushed: Option<(usize, u64)>,
 ) -> Result<(), Error> {
@@ -352,7 +352,7 @@ pub(crate) fn install(
         }
         edits.extend(removed.iter().map(|number| Edit::RemoveTable { number: *number }));
         let mut replaced = removed.to_vec();
-        for (level, table) in &narrowed {
+        for (level, table) in narrowed {
             let (level, number, bounds) = (*level, table.number, table.bounds.clone());
             edits.push(Edit::AddTable { level, number, bounds });
             replaced.push(number);

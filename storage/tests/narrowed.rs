@@ -109,7 +109,7 @@ fn alone() -> Options {
 
 /// By hundreds of keys values are large, or they are not.
 fn length(i: u64) -> u64 {
-    if i / 100 % 2 == 0 { 60 } else { 40 }
+    if (i / 100).is_multiple_of(2) { 60 } else { 40 }
 }
 
 fn fill(store: &mut Store, keys: impl Iterator<Item = u64>, seed: u64) {
