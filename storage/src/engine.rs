@@ -363,12 +363,13 @@ impl Engine {
     /// written its rows anew, so that nothing in the damaged place counts. Durable when it returns.
     ///
     /// # Errors
-    /// As any write of the manifest: [`Error::NoSpace`], [`Error::Poisoned`].
+    /// As any write of the manifest: [`Error::NoSpace`], [`Error::Poisoned`]. [`Error::Busy`] when the
+    /// table is just being replaced by others; try again.
     pub fn repaired(&self, damage: &Damage) -> Result<(), Error> {
         let mut edits = vec![Edit::Repaired { damage: damage.clone() }];
-        let mut removed = Vec::new();
+        let version = self.shared.version.load_full();
+        let mut removed: Vec<&Arc<Table>> = Vec::new();
         if let Place::Table { number, offset } = damage.place {
-            let version = self.shared.version.load_full();
             match offset {
                 Some(offset) => {
                     let table = version.tables().find(|(_, t)| t.number == number);
@@ -378,15 +379,16 @@ impl Engine {
                 }
                 None => {
                     edits.push(Edit::RemoveTable { number });
-                    removed.push(number);
+                    removed.extend(version.tables().map(|(_, t)| t).find(|t| t.number == number));
                 }
             }
         }
         if let Place::Blob { number, offset } = damage.place {
             self.shared.shelf.blobs.forgive(number, offset);
         }
-        self.shared.publish(&edits, &removed, Vec::new(), None)?;
-        self.shared.queue_removal(removed.into_iter().map(table_name));
+        let numbers: Vec<u64> = removed.iter().map(|t| t.number).collect();
+        self.shared.publish(&edits, &numbers, Vec::new(), None)?;
+        self.shared.queue_removal(removed.into_iter().flat_map(|t| t.files()));
         Ok(())
     }
 
@@ -487,7 +489,8 @@ impl Shared {
         Ok(Arc::new(Table::open(number, bounds, file, self.shelf.clone())?))
     }
 
-    /// Makes `edits` durable and shows the new version to readers.
+    /// Makes `edits` durable and shows the new version to readers. [`Error::Busy`] when somebody else took
+    /// one of the tables `removed` away: what was made of it may be what was deleted or repaired since.
     pub(crate) fn publish(
         &self,
         edits: &[Edit],
@@ -497,6 +500,9 @@ impl Shared {
     ) -> Result<(), Error> {
         // Held until the version is published: versions succeed each other as edits do.
         let mut manifest = self.manifest();
+        if removed.iter().any(|number| !manifest.story.tables.contains_key(number)) {
+            return Err(Error::Busy);
+        }
         let mut edits = edits.to_vec();
         let dead = manifest.story.dead_blobs(&edits);
         edits.extend(dead.iter().map(|number| Edit::RemoveBlob { number: *number }));

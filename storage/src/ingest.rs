@@ -86,7 +86,7 @@ impl Engine {
         };
         let marks = ranges.into_iter().map(|range| Edit::Flushed { range, sequence }).collect();
         let places = shared.places_for(&written.tables);
-        install(shared, written, &|number| places.level_of(number), &[], Vec::new(), marks, None)?;
+        install(shared, written, &|number| places.level_of(number), &[], &[], marks, None)?;
         drop(places);
         for shard in shards {
             shard.skip_to(sequence + 1);

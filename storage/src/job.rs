@@ -11,9 +11,9 @@ use crate::manifest::Edit;
 use crate::merge::{Direction, MemtableCursor, Source};
 use crate::options::PlantedBug;
 use crate::scrub;
-use crate::table::{self, Table, TablesCursor, table_name};
+use crate::table::{self, Table, TablesCursor, part, table_name};
 use crate::tombstones::{Keep, RangeTombstones};
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io::ErrorKind;
 use std::ops::ControlFlow;
 use std::sync::Arc;
@@ -78,6 +78,7 @@ impl Job {
     /// # Errors
     /// [`Error::NoSpace`] and [`Error::Io`]: nothing changed, try again later.
     /// [`Error::Damaged`]: a table cannot be read; it is reported and left out from now on.
+    /// [`Error::Busy`]: a table that it was about was repaired meanwhile; nothing changed.
     /// [`Error::Poisoned`]: reopen.
     pub fn run(self) -> Result<(), Error> {
         self.run_paced(&mut |_| ControlFlow::Continue(()))
@@ -178,7 +179,7 @@ fn run_flush(shared: &Shared, flush: &Flush, progress: &mut Progress<'_>) -> Res
     }
     let mark = Edit::Flushed { range, sequence: flush.memtable.last_sequence() };
     let flushed = Some((flush.shard, flush.number));
-    install(shared, written, &|_| 0, &[], Vec::new(), vec![mark], flushed)
+    install(shared, written, &|_| 0, &[], &[], vec![mark], flushed)
 }
 
 /// Merges what the inputs of `plan` hold in its part number `part`.
@@ -292,7 +293,8 @@ pub(crate) fn install_merged(
     let (choice, level) = (&plan.choice, plan.choice.level);
     let kept = plan.around.kept();
     let stays = |t: &&Arc<Table>| kept.iter().any(|kept| kept.table.number == t.number);
-    let removed: Vec<u64> = choice.inputs().filter(|t| !stays(t)).map(|t| t.number).collect();
+    let gone: Vec<&Arc<Table>> = choice.inputs().filter(|t| !stays(t)).collect();
+    let removed: Vec<u64> = gone.iter().map(|t| t.number).collect();
     if choice.work == Work::Move {
         let edit =
             |t: &Arc<Table>| Edit::AddTable { level, number: t.number, bounds: t.bounds.clone() };
@@ -303,15 +305,29 @@ pub(crate) fn install_merged(
     if choice.reason == Reason::Covered {
         tracing::debug!(tables = removed.len(), level, "tables dropped unread");
     }
+    // What its inputs pointed to and what was written does not point to is all that may be left for those
+    // that stay: what these point to is only estimated, and no byte may count twice.
+    let mut left: BTreeMap<u64, u64> = BTreeMap::new();
+    for (number, bytes) in choice.inputs().flat_map(|t| &t.bounds.blobs) {
+        *left.entry(*number).or_default() += bytes;
+    }
+    for (number, bytes) in written.tables.iter().flat_map(|(_, bounds)| &bounds.blobs) {
+        left.entry(*number).and_modify(|left| *left = left.saturating_sub(*bytes));
+    }
     let narrowed = kept.iter().filter_map(|kept| {
-        let table = kept.table.narrowed(&kept.range)?;
+        let mut table = kept.table.narrowed(&kept.range)?;
+        for (number, bytes) in &mut table.bounds.blobs {
+            let left = left.entry(*number).or_default();
+            *bytes = (*bytes).min(*left);
+            *left -= *bytes;
+        }
         Some((kept.level, Arc::new(table)))
     });
     let narrowed: Vec<(usize, Arc<Table>)> = narrowed.collect();
     let above = std::mem::take(&mut written.above);
     let level_of = |number| if above.contains(&number) { choice.upper_level } else { level };
-    install(shared, written, &level_of, &removed, narrowed, Vec::new(), None)?;
-    shared.queue_removal(removed.into_iter().map(table_name));
+    install(shared, written, &level_of, &removed, &narrowed, Vec::new(), None)?;
+    shared.queue_removal(gone.into_iter().flat_map(|t| t.files()));
     Ok(())
 }
 
@@ -322,7 +338,7 @@ pub(crate) fn install(
     written: Written,
     level_of: &dyn Fn(u64) -> usize,
     removed: &[u64],
-    narrowed: Vec<(usize, Arc<Table>)>,
+    narrowed: &[(usize, Arc<Table>)],
     mut edits: Vec<Edit>,
     flushed: Option<(usize, u64)>,
 ) -> Result<(), Error> {
@@ -342,12 +358,14 @@ pub(crate) fn install(
         edits.extend(removed.iter().map(|number| Edit::RemoveTable { number: *number }));
         let mut replaced = removed.to_vec();
         for (level, table) in narrowed {
-            let (level, number, bounds) = (level, table.number, table.bounds.clone());
+            let (level, number, bounds) = (*level, table.number, table.bounds.clone());
             edits.push(Edit::AddTable { level, number, bounds });
             replaced.push(number);
-            added.push((level, table));
         }
-        shared.publish(&edits, &replaced, added, flushed)
+        added.extend(narrowed.iter().cloned());
+        shared.publish(&edits, &replaced, added, flushed)?;
+        narrowed.iter().for_each(|(_, t)| part::say(shared.disk.as_ref(), t.number, &t.bounds));
+        Ok(())
     };
     let done = install();
     // After a poisoned manifest write the edit may be there: its tables have to stay.

@@ -460,20 +460,26 @@ fn manifest_id(number: u64) -> u64 {
 fn encode_edit(edit: &Edit, out: &mut Vec<u8>) {
     match edit {
         Edit::AddTable { level, number, bounds } => {
-            out.push(if bounds.blobs.is_empty() { 1 } else { 20 });
+            // Who does not know of narrowed tables must not take one for whole.
+            out.push(match bounds.narrowed {
+                Some(_) => 23,
+                None if bounds.blobs.is_empty() => 1,
+                None => 20,
+            });
             for v in [*level as u64, *number, bounds.bytes, bounds.last_sequence] {
                 put_varint(out, v);
             }
             put_bytes(out, &bounds.smallest);
             put_bytes(out, &bounds.largest);
             out.push(u8::from(bounds.largest_excluded));
-            if !bounds.blobs.is_empty() {
+            if !bounds.blobs.is_empty() || bounds.narrowed.is_some() {
                 put_varint(out, bounds.blobs.len() as u64);
                 for (number, bytes) in &bounds.blobs {
                     put_varint(out, *number);
                     put_varint(out, *bytes);
                 }
             }
+            bounds.narrowed.iter().for_each(|within| put_varint(out, *within));
         }
         Edit::RemoveTable { number } => {
             out.push(2);
@@ -515,7 +521,7 @@ fn encode_edit(edit: &Edit, out: &mut Vec<u8>) {
 
 fn decode_edit(rest: &mut &[u8]) -> Option<Edit> {
     Some(match take(rest, 1)?[0] {
-        kind @ (1 | 20) => {
+        kind @ (1 | 20 | 23) => {
             let level = usize::try_from(varint(rest)?).ok().filter(|level| *level < LEVELS)?;
             let number = count(rest)?;
             let (bytes_, last_sequence) = (count(rest)?, count(rest)?);
@@ -523,12 +529,20 @@ fn decode_edit(rest: &mut &[u8]) -> Option<Edit> {
             (smallest <= largest).then_some(())?;
             let largest_excluded = take(rest, 1)? == [1];
             let mut blobs = Vec::new();
-            for _ in 0..if kind == 20 { varint(rest)? } else { 0 } {
+            for _ in 0..if kind == 1 { 0 } else { varint(rest)? } {
                 blobs.push((varint(rest)?, varint(rest)?));
             }
+            let narrowed = if kind == 23 { Some(varint(rest)?) } else { None };
             let bytes = bytes_;
-            let bounds =
-                TableBounds { bytes, smallest, largest, largest_excluded, last_sequence, blobs };
+            let bounds = TableBounds {
+                bytes,
+                smallest,
+                largest,
+                largest_excluded,
+                last_sequence,
+                blobs,
+                narrowed,
+            };
             Edit::AddTable { level, number, bounds }
         }
         2 => Edit::RemoveTable { number: count(rest)? },
@@ -720,10 +734,14 @@ mod tests {
         assert_eq!(manifest.story.dead_blobs(&[Edit::RemoveTable { number: 7 }]), [9, 11]);
         manifest
             .commit(&[
-                Edit::AddTable { level: 0, number: 8, bounds },
+                Edit::AddTable { level: 0, number: 8, bounds: bounds.clone() },
                 Edit::RemoveTable { number: 7 },
             ])
             .unwrap();
+        for (number, blobs) in [(13, vec![]), (14, vec![(9, 0)])] {
+            let bounds = TableBounds { blobs, narrowed: Some(5), ..bounds.clone() };
+            manifest.commit(&[Edit::AddTable { level: 6, number, bounds }]).unwrap();
+        }
         let Ok(Some((story, 1))) = load(&disk) else { panic!("manifest 1 is in force") };
         assert_eq!(story, manifest.story);
         let again =
@@ -731,5 +749,19 @@ mod tests {
         assert_eq!(again.story, story);
         let Ok(Some((story, 2))) = load(&disk) else { panic!("manifest 2 is in force") };
         assert_eq!(story, again.story);
+    }
+
+    #[test]
+    fn only_a_narrowed_table_is_told_so_that_an_older_version_refuses() {
+        let kind = |narrowed, blobs| {
+            let bounds = TableBounds { blobs, narrowed, ..TableBounds::default() };
+            let mut bytes = Vec::new();
+            encode_edit(&Edit::AddTable { level: 0, number: 1, bounds }, &mut bytes);
+            bytes[0]
+        };
+        assert_eq!((kind(None, vec![]), kind(None, vec![(1, 1)])), (1, 20));
+        // Those before know of no edit 23, and take a manifest with one for damaged.
+        assert_eq!((kind(Some(0), vec![]), kind(Some(0), vec![(1, 1)])), (23, 23));
+        assert!(decode_edit(&mut &[24, 0, 0, 0][..]).is_none());
     }
 }

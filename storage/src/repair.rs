@@ -21,8 +21,9 @@ use crate::log::parse_segment_name;
 use crate::manifest::{self, LoadError, Manifest, Story, parse_manifest_name};
 use crate::options::Options;
 use crate::poison::Poison;
-use crate::recovery::LogCut;
+use crate::recovery::{LogCut, number_of};
 use crate::shelf::Shelf;
+use crate::table::part::{self, Part, parse_part_name};
 use crate::table::{Salvaged, Table, TableBounds, TableWriter, parse_table_name, table_name};
 use std::io::ErrorKind;
 use std::sync::Arc;
@@ -42,8 +43,8 @@ pub struct Repair {
     /// read again in whole. Rows that were deleted shortly before may be back, and operands of the
     /// log may count twice where they are not made to bear that.
     pub manifest_made_anew: bool,
-    /// Tables whose deletions of ranges cannot be read any more: of these keys some that were deleted may
-    /// be back.
+    /// Tables whose deletions of ranges cannot be read any more, or of which only a part counted and nobody
+    /// knows which: of these keys some that were deleted may be back.
     pub undeleted: Vec<Damage>,
     /// CURRENT or FORMAT, where they were damaged or missing and are written anew; nothing is lost with
     /// them.
@@ -107,8 +108,7 @@ pub fn repair(disk: &Arc<dyn Disk>, merge: Arc<dyn Merge>) -> Result<Repair, Ope
 
 /// Numbers above all that are in use.
 fn next_number(names: &[String]) -> u64 {
-    let number = |name: &String| parse_table_name(name).or_else(|| parse_blob_name(name));
-    names.iter().filter_map(number).max().unwrap_or(0) + 1
+    names.iter().filter_map(|name| number_of(name)).max().unwrap_or(0) + 1
 }
 
 /// Writes a manifest that tells `story` and makes it the one in force.
@@ -397,11 +397,16 @@ fn collect_tables(
         let shelf = shelf(disk);
         let file = disk.open(name).map_err(|e| failed(&e))?;
         let bytes = file.len().map_err(|e| failed(&e))?;
-        let unknown = TableBounds { bytes, ..TableBounds::default() };
-        let opened = Table::open(number, unknown, file, shelf.clone())
+        let part = part::said(disk.as_ref(), number).map_err(|e| failed(&e))?;
+        let known = match &part {
+            Part::Within(bounds) => TableBounds { bytes, ..bounds.clone() },
+            Part::Whole | Part::Unknown => TableBounds { bytes, ..TableBounds::default() },
+        };
+        let opened = Table::open(number, known.clone(), file, shelf.clone())
             .and_then(|table| Ok((check(&table, &shelf)?, table)));
         match opened {
-            Ok(((_, lost), table)) if lost.is_empty() => {
+            // Of one that was narrowed what counts is written anew, so that nobody has to remember it.
+            Ok(((_, lost), table)) if lost.is_empty() && matches!(part, Part::Whole) => {
                 // What it covers is known once all of it was written somewhere.
                 let scratch = MemoryDisk::new(0);
                 if let Some(bounds) = salvage(&scratch, &table, &shelf, &[], number)? {
@@ -422,10 +427,14 @@ fn collect_tables(
                 aside.push(name.clone());
             }
             Err(Error::Damaged(damage)) => {
-                // Nobody knows any more which keys it held.
-                let damage = Damage { lower: Vec::new(), upper: None, ..*damage };
-                let unknown = TableBounds { bytes, ..TableBounds::default() };
-                if let Some(bounds) = rescue(disk, (number, unknown), damage, next, repair)? {
+                let damage = match &part {
+                    Part::Within(_) => *damage,
+                    // Nobody knows any more which keys it held.
+                    Part::Whole | Part::Unknown => {
+                        Damage { lower: Vec::new(), upper: None, ..*damage }
+                    }
+                };
+                if let Some(bounds) = rescue(disk, (number, known), damage, next, repair)? {
                     story.tables.insert(next, (0, bounds));
                     next += 1;
                 }
@@ -433,7 +442,15 @@ fn collect_tables(
             }
             Err(e) => return Err(e.into()),
         }
+        if let (Part::Unknown, Some((old, new))) = (part, repair.rewritten.last())
+            && let Some((_, bounds)) = story.tables.get(new).filter(|_| *old == number)
+        {
+            let place = Place::Table { number, offset: None };
+            let upper = Some([&bounds.largest[..], &[0]].concat());
+            repair.undeleted.push(Damage { place, lower: bounds.smallest.clone(), upper });
+        }
     }
+    aside.extend(names.iter().filter(|name| parse_part_name(name).is_some()).cloned());
     if story.tables.is_empty() {
         // Nothing says what is in them, and the next start would take them for leftovers.
         aside.extend(names.iter().filter(|name| parse_blob_name(name).is_some()).cloned());

@@ -79,7 +79,7 @@ pub(crate) fn run_step(shared: &Shared, bytes: u64) -> Result<(), Error> {
             let blobs = version.tables().flat_map(|(_, t)| &t.bounds.blobs);
             let blobs: u64 = blobs.map(|(_, bytes)| bytes).sum();
             progress.bytes_total =
-                blobs + version.tables().map(|(_, t)| t.bounds.bytes).sum::<u64>();
+                blobs + version.tables().map(|(_, t)| t.bounds.weight()).sum::<u64>();
         }
         let next = version.tables().map(|(_, t)| t).filter(|t| (table..until).contains(&t.number));
         let Some(at) = next.min_by_key(|t| t.number) else {

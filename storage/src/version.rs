@@ -84,7 +84,7 @@ impl Version {
 
     /// Bytes in a level.
     pub(crate) fn level_bytes(&self, level: usize) -> u64 {
-        self.levels[level].iter().map(|t| t.bounds.bytes).sum()
+        self.levels[level].iter().map(|t| t.bounds.weight()).sum()
     }
 
     /// True when any table may speak of a key in `lower..upper`.

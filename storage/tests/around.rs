@@ -5,13 +5,13 @@ use ringdb_storage::{Batch, Direction, Disk, Durability, Error, JobKind, MemoryD
 use std::collections::BTreeMap;
 use std::ops::Range;
 
-type Rows = BTreeMap<Vec<u8>, Vec<u8>>;
+pub(crate) type Rows = BTreeMap<Vec<u8>, Vec<u8>>;
 
-fn key(i: u64) -> Vec<u8> {
+pub(crate) fn key(i: u64) -> Vec<u8> {
     format!("k{i:05}").into_bytes()
 }
 
-fn small() -> Options {
+pub(crate) fn small() -> Options {
     Options {
         memtable_bytes: 1 << 20,
         table_bytes: 8 << 10,
@@ -23,7 +23,7 @@ fn small() -> Options {
 
 /// Writes some rows of both shards, of which one has the keys below k050 and the other those above.
 /// Every third is written in the beginning only.
-fn write(store: &mut Store, chance: &mut Chance, rows: &mut Rows, count: u64) {
+pub(crate) fn write(store: &mut Store, chance: &mut Chance, rows: &mut Rows, count: u64) {
     for _ in 0..count {
         let i = chance.below(1000);
         let k = key(100 * if count < 400 { i / 3 * 3 + 1 + i % 2 } else { i });
@@ -40,7 +40,7 @@ fn write(store: &mut Store, chance: &mut Chance, rows: &mut Rows, count: u64) {
     }
 }
 
-fn flush(store: &mut Store) {
+pub(crate) fn flush(store: &mut Store) {
     for shard in &mut store.shards {
         shard.commit().unwrap();
         shard.rotate();
@@ -52,7 +52,7 @@ fn flush(store: &mut Store) {
 }
 
 /// Runs all jobs; how many failed.
-fn compact(store: &mut Store) -> usize {
+pub(crate) fn compact(store: &mut Store) -> usize {
     let mut failed = 0;
     for _ in 0..1000 {
         let Some(job) = store.engine.next_job() else {
@@ -65,7 +65,7 @@ fn compact(store: &mut Store) -> usize {
 }
 
 /// Every read is right or says that it cannot know; how many cannot.
-fn check(store: &mut Store, rows: &Rows) -> usize {
+pub(crate) fn check(store: &mut Store, rows: &Rows) -> usize {
     let mut lost = 0;
     for i in 0..1002 {
         let k = key(100 * i);
@@ -101,7 +101,7 @@ fn tables(disk: &MemoryDisk) -> Vec<String> {
 }
 
 /// A store whose rows are all compacted.
-fn filled(disk: &MemoryDisk, chance: &mut Chance) -> (Store, Rows) {
+pub(crate) fn filled(disk: &MemoryDisk, chance: &mut Chance) -> (Store, Rows) {
     let mut store = Store::open(disk, small()).unwrap();
     let mut rows = Rows::new();
     for _ in 0..6 {
@@ -229,4 +229,38 @@ fn a_damaged_table_that_a_range_deletion_covers_is_dropped_unread() {
     write(&mut store, chance, &mut rows, 50);
     assert_eq!(check(&mut store, &rows), 0);
     assert!(store.engine.next_job().is_none_or(|job| job.kind() != JobKind::Compact));
+}
+
+#[test]
+fn a_damaged_table_that_a_snapshot_reads_is_not_dropped_for_a_range_deletion_above_it() {
+    let disk = MemoryDisk::new(1);
+    let (mut store, rows) = filled(&disk, &mut Chance(9));
+    for table in tables(&disk) {
+        disk.rot(&table, 30, 1);
+    }
+    let lost: Vec<Vec<u8>> =
+        (0..1000).map(|i| key(100 * i)).filter(|k| store.get(k).is_err()).collect();
+    assert!(lost.len() > 10);
+    let snapshots: Vec<_> = store.shards.iter().map(ringdb_storage::Shard::snapshot).collect();
+    for shard in &mut store.shards {
+        let mut batch = Batch::new();
+        batch.delete_range(b"", b"z");
+        shard.apply(&batch, Durability::Buffered).unwrap();
+    }
+    flush(&mut store);
+    compact(&mut store);
+    for k in (0..1000).map(|i| key(100 * i)) {
+        assert_eq!(store.get(&k).unwrap(), None);
+        let shard = store.options.shard_of(&k);
+        match store.shards[shard].get(&k, Some(&snapshots[shard])) {
+            Ok(value) => {
+                assert!(!lost.contains(&k), "{}", String::from_utf8_lossy(&k));
+                assert_eq!(value.map(|value| value.to_vec()).as_ref(), rows.get(&k));
+            }
+            Err(e) => assert!(matches!(e, Error::Damaged(_)) && lost.contains(&k), "{e}"),
+        }
+    }
+    drop(snapshots);
+    compact(&mut store);
+    assert_eq!(store.engine.stats().table_bytes.iter().sum::<u64>(), 0, "nobody reads them now");
 }

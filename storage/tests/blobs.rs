@@ -1,9 +1,11 @@
 //! Large values beside the tables: read back, folded onto, collected, repaired.
 
+use crate::faulty::Faulty;
 use crate::fixture::{Chance, Store, options, put};
 use ringdb_storage::{
     Batch, Crash, Disk, Durability, Error, JobKind, MemoryDisk, Options, Place, Survival,
 };
+use std::sync::Arc;
 
 fn large() -> Options {
     Options { large_value_bytes: 64, blob_file_bytes: 2 << 10, ..options(1) }
@@ -137,6 +139,33 @@ fn files_of_few_large_values_each_are_put_together() {
     assert!(most <= 40, "{most} blob files for 400 values: {:?}", store.engine.stats());
     for i in 0..400 {
         assert_eq!(store.get(format!("k{i:03}").as_bytes()).unwrap(), Some(value(i)));
+    }
+}
+
+#[test]
+fn a_large_value_that_the_disk_refuses_stays_where_it_is_and_the_merging_goes_on() {
+    let memory = MemoryDisk::new(1);
+    let disk = Faulty::new(&memory);
+    let options = Options { blob_file_bytes: 16 << 10, ..large() };
+    let mut store = Store::open_on(Arc::new(disk.clone()), options).unwrap();
+    let key = |i: u64| format!("k{i:03}").into_bytes();
+    for i in 0..10 {
+        let shard = &mut store.shards[0];
+        shard.apply(&put(&key(i), &value(i)), Durability::Os).unwrap();
+        shard.apply(&put(b"k999", b"small"), Durability::Os).unwrap();
+        shard.rotate();
+        while let Some(job) = store.engine.next_flush() {
+            job.run().unwrap();
+        }
+    }
+    let refused = blobs(&memory)[3].clone();
+    disk.scratch(&refused, 30..31);
+    store.run_jobs().unwrap();
+    store.shards[0].refresh();
+    let found = blobs(&memory);
+    assert!(found.contains(&refused) && found.len() <= 3, "the others were moved: {found:?}");
+    for i in 0..10 {
+        assert_eq!(store.get(&key(i)).ok(), (i != 3).then(|| Some(value(i))), "{i}");
     }
 }
 

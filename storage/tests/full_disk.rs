@@ -5,7 +5,7 @@ use crate::faulty::Faulty;
 use crate::fixture::{Store, options, put};
 use ringdb_storage::limits::MEMTABLE_BYTES_MAX;
 use ringdb_storage::{
-    Crash, Disk, Durability, Error, Job, MemoryDisk, OpenError, Options, Survival,
+    Crash, Disk, Durability, Error, Job, JobKind, MemoryDisk, OpenError, Options, Survival,
 };
 use std::collections::BTreeMap;
 use std::io::ErrorKind;
@@ -246,6 +246,22 @@ fn a_background_job_that_finds_space_ends_the_wait_too() {
     drop(store);
     disk.crash(Crash::PowerLoss(Survival::None));
     assert_eq!(holds(&mut Store::open(&disk, bare(1)).unwrap(), &rows), None);
+}
+
+#[test]
+fn no_file_is_removed_by_an_edit_that_a_power_loss_may_take_back() {
+    let (disk, _) = killed(6);
+    fill_up(&disk, 0);
+    // What the log keeps for others is to go.
+    let mut store = Store::open(&disk, Options { log_retain_bytes: 0, ..bare(1) }).unwrap();
+    let removes = |store: &Store| {
+        let jobs: Vec<Job> = std::iter::from_fn(|| store.engine.next_job()).collect();
+        jobs.iter().filter(|job| job.kind() == JobKind::Remove).count()
+    };
+    assert_eq!(removes(&store), 0);
+    disk.set_capacity(None);
+    store.shards[0].apply(&put(b"k000", b"there is room"), Durability::Sync).unwrap();
+    assert_eq!(removes(&store), 1, "once the manifest is written");
 }
 
 #[test]

@@ -24,6 +24,7 @@ mod grown;
 mod messages;
 mod model;
 mod model_readers;
+mod narrowed;
 mod recrash;
 mod repair;
 mod scrub;

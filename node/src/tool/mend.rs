@@ -57,7 +57,7 @@ pub(super) fn run(dir: &Path, as_json: bool, out: &mut dyn Write) -> Result<i32,
         for damage in &done.undeleted {
             writeln!(
                 out,
-                "UNDELETED  the deletions of ranges in {damage} cannot be read; of these keys some that were \
+                "UNDELETED  what was deleted cannot all be told: {damage}; of these keys some that were \
                  deleted may be back: {}",
                 text::range(&damage.lower, damage.upper.as_deref())
             )?;

@@ -230,3 +230,34 @@ impl Opened {
         Ok(self.below.list().map_err(told)?.into_iter().filter(left).collect())
     }
 }
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
+mod tests {
+    use super::*;
+    use std::os::unix::fs::{chown, symlink};
+
+    #[test]
+    fn the_owner_of_a_directory_is_given_what_root_left_there_and_nothing_that_has_another_name() {
+        if rustix::process::geteuid().as_raw() != 0 {
+            eprintln!("SKIPPED: only root can give files away");
+            return;
+        }
+        let root = tempfile::tempdir().unwrap();
+        let at = |name: &str| root.path().join(name);
+        std::fs::create_dir(at("engine")).unwrap();
+        for name in ["engine/left", "engine/others", "linked", "symlinked"] {
+            std::fs::write(at(name), b"").unwrap();
+        }
+        std::fs::hard_link(at("linked"), at("engine/linked")).unwrap();
+        symlink(at("symlinked"), at("engine/symlink")).unwrap();
+        chown(at("engine/others"), Some(77), Some(77)).unwrap();
+        let owner = |name: &str| std::fs::metadata(at(name)).map(|found| found.uid()).unwrap();
+        give_to_owner(&at("engine"));
+        assert_eq!(owner("engine/left"), 0, "root's own directory is as it should be");
+        chown(at("engine"), Some(4321), Some(4321)).unwrap();
+        give_to_owner(&at("engine"));
+        let found = ["engine/left", "engine/others", "linked", "symlinked"].map(owner);
+        assert_eq!(found, [4321, 77, 0, 0]);
+    }
+}

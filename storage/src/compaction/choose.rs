@@ -93,7 +93,7 @@ impl Choice {
     }
 
     pub(crate) fn bytes(&self) -> u64 {
-        self.inputs().map(|t| t.bounds.bytes).sum()
+        self.inputs().map(|t| t.bounds.weight()).sum()
     }
 
     pub(crate) fn claim(&self) -> Claim {
@@ -197,7 +197,7 @@ impl Situation<'_> {
         let mut places: Vec<(u64, Place)> = Vec::new();
         for level in 1..LEVELS - 1 {
             let free = self.version.levels[level].iter().filter(|t| self.is_free(t));
-            let bytes: u64 = free.map(|t| t.bounds.bytes).sum();
+            let bytes: u64 = free.map(|t| t.bounds.weight()).sum();
             let target = shape.targets[level];
             if bytes > target {
                 places.push((bytes.saturating_mul(1000) / target.max(1), Place::Level(level)));
@@ -270,7 +270,8 @@ impl Situation<'_> {
     fn bundle(&self, members: &[usize]) -> Bundle {
         let tables = members.iter().map(|i| &self.version.levels[0][*i]);
         let span = hull(tables.clone());
-        let (shard, bytes) = (self.options.shard_of(&span.lower), tables.map(|t| t.bounds.bytes));
+        let (shard, bytes) =
+            (self.options.shard_of(&span.lower), tables.map(|t| t.bounds.weight()));
         let (members, bytes) = (members.to_vec(), bytes.sum());
         let moves = members.len() == 1 && bytes >= self.options.table_bytes / 4;
         Bundle { shard, members, span, bytes, moves }
@@ -282,7 +283,7 @@ impl Situation<'_> {
         let (start, end) = (&last.span.lower, next.span.upper.as_deref().unwrap_or_default());
         let lower = self.overlapping(base, start, end);
         let moves = last.moves && next.moves && lower.is_empty();
-        let bytes = last.bytes + next.bytes + lower.iter().map(|t| t.bounds.bytes).sum::<u64>();
+        let bytes = last.bytes + next.bytes + lower.iter().map(|t| t.bounds.weight()).sum::<u64>();
         let fits = bytes <= self.options.table_bytes.saturating_mul(TABLES_MAX);
         if !(fits || moves) || last.shard != next.shard {
             return false;
@@ -317,8 +318,8 @@ impl Situation<'_> {
         let mut ranked: Vec<(u64, u64, &Arc<Table>)> = Vec::new();
         for table in self.version.levels[level].iter().filter(|t| self.is_unclaimed(t)) {
             let below = self.overlapping(level + 1, &table.bounds.smallest, &table.upper());
-            let cost: u64 = below.iter().map(|t| t.bounds.bytes).sum();
-            let bytes = table.bounds.bytes.max(1);
+            let cost: u64 = below.iter().map(|t| t.bounds.weight()).sum();
+            let bytes = table.bounds.weight().max(1);
             ranked.push((cost.saturating_mul(1000) / bytes, table.number, table));
         }
         ranked.sort_by_key(|(cost, number, _)| (*cost, *number));
@@ -339,7 +340,7 @@ impl Situation<'_> {
         for table in &self.version.levels[choice.upper_level] {
             let inside = table.bounds.smallest >= hull.lower
                 && hull.upper.as_ref().is_some_and(|end| table.upper() <= *end);
-            let more = bytes + table.bounds.bytes;
+            let more = bytes + table.bounds.weight();
             let is_new = choice.upper[0].number != table.number;
             if inside && is_new && more <= bytes_max && self.is_free(table) {
                 wide.upper.push(table.clone());

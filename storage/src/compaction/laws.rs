@@ -98,6 +98,7 @@ impl Toy {
             largest_excluded: false,
             last_sequence: rows.values().map(|(s, _)| *s).max().unwrap_or(0),
             blobs: Vec::new(),
+            narrowed: None,
         };
         let deletions = rows.values().filter(|(_, deleted)| *deleted).count() as u64;
         let counts =

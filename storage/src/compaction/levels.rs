@@ -96,7 +96,7 @@ pub(crate) fn pending_bytes(version: &Version, options: &Options) -> u64 {
         .into_iter()
         .filter(|group| group.depth >= options.level0_tables)
         .flat_map(|group| group.members)
-        .map(|i| version.levels[0][i].bounds.bytes)
+        .map(|i| version.levels[0][i].bounds.weight())
         .sum::<u64>();
     let deeper = (1..LEVELS - 1)
         .map(|level| version.level_bytes(level).saturating_sub(shape.targets[level]))

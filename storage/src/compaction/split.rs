@@ -9,7 +9,7 @@ const SAMPLES: usize = 4;
 
 /// At most `parts` − 1 keys that cut what `tables` hold into parts of like size, ascending.
 pub(crate) fn cuts(tables: &[&Arc<Table>], parts: usize) -> Vec<Vec<u8>> {
-    let total: u64 = tables.iter().map(|t| t.bounds.bytes).sum();
+    let total: u64 = tables.iter().map(|t| t.bounds.weight()).sum();
     if parts < 2 || total == 0 {
         return Vec::new();
     }
@@ -17,7 +17,7 @@ pub(crate) fn cuts(tables: &[&Arc<Table>], parts: usize) -> Vec<Vec<u8>> {
     let mut samples: Vec<(Vec<u8>, u64)> = Vec::new();
     for table in tables {
         let keys = table.sample(parts * SAMPLES);
-        let weight = table.bounds.bytes / (keys.len() as u64 + 1);
+        let weight = table.bounds.weight() / (keys.len() as u64 + 1);
         samples.extend(keys.into_iter().map(|key| (key, weight)));
         samples.push((table.upper(), weight));
     }

@@ -68,7 +68,7 @@ impl Layers {
         let file = self.above.create(name)?;
         file.write_at(&content, 0)?;
         file.sync()?;
-        let scars = below.unreadable();
+        let scars = below.unreadable_ranges();
         if scars.is_empty() {
             return Ok(file);
         }

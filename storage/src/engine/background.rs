@@ -225,7 +225,7 @@ impl Shared {
         let tables = base.map_or(&[][..], |level| version.levels[level].as_slice());
         let mine = |t: &&Arc<Table>| t.overlaps(&range.lower, range.upper.as_deref());
         let tables: Vec<&Arc<Table>> = tables.iter().filter(mine).collect();
-        let bytes: u64 = tables.iter().map(|t| t.bounds.bytes).sum();
+        let bytes: u64 = tables.iter().map(|t| t.bounds.weight()).sum();
         let parts = usize::try_from(bytes / self.options.table_bytes).unwrap_or(usize::MAX);
         let parts = parts.clamp(1, self.options.parts_max);
         let cuts = &mut self.cuts.lock().unwrap_or_else(PoisonError::into_inner)[shard];
@@ -322,5 +322,45 @@ impl Shared {
         };
         self.work().merging.remove(&plan.number);
         done
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
+mod tests {
+    use crate::batch::Batch;
+    use crate::disk::MemoryDisk;
+    use crate::engine::Engine;
+    use crate::fold::NoMerge;
+    use crate::options::Options;
+    use crate::shard::Durability;
+    use std::collections::BTreeMap;
+    use std::sync::Arc;
+
+    #[test]
+    fn what_came_after_the_snapshots_were_looked_at_is_not_chosen_by_them() {
+        let (disk, merge) = (Arc::new(MemoryDisk::new(1)), Arc::new(NoMerge));
+        let (engine, mut shards) =
+            Engine::open(disk, Options::small(), merge, &mut |_| {}).unwrap();
+        let flush = |batch: &Batch, shard: &mut crate::shard::Shard| {
+            shard.apply(batch, Durability::Buffered).unwrap();
+            shard.flush_all().unwrap();
+        };
+        let mut row = Batch::new();
+        row.put(b"k", b"v");
+        flush(&row, &mut shards[0]);
+        let (seen, work) = engine.shared.work_for_choosing();
+        drop(work);
+        let snapshot = shards[0].snapshot();
+        let mut all = Batch::new();
+        all.delete_range(b"a", b"z");
+        flush(&all, &mut shards[0]);
+        engine.shared.begin_merging(&mut engine.shared.work(), &BTreeMap::new(), seen);
+        while let Some(job) = engine.next_job() {
+            job.run().unwrap();
+        }
+        shards[0].refresh();
+        let found = shards[0].get(b"k", Some(&snapshot)).unwrap().map(|value| value.to_vec());
+        assert_eq!(found.as_deref(), Some(&b"v"[..]), "the snapshot reads it");
     }
 }

@@ -5,6 +5,7 @@ use super::Store;
 use super::group::{Groups, Target};
 use super::throttle::Time;
 use crate::batch::Batch;
+use crate::compaction::filter::{Filter, FilterRow, Verdict};
 use crate::compaction::pace::Brake;
 use crate::disk::MemoryDisk;
 use crate::error::Error;
@@ -280,4 +281,29 @@ fn who_does_not_wait_for_the_disk_does_not_wait_for_a_turn_on_it() {
         drop(turn);
         assert!(matches!(synced.recv(), Ok(Ok(()))));
     });
+}
+
+/// Decides nothing.
+struct Panics;
+
+impl Filter for Panics {
+    fn decide(&self, _: &FilterRow<'_>, _: &mut Vec<u8>) -> Verdict {
+        panic!("planned");
+    }
+}
+
+#[test]
+fn nobody_counts_on_a_worker_that_panicked_and_others_are_called_to_its_work() {
+    let store = Store::open(Arc::new(MemoryDisk::new(1)), Options::small(), Arc::new(NoMerge));
+    let store = store.expect("a new store");
+    store.engine().set_filter(Some(Arc::new(Panics)));
+    store.put(b"k", b"v", Durability::Buffered).expect("there is room");
+    lock(&store.inner().lanes[0].shard).rotate();
+    let crew = &store.inner().crew;
+    let (calls, steps) = (crew.calls(), crew.steps());
+    let ended = std::thread::scope(|scope| scope.spawn(|| store.work()).join());
+    assert!(ended.is_err(), "it panicked");
+    assert!(crew.is_empty(), "it is gone");
+    assert!(crew.calls() > calls, "those who sleep are woken");
+    assert!(crew.steps() > steps, "those who wait look again");
 }

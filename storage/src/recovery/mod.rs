@@ -27,7 +27,7 @@ use crate::options::{Options, PlantedBug};
 use crate::poison::Poison;
 use crate::shard::Shard;
 use crate::shelf::Shelf;
-use crate::table::{Table, parse_table_name, table_name};
+use crate::table::{Table, parse_table_name, part, table_name};
 use crate::version::Version;
 pub use dropped::LogCut;
 use logs::{Logs, Recovered};
@@ -127,6 +127,12 @@ pub(crate) fn open(
     let leftovers = names.iter().filter(|name| start::is_orphan(name, &manifest.story)).cloned();
     let leftovers = leftovers.collect();
     let waits = manifest.is_unwritten();
+    if !waits {
+        let tables = manifest.story.tables.iter();
+        for (number, (_, bounds)) in tables.filter(|(_, (_, bounds))| bounds.narrowed.is_some()) {
+            part::say(disk.as_ref(), *number, bounds);
+        }
+    }
     let manifest = Arc::new(Mutex::new(manifest));
     let log_disk: Arc<dyn Disk> = if waits {
         Arc::new(Waiting { disk: disk.clone(), manifest: manifest.clone() })
@@ -281,9 +287,13 @@ fn streams(names: &[String]) -> BTreeMap<u64, Vec<u64>> {
     streams
 }
 
+/// The number in the name of a table, of a blob file, or of what stands beside a table.
+pub(crate) fn number_of(name: &str) -> Option<u64> {
+    parse_table_name(name).or_else(|| parse_blob_name(name)).or_else(|| part::parse_part_name(name))
+}
+
 fn next_table(story: &Story, names: &[String]) -> u64 {
-    let number = |name: &String| parse_table_name(name).or_else(|| parse_blob_name(name));
-    let used = names.iter().filter_map(number).max().unwrap_or(0);
+    let used = names.iter().filter_map(|name| number_of(name)).max().unwrap_or(0);
     story.next_table.max(used + 1)
 }
 

@@ -15,6 +15,7 @@ use crate::limits::FORMAT_LINE;
 use crate::manifest::{self, Edit, Manifest, Story, parse_manifest_name};
 use crate::poison::Poison;
 use crate::table::parse_table_name;
+use crate::table::part::parse_part_name;
 use std::io;
 use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -121,10 +122,13 @@ impl Start {
     }
 }
 
-/// True when no edit made the table or blob file `name` part of the store.
+/// True when no edit made the table or blob file `name` part of the store, or what it is said beside.
 pub(super) fn is_orphan(name: &str, story: &Story) -> bool {
     parse_table_name(name).is_some_and(|n| !story.tables.contains_key(&n))
         || parse_blob_name(name).is_some_and(|n| !story.blobs.contains_key(&n))
+        || parse_part_name(name).is_some_and(|n| {
+            story.tables.get(&n).is_none_or(|(_, bounds)| bounds.narrowed.is_none())
+        })
 }
 
 fn remove(disk: &dyn Disk, name: &str) {

@@ -14,6 +14,7 @@ mod cursor;
 mod filter;
 mod footer;
 mod index;
+pub(crate) mod part;
 mod properties;
 mod raw;
 mod reader;

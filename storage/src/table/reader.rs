@@ -14,8 +14,10 @@ use super::footer::{
     FOOTER_BYTES, Footer, Handle, foreign_block, foreign_footer, foreign_key, unseal,
 };
 use super::index::{Index, split_internal};
+use super::part::part_name;
 use super::properties::Properties;
 use super::raw::{RawBlock, TAG};
+use super::table_name;
 use super::writer::TableBounds;
 use crate::blob::{BlobFile, blob_name};
 use crate::cache::Slots;
@@ -59,6 +61,13 @@ struct Body {
     slots: Arc<Slots>,
     /// Versions of one key may stand in several blocks: where one would have outgrown every bound.
     splits_keys: bool,
+}
+
+impl Body {
+    /// Bytes of its blocks.
+    fn data_bytes(&self) -> u64 {
+        (0..self.index.len()).map(|i| self.index.handle(i).sealed_len()).sum()
+    }
 }
 
 /// Bytes inside a block that is kept alive.
@@ -240,6 +249,12 @@ impl Table {
         Ok(&self.body()?.tombstones)
     }
 
+    /// The names of its files.
+    pub(crate) fn files(&self) -> Vec<String> {
+        let part = self.bounds.narrowed.map(|_| part_name(self.number));
+        std::iter::once(table_name(self.number)).chain(part).collect()
+    }
+
     /// Number of data blocks.
     pub(crate) fn blocks(&self) -> Result<usize, Error> {
         Ok(self.body()?.index.len())
@@ -269,9 +284,7 @@ impl Table {
     pub(crate) fn check_frame(&self) -> Result<u64, Error> {
         let body = self.body()?;
         self.read_body(body.file.clone())?;
-        let last = body.index.len().checked_sub(1).map(|last| body.index.handle(last));
-        let end = last.map_or(0, |last| last.offset + last.sealed_len());
-        Ok(self.bounds.bytes.saturating_sub(end))
+        Ok(self.bounds.weight().saturating_sub(body.data_bytes()))
     }
 
     /// Reads the file from `offset` into `bytes`; false when that fails. No damage is reported: what

@@ -70,6 +70,16 @@ pub(crate) struct TableBounds {
     pub(crate) last_sequence: u64,
     /// The blob files that it points into, by number, and how many of their bytes it points to.
     pub(crate) blobs: Vec<(u64, u64)>,
+    /// Its bounds are narrower than its file, and about so many bytes of that lie within; what it points
+    /// to is as rough then.
+    pub(crate) narrowed: Option<u64>,
+}
+
+impl TableBounds {
+    /// Bytes of the file that count.
+    pub(crate) fn weight(&self) -> u64 {
+        self.narrowed.unwrap_or(self.bytes)
+    }
 }
 
 impl TableBounds {

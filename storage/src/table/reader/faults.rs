@@ -174,6 +174,7 @@ impl Table {
         };
         let (mut index, mut tombstones) = (body.index.clone(), body.tombstones.clone());
         table.leave_out(&mut index, &mut tombstones);
+        let whole = body.data_bytes().max(1);
         table.body = Some(Body {
             file: body.file.clone(),
             checksum: body.checksum,
@@ -183,6 +184,12 @@ impl Table {
             tombstones,
             splits_keys: false,
         });
+        let within = table.body.as_ref().map_or(0, Body::data_bytes);
+        table.bounds.narrowed = Some(within);
+        for (_, bytes) in &mut table.bounds.blobs {
+            let part = u128::from(*bytes) * u128::from(within) / u128::from(whole);
+            *bytes = u64::try_from(part).unwrap_or(*bytes);
+        }
         Some(table)
     }
 

@@ -4,12 +4,14 @@
 //! range deletions the rest is whole, and that they are missing is said; where index, properties,
 //! metaindex or footer do not prove themselves, the blocks are looked for from the start of the file, each
 //! behind the one before, by their checksums. A stretch in which there is none is said with the keys
-//! around it. Nothing here is fast: it is for a table of which there is no better copy.
+//! around it. Nothing here is fast: it is for a table of which there is no better copy. But it takes no longer
+//! than in proportion to the file: what is looked for gives itself away by its form before its checksum is
+//! reckoned, and a file that was made to look like beginnings everywhere is given up.
 
 use super::{Body, Table, listed, read_tombstones};
 use crate::cache::Slots;
 use crate::checksum::Checksum;
-use crate::codec::{u32_at, varint};
+use crate::codec::{take, u32_at, varint, varint32};
 use crate::disk::{DiskFile, read_all};
 use crate::error::{Damage, Error, Place};
 use crate::key::{RANGE_DELETE, Tag};
@@ -25,6 +27,7 @@ use crate::table::properties::Properties;
 use crate::table::raw::{RawBlock, TAG};
 use crate::table::writer::TableBounds;
 use crate::tombstones::RangeTombstones;
+use std::cell::Cell;
 use std::sync::Arc;
 
 /// What is left of a table.
@@ -37,8 +40,12 @@ pub(crate) struct Salvaged {
     pub(crate) ranges_lost: bool,
 }
 
-/// How many plain blocks that may end behind a place are tried there.
+/// How many plain blocks that may end behind a place are tried where one has to begin.
 const ENDS_TRIED: usize = 64;
+/// How far the only one is that is tried where rows begin, whose end is known by their form.
+const NEAR: usize = 16 << 10;
+/// Steps and bytes of checksums for each byte of the file that are spent on the search, at most.
+const SPENT_MAX: u64 = 256;
 
 impl Table {
     /// Opens what of a table can be read.
@@ -158,6 +165,8 @@ struct Walk {
     /// The block of range deletions, if it was met, and how many the properties speak of.
     ranges: Option<Vec<u8>>,
     range_count: Option<u64>,
+    /// What the search took, in bytes and steps.
+    spent: u64,
 }
 
 /// What a sound block turns out to be.
@@ -172,12 +181,20 @@ impl Walk {
         let (mut walk, mut scratch) = (Self::default(), DecodeScratch::default());
         // Where the metaindex is lost, what stands behind the data is met on the way.
         let end = if frame.handles.is_some() { frame.data_end(bytes) } else { bytes.len() };
-        let seeker = Seeker { bytes: &bytes[..end], checksum: frame.checksum, ends: ends(bytes) };
+        let ends = ends(bytes);
+        let seeker = Seeker {
+            bytes: &bytes[..end],
+            checksum: frame.checksum,
+            ends,
+            spent: Cell::new(0),
+            tried: Cell::new(0),
+        };
         let (mut at, mut gap, mut in_data) = (0, None, true);
         while at < end {
             let found = match gap {
                 Some(_) if !seeker.may_begin(at) => None,
-                _ => seeker.block_at(at),
+                Some(_) => seeker.block_within(at),
+                None => seeker.block_at(at),
             };
             let Some((handle, content)) = found else {
                 gap.get_or_insert(at);
@@ -220,6 +237,7 @@ impl Walk {
         {
             walk.gaps.push(Gap { at: gap, before: walk.blocks.len() });
         }
+        walk.spent = seeker.spent.get() + seeker.tried.get();
         walk
     }
 
@@ -327,20 +345,89 @@ struct Seeker<'a> {
     checksum: Checksum,
     /// See [`ends`], ascending.
     ends: Vec<usize>,
+    /// On the search, and on where one ended before: see [`SPENT_MAX`].
+    spent: Cell<u64>,
+    tried: Cell<u64>,
 }
 
 impl Seeker<'_> {
-    /// The block that begins at `at`, if one proves itself.
+    /// The block that begins at `at`, if one proves itself; where one ended just before.
     fn block_at(&self, at: usize) -> Option<(Handle, Vec<u8>)> {
-        let from = self.ends.partition_point(|end| *end <= at);
-        let plain = self.ends[from..].iter().copied().take(ENDS_TRIED);
-        let mut ends = self.packed_end(at).into_iter().chain(plain);
-        ends.find_map(|end| {
-            let handle = Handle { offset: at as u64, size: (end - at) as u64 };
-            let fits = end - at <= BLOCK_BYTES_MAX && end + TRAILER_BYTES <= self.bytes.len();
-            let content = content_at(self.bytes, handle, self.checksum).filter(|_| fits)?;
-            Some((handle, content))
+        self.block_within(at).or_else(|| {
+            let from = self.ends.partition_point(|end| *end <= at);
+            // Rows whose end is known by their form are bad; and at some point so is all.
+            let few = self.may_begin(at) || self.tried.get() > self.max();
+            let (tried, reach) = if few { (1, NEAR) } else { (ENDS_TRIED, BLOCK_BYTES_MAX) };
+            let mut ends = self.ends[from..].iter().take(tried).filter(|end| *end - at <= reach);
+            ends.find_map(|end| self.block_between(at, *end, &self.tried))
         })
+    }
+
+    fn max(&self) -> u64 {
+        SPENT_MAX.saturating_mul(self.bytes.len() as u64)
+    }
+
+    /// The block of rows or range deletions that begins at `at`, if one proves itself; where anything may
+    /// stand.
+    fn block_within(&self, at: usize) -> Option<(Handle, Vec<u8>)> {
+        if self.spent.get() > self.max() {
+            return None;
+        }
+        let mut ends = self.packed_end(at).into_iter().chain(self.plain_end(at));
+        ends.find_map(|end| self.block_between(at, end, &self.spent))
+    }
+
+    /// `spent`: on what account it goes.
+    fn block_between(&self, at: usize, end: usize, spent: &Cell<u64>) -> Option<(Handle, Vec<u8>)> {
+        let handle = Handle { offset: at as u64, size: (end - at) as u64 };
+        if end - at > BLOCK_BYTES_MAX || end + TRAILER_BYTES > self.bytes.len() {
+            return None;
+        }
+        spent.set(spent.get().saturating_add((end - at) as u64));
+        Some((handle, content_at(self.bytes, handle, self.checksum)?))
+    }
+
+    fn step(&self) {
+        self.spent.set(self.spent.get().saturating_add(1));
+    }
+
+    /// Where a plain block of rows or range deletions that begins at `at` ends: one entry stands behind the
+    /// other, then restart points that ascend from 0, and how many they are.
+    fn plain_end(&self, at: usize) -> Option<usize> {
+        let mut rest = self.bytes.get(at..)?;
+        let entry = |rest: &mut &[u8]| {
+            let (shared, tail, value) = (varint32(rest)?, varint32(rest)?, varint32(rest)?);
+            (u64::from(shared) + u64::from(tail) >= TAG as u64).then_some(())?;
+            take(rest, usize::try_from(u64::from(tail) + u64::from(value)).ok()?).map(drop)
+        };
+        // What is no entry at all may look like one after the other for long.
+        let next = self.ends.partition_point(|end| *end <= at);
+        let last = self.ends.get(next + ENDS_TRIED).map_or(self.bytes.len(), |end| *end);
+        let restarts = loop {
+            self.step();
+            let here = self.bytes.len() - rest.len();
+            if here > last || here - at > BLOCK_BYTES_MAX {
+                return None;
+            }
+            if entry(&mut rest).is_none() {
+                break here;
+            }
+        };
+        let mut last = u32_at(self.bytes, restarts).filter(|first| *first == 0)?;
+        for count in 1.. {
+            self.step();
+            let end = restarts.checked_add(4 * count)?;
+            let next = u32_at(self.bytes, end)?;
+            // An entry takes more than a byte, so no restart point is its own number.
+            if usize::try_from(next).ok()? == count {
+                return end.checked_add(4);
+            }
+            if next <= last || usize::try_from(next).ok()? >= restarts - at {
+                return None;
+            }
+            last = next;
+        }
+        None
     }
 
     /// Where a compressed block that begins at `at` ends. LZ4 says how long it is only while it is
@@ -349,6 +436,7 @@ impl Seeker<'_> {
         let (size, mut at) = self.packed(at)?;
         let mut unpacked = 0_usize;
         loop {
+            self.step();
             let token = *self.bytes.get(at)?;
             at += 1;
             let literals = self.length(&mut at, token >> 4)?;
@@ -374,6 +462,7 @@ impl Seeker<'_> {
         let mut length = usize::from(start);
         let mut goes_on = start == 15;
         while goes_on && length <= BLOCK_BYTES_MAX {
+            self.step();
             let more = *self.bytes.get(*at)?;
             *at += 1;
             length += usize::from(more);
@@ -400,5 +489,61 @@ impl Seeker<'_> {
             (tag.kind().is_some() || tag.0 & 0xff == u64::from(RANGE_DELETE)).then_some(())
         };
         packed().or_else(plain).is_some()
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
+mod tests {
+    use super::*;
+    use crate::disk::{Disk, MemoryDisk};
+    use crate::key::Kind;
+    use crate::table::writer::TableWriter;
+
+    /// A table without its footer of which every tenth block is bad; what it takes to walk over it for each
+    /// of its bytes, and how many of its rows are found.
+    fn walk_over(rows: u64, value: &dyn Fn(u64, u64) -> u8) -> (f64, f64) {
+        let disk = MemoryDisk::new(1);
+        let mut writer = TableWriter::new(disk.create("t").unwrap(), 1 << 10, 10);
+        for i in 0..rows {
+            let value: Vec<u8> = (0..40).map(|j| value(i, j)).collect();
+            writer.add(format!("key {i:09}").as_bytes(), 1, Kind::Put, &value).unwrap();
+        }
+        let bounds = writer.finish().unwrap();
+        let file = disk.open("t").unwrap();
+        let shelf = Arc::new(Shelf::alone(0));
+        let table = Table::open(1, bounds, file.clone(), shelf).unwrap();
+        let mut bytes = read_all(file.as_ref()).unwrap();
+        for i in (0..table.blocks().unwrap()).step_by(10) {
+            let handle = table.handle(i).unwrap();
+            bytes[(handle.offset + handle.size / 2) as usize] ^= 1;
+        }
+        let end = bytes.len() - FOOTER_BYTES;
+        bytes[end..].fill(0);
+        let walk = Walk::over(&bytes, &Frame::of(&bytes, bytes.len() as u64));
+        let found = walk.blocks.len() as f64 / table.blocks().unwrap() as f64;
+        (walk.spent as f64 / bytes.len() as f64, found)
+    }
+
+    #[test]
+    fn a_table_without_a_footer_costs_in_proportion_to_its_size() {
+        let noise = |i: u64, j: u64| crate::codec::scatter(i * 100 + j) as u8;
+        let text = |i: u64, j: u64| b'a' + (i % 7 * j % 5) as u8;
+        for value in [&noise as &dyn Fn(u64, u64) -> u8, &text] {
+            for rows in [2_000, 8_000, 32_000] {
+                let (spent, found) = walk_over(rows, value);
+                assert!(found > 0.88, "{found} of the blocks of {rows} rows");
+                assert!(spent < 40.0, "{spent} for each byte, with {rows} rows");
+            }
+        }
+    }
+
+    #[test]
+    fn a_file_of_beginnings_is_given_up() {
+        // Each is followed by entries up to the end of the file.
+        let entry = [&[0, 8, 0][..], &Tag::new(1, Kind::Put).0.to_le_bytes()].concat();
+        let bytes = entry.repeat(40_000);
+        let walk = Walk::over(&bytes, &Frame::of(&bytes, bytes.len() as u64));
+        assert!(walk.blocks.is_empty() && walk.spent < 300 * bytes.len() as u64, "{}", walk.spent);
     }
 }
