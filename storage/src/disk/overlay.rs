@@ -4,7 +4,6 @@
 //! store offers, without touching a byte of it. (The lock below is taken.) What cannot be read
 //! below cannot be read here either, until it is written.
 
-use super::patient::without;
 use super::{Disk, DiskFile, MemoryDisk, Patient, read_all};
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::{self, ErrorKind};
@@ -76,6 +75,14 @@ impl Layers {
         lock(&self.scars).insert(name.to_owned(), scars.clone());
         Ok(Arc::new(Scarred { file, scars }))
     }
+}
+
+/// What is left of `parts` without `gone`.
+fn without(parts: &[Range<u64>], gone: &Range<u64>) -> Vec<Range<u64>> {
+    let around = |part: &Range<u64>| {
+        [part.start..part.end.min(gone.start), part.start.max(gone.end)..part.end]
+    };
+    parts.iter().flat_map(around).filter(|part| !part.is_empty()).collect()
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {

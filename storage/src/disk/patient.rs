@@ -105,14 +105,6 @@ impl Patient {
     }
 }
 
-/// What is left of `parts` without `gone`.
-pub(super) fn without(parts: &[Range<u64>], gone: &Range<u64>) -> Vec<Range<u64>> {
-    let around = |part: &Range<u64>| {
-        [part.start..part.end.min(gone.start), part.start.max(gone.end)..part.end]
-    };
-    parts.iter().flat_map(around).filter(|part| !part.is_empty()).collect()
-}
-
 impl DiskFile for Patient {
     fn read_at(&self, buffer: &mut [u8], offset: u64) -> io::Result<()> {
         match self.file.read_at(buffer, offset) {
