@@ -13,7 +13,7 @@ use crate::limits::FORMAT_LINE;
 use crate::log::segment_name;
 use crate::manifest::{Manifest, Story};
 use crate::poison::Poison;
-use crate::table::table_name;
+use crate::table::{part, table_name};
 use std::io;
 use std::sync::Arc;
 
@@ -99,6 +99,11 @@ impl Shared {
             self.disk.link_to(&name, target).map_err(io)?;
             made.files += 1;
             made.file_bytes += bytes;
+        }
+        for (number, (_, bounds)) in &story.tables {
+            if bounds.narrowed.is_some() {
+                part::write(target, *number, bounds).map_err(io)?;
+            }
         }
         for ((stream, segment), bytes, last, range) in segments {
             if story.is_flushed(&range, last) {

@@ -257,10 +257,11 @@ fn rescue(
         Err(e) => return Err(failed(&e).into()),
     };
     let shelf = shelf(disk);
+    let inside = bounds.clone();
     let Salvaged { table, lost, ranges_lost } =
         Table::salvage(number, bounds, file, shelf.clone())?;
     let (bad, more) = check(&table, &shelf)?;
-    repair.lost.extend(lost.into_iter().chain(more));
+    repair.lost.extend(lost.into_iter().chain(more).filter_map(|lost| within(lost, &inside)));
     if ranges_lost {
         let place = Place::Table { number, offset: None };
         repair.undeleted.push(Damage { place, lower: damage.lower, upper: damage.upper });
@@ -270,6 +271,18 @@ fn rescue(
         repair.rewritten.push((number, next));
     }
     Ok(written)
+}
+
+/// What of `damage` is within the bounds of its table, where they are known: what is outside of those of a narrowed one
+/// stands elsewhere and is not lost.
+fn within(damage: Damage, bounds: &TableBounds) -> Option<Damage> {
+    if bounds.largest.is_empty() {
+        return Some(damage);
+    }
+    let end = bounds.upper();
+    let lower = damage.lower.max(bounds.smallest.clone());
+    let upper = damage.upper.map_or_else(|| end.clone(), |upper| upper.min(end.clone()));
+    (lower < upper).then_some(Damage { place: damage.place, lower, upper: Some(upper) })
 }
 
 /// The numbers of the blocks of `table` that cannot be read, and what is lost with them and with

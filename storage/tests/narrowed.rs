@@ -55,17 +55,22 @@ fn lose_manifest(disk: &MemoryDisk) {
 
 #[test]
 fn rows_that_were_deleted_stay_so_when_the_manifest_is_lost() {
-    (0..6).for_each(|seed| deleted_and_repaired(seed, true));
+    (0..6).for_each(|seed| deleted_and_repaired(seed, true, false));
+}
+
+#[test]
+fn rows_that_were_deleted_stay_so_when_a_checkpoint_has_lost_its_manifest() {
+    (0..4).for_each(|seed| deleted_and_repaired(seed, true, true));
 }
 
 #[test]
 fn rows_that_were_deleted_stay_so_when_what_is_left_of_a_table_is_repaired() {
-    (0..6).for_each(|seed| deleted_and_repaired(seed, false));
+    (0..6).for_each(|seed| deleted_and_repaired(seed, false, false));
 }
 
-/// `lost`: so is the manifest.
-fn deleted_and_repaired(seed: u64, lost: bool) {
-    let disk = MemoryDisk::new(seed);
+/// `lost`: so is the manifest. `checkpoint`: not of the store, but of a checkpoint of it.
+fn deleted_and_repaired(seed: u64, lost: bool, checkpoint: bool) {
+    let mut disk = MemoryDisk::new(seed);
     let (mut store, _, was) = narrow(&disk, &mut Chance(seed));
     for i in 0..1002 {
         let mut batch = Batch::new();
@@ -87,6 +92,11 @@ fn deleted_and_repaired(seed: u64, lost: bool) {
     let gone: Vec<_> = keys.filter(|k| store.get(k) == Ok(None)).collect();
     assert!(gone.len() > 900, "{} of {:?}", gone.len(), store.engine.damage());
     assert!(table(&store, was.number).is_some(), "its bad block is still there");
+    if checkpoint {
+        let copy = MemoryDisk::new(seed);
+        store.engine.checkpoint(&copy).unwrap();
+        disk = copy;
+    }
     drop(store);
     if lost {
         lose_manifest(&disk);

@@ -403,6 +403,11 @@ impl Inner {
         });
         // What became a table is no longer needed as a memtable.
         self.lanes.iter().for_each(|lane| lock(&lane.shard).refresh());
+        let done = match done {
+            // A table of it was repaired meanwhile: nothing that anybody waits for failed, and the next choice knows.
+            Err(Error::Busy) if !flushes => Ok(()),
+            done => done,
+        };
         if let Err(error) = &done {
             tracing::warn!(%error, "a background job failed and will be tried again");
         }

@@ -36,18 +36,23 @@ pub(crate) fn parse_part_name(name: &str) -> Option<u64> {
 /// Sees to it that the bounds of table `number`, which is narrowed, are said beside it. Where that fails
 /// nothing is lost for as long as there is a manifest, and the next start tries again.
 pub(crate) fn say(disk: &dyn Disk, number: u64, bounds: &TableBounds) {
-    let (name, content) = (part_name(number), encode(number, bounds));
+    let name = part_name(number);
     let said = disk.open(&name).and_then(|file| read_all(file.as_ref()));
-    if said.is_ok_and(|said| said == content) {
+    if said.is_ok_and(|said| said == encode(number, bounds)) {
         return;
     }
-    if let Err(e) = swap_file(disk, &name, &content) {
+    if let Err(e) = write(disk, number, bounds) {
         tracing::warn!(
             %name, error = %e,
             "not written; the next start tries again, and until then a repair without a manifest may \
              bring back what was deleted"
         );
     }
+}
+
+/// Says beside table `number` that of its file what is within `bounds` counts.
+pub(crate) fn write(disk: &dyn Disk, number: u64, bounds: &TableBounds) -> io::Result<()> {
+    swap_file(disk, &part_name(number), &encode(number, bounds))
 }
 
 /// What is said beside table `number`.
