@@ -557,12 +557,14 @@ impl Peer {
         self.consider_ready(now, out);
     }
 
-    /// A replica refuses a write for want of room. It says of itself that it is not ready meanwhile; one that
-    /// is refused before that, or arrives after it, tells nothing of the next.
-    pub(crate) fn hear_full(&mut self, node: NodeId) {
-        if self.up.contains(&node) && !self.ready_peers.contains(&node) {
+    /// A replica refuses something of a write on account of its disk. Whether it has no room for it: then it says
+    /// of itself that it is not ready, and it is asked again until that is heard. One that is ready could not read.
+    pub(crate) fn has_no_room(&mut self, node: NodeId) -> bool {
+        let is_full = self.up.contains(&node) && !self.ready_peers.contains(&node);
+        if is_full {
             self.full_peers.insert(node);
         }
+        is_full
     }
 
     fn on_layout(&mut self, layout: Arc<Layout>) {

@@ -379,8 +379,8 @@ impl Peer {
         self.write_acked(now, key, job, place, out)
     }
 
-    /// A replica has no room for the task's mutations, and has taken none of them in. If those that are left are
-    /// too few, nobody need wait for the deadline to hear it.
+    /// A replica has no room for the task's mutations, and has not taken them in. If those that are left are too few,
+    /// nobody need wait for the deadline to hear it.
     pub(crate) fn write_refused(
         &mut self,
         now: Now,
@@ -389,7 +389,9 @@ impl Peer {
         from: NodeId,
         out: &mut Outbox,
     ) -> Flow {
-        self.hear_full(from);
+        if !self.has_no_room(from) {
+            return Flow::Waits;
+        }
         let Body::Task(t) = &mut job.body else { return Flow::Waits };
         let Stage::Writing(w) = &mut t.stage else { return Flow::Waits };
         let Some(place) = t.replicas.iter().position(|n| *n == from) else { return Flow::Waits };
