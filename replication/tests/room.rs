@@ -3,11 +3,12 @@
 use std::time::Duration;
 
 use ring::keyspace::Level;
-use ring::{Incarnation, NodeId};
+use ring::{Incarnation, NodeId, Slot};
 use ringdb_replication::limits::{LONELY_AFTER, PULL_PATIENCE};
 use ringdb_replication::{Answer, Event, Message, Op, Outcome, Request, TaskError};
 
 use crate::cluster::{Cluster, n, set, task};
+use crate::named::name;
 
 fn room(c: &mut Cluster, node: NodeId, room: bool) {
     c.event(node, Event::RoomIs(room));
@@ -108,4 +109,27 @@ fn what_cannot_be_held_for_want_of_room_fails_at_once() {
     c.set(n(1), "k", "third").expect("a quorum");
     c.wait(Duration::from_millis(5));
     assert_eq!(seen_alone(&mut c, n(3), "k").as_deref(), Some("third"));
+}
+
+#[test]
+fn who_asks_again_under_the_same_name_hears_how_it_went_on() {
+    let mut c = Cluster::new(3);
+    room(&mut c, n(3), false);
+    c.lose = Box::new(|_, to, m| to == n(2) && matches!(m, Message::Replicate { .. }));
+    let is_ours = |key: &String| c.layout().replicas(Slot::of_key(key.as_bytes()))[0] == n(1);
+    let key = (0..99).map(|i| format!("c{i}")).find(is_ours).expect("a third of them");
+    let add = || {
+        let Request::Task(mut add) = task(&key, Op::Increment(5)) else { unreachable!("a task") };
+        add.write = Some(Level::All);
+        Request::Task(add)
+    };
+    let first = c.submit_named(n(1), add(), name(1, true));
+    c.settle();
+    let told = c.answer(first);
+    assert!(matches!(told, Some(Answer::Failed(TaskError::Unconfirmed { .. }))), "{told:?}");
+    let again = c.submit_named(n(1), add(), name(1, true));
+    c.lose = Box::new(|_, _, _| false);
+    room(&mut c, n(3), true);
+    let Answer::Done { outcomes, .. } = c.await_answer(again) else { panic!("all have it") };
+    assert!(matches!(outcomes[0], Outcome::Integer(5)), "{outcomes:?}");
 }
