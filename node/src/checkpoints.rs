@@ -4,7 +4,8 @@
 //! made. Each carries a mark, so that a node that is started over one knows that its store went back in
 //! time: it begins a life that never was and serves only when it has pulled what it once acknowledged.
 
-use std::fs::{self, File};
+use std::collections::BTreeSet;
+use std::fs::{self, File, Metadata};
 use std::io::{self, Write};
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
@@ -19,7 +20,7 @@ use wire::{AdminReply, ClientReply, ErrorCode, ErrorReply};
 use crate::clock;
 use crate::error::Fault;
 use crate::facts;
-use crate::limits::CHECKPOINT_NAME_MAX;
+use crate::limits::{CHECKPOINT_NAME_MAX, full_below};
 use crate::state::{NodeState, StateFile};
 
 /// Where they are below the data directory.
@@ -94,8 +95,10 @@ impl Mark {
 pub struct Keeper {
     /// Its data directory.
     pub data_dir: PathBuf,
-    /// So many bytes stay free on its disk for the node itself.
-    pub reserve_bytes: u64,
+    /// How long a file of the log is, and how many cores have one.
+    pub log_segment_bytes: u64,
+    /// See there.
+    pub cores: usize,
 }
 
 impl Keeper {
@@ -141,7 +144,8 @@ impl Keeper {
         let mut found = Vec::new();
         for entry in all {
             let name = entry.map_err(failed)?.file_name().to_string_lossy().into_owned();
-            if is_name(&name) {
+            // What else somebody put there is not ours.
+            if is_name(&name) && self.directory().join(&name).is_dir() {
                 found.push(self.facts(&name).map_err(failed)?);
             }
         }
@@ -154,10 +158,12 @@ impl Keeper {
         let mut facts = CheckpointFacts { name: name.to_owned(), ..CheckpointFacts::default() };
         // One whose mark was tampered with is listed all the same: it takes room.
         facts.at_ms = Mark::find(&path).ok().flatten().map_or(0, |mark| mark.at.0);
-        for entry in fs::read_dir(&path)? {
-            let file = entry?.metadata()?;
+        let of_store = files(&self.data_dir.join("engine"))?;
+        let of_store: BTreeSet<u64> = of_store.iter().map(MetadataExt::ino).collect();
+        for file in files(&path)? {
             facts.bytes += file.len();
-            facts.own_bytes += if file.nlink() == 1 { file.len() } else { 0 };
+            facts.own_bytes += if of_store.contains(&file.ino()) { 0 } else { file.len() };
+            facts.freed_bytes += if file.nlink() == 1 { file.len() } else { 0 };
         }
         facts.path = path.display().to_string();
         Ok(facts)
@@ -188,14 +194,16 @@ impl Keeper {
         }
     }
 
-    /// A node whose disk is full ends: a checkpoint must not bring it there.
+    /// A node whose disk is full takes no writes: a checkpoint must not bring it there, nor the next file of the
+    /// log of each core.
     fn check_room(&self, engine: &Engine) -> Result<(), String> {
-        let (free, _) = facts::disk(&self.data_dir);
+        let (free, size) = facts::disk(&self.data_dir);
         let log = engine.stats().log_bytes;
-        if free >= log + self.reserve_bytes {
+        let segments = self.log_segment_bytes.saturating_mul(self.cores as u64);
+        let reserve = full_below(self.log_segment_bytes, size, true).saturating_add(segments);
+        if free >= log.saturating_add(reserve) {
             return Ok(());
         }
-        let reserve = self.reserve_bytes;
         Err(format!(
             "{free} bytes are free under {}; the log, of which a checkpoint is a copy, has {log}, and {reserve} \
              stay free for the node itself",
@@ -236,6 +244,18 @@ impl Keeper {
         info!(path = %path.display(), "a checkpoint was removed");
         Ok(facts)
     }
+}
+
+/// The files of a directory. The store removes some of its own at any time.
+fn files(directory: &Path) -> io::Result<Vec<Metadata>> {
+    let mut found = Vec::new();
+    for entry in fs::read_dir(directory)? {
+        match entry?.metadata() {
+            Err(e) if e.kind() == io::ErrorKind::NotFound => {}
+            file => found.push(file?),
+        }
+    }
+    Ok(found)
 }
 
 const FIX_ROOM: &str = "make room: ringctl checkpoint rm NODE NAME, or a larger disk";

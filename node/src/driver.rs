@@ -120,6 +120,7 @@ async fn run(
 ) {
     let Beginning { index, peer, store, listener, tls, mesh } = beginning;
     let core = Rc::new(RefCell::new(Core::new(index, shared.clone(), peer, store)));
+    core.borrow_mut().learn_of_room();
     let begun = begin(&core, listener, tls, mesh);
     let failed = begun.is_err();
     // Nobody waits for the answer only if the process ends anyway.

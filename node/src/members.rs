@@ -262,8 +262,13 @@ impl Members {
         self.say_state(now);
     }
 
-    /// There is room on the disk again, or none any more. Meanwhile writes were lost: links are up anew.
+    /// There is room on the disk again, or none any more. Meanwhile writes were lost: links are up anew, and this node is
+    /// ready again when its cores have caught up.
     pub fn room_has_changed(&mut self, now: Now, events: &mut Vec<Event>) {
+        events.push(Event::RoomIs(!self.shared.is_full()));
+        if !self.links.is_empty() {
+            self.ready.fill(false);
+        }
         let peers: Vec<NodeId> = self.links.keys().copied().collect();
         for peer in peers {
             if let Some(link) = self.links.get_mut(&peer) {

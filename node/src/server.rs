@@ -73,7 +73,8 @@ impl Server {
         }
         let keeper = Keeper {
             data_dir: config.data_dir.clone(),
-            reserve_bytes: config.engine.log_segment_bytes,
+            log_segment_bytes: config.engine.log_segment_bytes,
+            cores: config.cores,
         };
         keeper.tidy();
         let cluster = start.state.cluster;

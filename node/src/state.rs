@@ -85,6 +85,8 @@ pub struct Start {
 pub struct StateFile {
     dir: PathBuf,
     state: NodeState,
+    /// What the directory says is on disk: else the spare may be what a loss of power brings back.
+    names_kept: bool,
 }
 
 impl StateFile {
@@ -155,7 +157,8 @@ impl StateFile {
         let resumed = old.as_ref().is_some_and(|o| o.clean && !damaged);
         let incarnation = match &old {
             None => Incarnation(1),
-            Some(o) => Incarnation(o.incarnation.0 + u32::from(!resumed)),
+            Some(o) if resumed => o.incarnation,
+            Some(o) => o.incarnation.0.checked_add(1).map(Incarnation).ok_or_else(no_life_left)?,
         };
         let ahead = WallMillis(now.0 + crate::limits::CEILING_AHEAD_MS);
         let state = NodeState {
@@ -173,7 +176,7 @@ impl StateFile {
             hlc_ceiling: ahead.max(hlc_floor),
             boot_id,
         };
-        let mut file = Self { dir: dir.to_owned(), state: state.clone() };
+        let mut file = Self { dir: dir.to_owned(), state: state.clone(), names_kept: false };
         file.write().map_err(|e| Fault::file(&dir.join(NAME), "write", &e))?;
         Ok((file, Start { state, hlc_floor, first, resumed }))
     }
@@ -183,9 +186,11 @@ impl StateFile {
     /// # Errors
     /// The disk's; the ceiling on disk is then unknown but no lower than it was.
     pub fn raise_ceiling(&mut self, to: WallMillis) -> io::Result<WallMillis> {
-        if to > self.state.hlc_ceiling {
+        let before = self.state.hlc_ceiling;
+        if to > before {
             self.state.hlc_ceiling = to;
-            self.write()?;
+            // So that nobody who wishes less is told that it holds.
+            self.write().inspect_err(|_| self.state.hlc_ceiling = before)?;
         }
         Ok(self.state.hlc_ceiling)
     }
@@ -232,6 +237,9 @@ impl StateFile {
     fn write(&mut self) -> io::Result<()> {
         let mut text = toml::to_string(&self.state).map_err(io::Error::other)?.into_bytes();
         let (path, spare) = (self.dir.join(NAME), self.dir.join(SPARE));
+        if !self.names_kept {
+            File::open(&self.dir)?.sync_all()?;
+        }
         // Not cut: a file that was cut would have to be given its room again.
         let mut options = OpenOptions::new();
         let mut file = options.write(true).create(true).truncate(false).open(&spare)?;
@@ -240,14 +248,27 @@ impl StateFile {
         text.resize(text.len().max(has).next_multiple_of(BYTES), b'\n');
         file.write_all(&text)?;
         file.sync_all()?;
+        self.names_kept = false;
         if exchange(&spare, &path).is_err() {
             fs::rename(&spare, &path)?;
             let room = |mut file: File| file.write_all(&text).and_then(|()| file.sync_all());
             // Without it the next write has to find room, as this one had.
             drop(File::create(&spare).and_then(room));
         }
-        File::open(&self.dir)?.sync_all()
+        File::open(&self.dir)?.sync_all()?;
+        self.names_kept = true;
+        Ok(())
     }
+}
+
+/// Lives are counted in 32 bits; only a clock that was years ahead brings anybody near their end.
+fn no_life_left() -> Fault {
+    Fault::new(
+        "this node cannot begin another life",
+        format!("its lives are counted, and it has had {} of them by its own account", u32::MAX),
+        "was a checkpoint put in place while the clock was years ahead? set the clock, and put node.state and the \
+         store of before back; else start the node under a new name",
+    )
 }
 
 /// Gives each the other's name. Fails where there is only one, and on file systems that cannot.
@@ -450,6 +471,39 @@ mod tests {
         file.raise_ceiling(WallMillis(1_000_000)).expect("written");
         file.end(WallMillis(900)).expect("written");
         assert_eq!(begin(dir.path()).1.state.keyspaces, register);
+    }
+
+    #[test]
+    fn a_ceiling_that_is_not_on_disk_is_nobodys() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let (mut file, start) = begin(dir.path());
+        let held = start.state.hlc_ceiling;
+        let spare = dir.path().join(SPARE);
+        fs::remove_file(&spare).expect("removed");
+        fs::create_dir(&spare).expect("nothing can be written there");
+        file.raise_ceiling(WallMillis(held.0 + 1_000)).expect_err("refused");
+        // Another core's wish, which the first one's would have covered.
+        file.raise_ceiling(WallMillis(held.0 + 500)).expect_err("refused too");
+        assert_eq!(file.raise_ceiling(held).expect("it holds"), held);
+        fs::remove_dir(&spare).expect("removed");
+        let to = WallMillis(held.0 + 500);
+        assert_eq!(file.raise_ceiling(to).expect("written"), to);
+        assert_eq!(StateFile::peek(dir.path()).expect("read").expect("there").hlc_ceiling, to);
+    }
+
+    #[test]
+    fn lives_do_not_begin_anew_when_they_run_out() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let mut mark = {
+            begin(dir.path());
+            mark(dir.path())
+        };
+        mark.state.incarnation = Incarnation(u32::MAX - 5);
+        let later = WallMillis(60_000);
+        let refused = StateFile::begin(dir.path(), &OWNER, true, Some(&mark), later);
+        let text = refused.expect_err("refused").to_string();
+        assert!(text.contains("another life") && text.lines().count() == 3, "{text}");
+        assert_eq!(begin(dir.path()).1.state.incarnation, Incarnation(2), "nothing was touched");
     }
 
     #[test]

@@ -400,9 +400,6 @@ impl Core {
             return;
         };
         self.report.messages_in += 1;
-        if self.has_no_room_for(from, &message) {
-            return;
-        }
         let made = self.made_by(from);
         let event = Event::Received { from, epoch, hlc, made, message };
         self.tell(slot.core(self.mail.len()), event);

@@ -96,7 +96,7 @@ const GROUPS_AT_ONCE: usize = 64;
 impl Peer {
     /// A connection is up that was not: pull whatever was missed meanwhile.
     pub(crate) fn on_link_up(&mut self, now: Now, node: NodeId, out: &mut Outbox) {
-        if node == self.me() || self.layout().member(node).is_none() {
+        if node == self.me() || self.layout().member(node).is_none() || self.full {
             return;
         }
         let first = self.slots.all().next().map_or(0, Slot::group);
@@ -105,6 +105,24 @@ impl Peer {
         pulls.asked.clear();
         pulls.todo = (first..=last.min(GROUPS as u8 - 1)).collect();
         self.pull_more(now, node, out);
+    }
+
+    /// There is room on our disk, or none. What is missed for want of it is pulled before anybody is served again, as
+    /// after a start; links count as up anew then.
+    pub(crate) fn on_room(&mut self, now: Now, room: bool, out: &mut Outbox) {
+        if self.layout().peers_of(self.me()).next().is_none() {
+            return;
+        }
+        self.full = !room;
+        for pulls in self.pulls.values_mut() {
+            pulls.asked.clear();
+            pulls.todo.clear();
+            pulls.done = false;
+        }
+        self.pulls_state = false;
+        self.started = now.mono;
+        self.ready = false;
+        out.push(Effect::Ready(false));
     }
 
     /// Asks for as many groups as may be in flight.
@@ -318,8 +336,10 @@ impl Peer {
         if incarnation > self.cfg.me.incarnation {
             self.fatal = Some(format!(
                 "{from} knows this node in life {incarnation}, and its data directory is in life \
-                 {}: the directory is empty, old, or a copy. fix: put the newest data directory \
-                 back, or start the node under a new name and remove the old one",
+                 {}: the directory is empty, old, or a copy, or a checkpoint that was put in place while \
+                 the clock was behind. fix: after a checkpoint start the node again, each start begins a later \
+                 life; else put the newest data directory back, or start the node under a new name and \
+                 remove the old one",
                 self.cfg.me.incarnation
             ));
         }
@@ -409,7 +429,7 @@ impl Peer {
 
     /// Whether this replica may serve now.
     pub(crate) fn consider_ready(&mut self, now: Now, out: &mut Outbox) {
-        if self.ready || self.fatal.is_some() {
+        if self.ready || self.full || self.fatal.is_some() {
             return;
         }
         let me = self.me();
@@ -431,6 +451,8 @@ impl Peer {
         };
         if enough {
             self.ready = true;
+            // All that was acknowledged before is here. What is missed from now on was not.
+            self.cfg.amnesia = false;
             out.push(Effect::Ready(true));
         }
     }
@@ -442,6 +464,9 @@ impl Peer {
 
     /// Begins pulls again that have gone silent.
     pub(crate) fn look_over_pulls(&mut self, now: Now, out: &mut Outbox) {
+        if self.full {
+            return;
+        }
         let nodes: Vec<NodeId> = self.pulls.keys().copied().collect();
         for node in nodes {
             let Some(pulls) = self.pulls.get_mut(&node) else { continue };

@@ -139,6 +139,9 @@ pub enum Event {
     },
     /// A connection to this node is up after it was not: it may have missed messages.
     LinkUp(NodeId),
+    /// There is room on this node's disk for what would be written, or there is none: from then on it serves nobody and
+    /// refuses what peers send, and when there is room again it catches up as after a start.
+    RoomIs(bool),
     /// Liveness says that this node is up and ready, or is not.
     PeerIs {
         /// The node.

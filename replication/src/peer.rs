@@ -80,6 +80,10 @@ pub struct Peer {
     /// The latest lives of the others.
     pub(crate) lives: BTreeMap<NodeId, Incarnation>,
     pub(crate) ready: bool,
+    /// Our disk has no room.
+    pub(crate) full: bool,
+    /// Peers that said the same of theirs, and have not been ready since.
+    pub(crate) full_peers: BTreeSet<NodeId>,
     pub(crate) started: Instant,
     begun: bool,
     seen: Instant,
@@ -142,6 +146,8 @@ impl Peer {
             ready_peers: BTreeSet::new(),
             lives: BTreeMap::new(),
             ready: false,
+            full: false,
+            full_peers: BTreeSet::new(),
             started: Instant(0),
             begun: false,
             seen: Instant(0),
@@ -259,6 +265,7 @@ impl Peer {
             Event::LogFound { token, deltas } => self.log_found(token, &deltas, out),
             Event::LogScanned { token } => self.log_scanned(token, out),
             Event::LinkUp(node) => self.on_link_up(now, node, out),
+            Event::RoomIs(room) => self.on_room(now, room, out),
             Event::PeerIs { node, up, ready, incarnation } => {
                 self.on_peer_is(now, node, (up, ready, incarnation), out);
             }
@@ -413,10 +420,11 @@ impl Peer {
         }
     }
 
-    /// Which of these replicas are there, and ready if they must be.
+    /// Which of these replicas are there and can take a write, or are ready if they must be.
     pub(crate) fn alive(&self, replicas: &[NodeId], must_be_ready: bool) -> ReplicaSet {
+        let takes = |n: &NodeId| self.up.contains(n) && !self.full_peers.contains(n);
         let is_there = |n: &NodeId| {
-            if must_be_ready { self.is_ready(*n) } else { *n == self.me() || self.up.contains(n) }
+            if must_be_ready { self.is_ready(*n) } else { *n == self.me() || takes(n) }
         };
         replicas.iter().enumerate().filter(|(_, n)| is_there(n)).map(|(i, _)| i).collect()
     }
@@ -491,6 +499,7 @@ impl Peer {
         (from, part, told_us): (NodeId, u32, u32),
         out: &mut Outbox,
     ) -> Flow {
+        self.full_peers.remove(&from);
         match &job.body {
             Body::Flush(_) => self.flush_acked(key, job, (from, part), out),
             _ => self.write_replicated(now, key, job, (from, told_us), out),
@@ -539,10 +548,23 @@ impl Peer {
         } else {
             self.ready_peers.remove(&node);
         }
+        if ready || !up {
+            self.full_peers.remove(&node);
+        }
         if !up {
             self.next_look = Some(now.mono);
         }
         self.consider_ready(now, out);
+    }
+
+    /// A replica refuses something of a write on account of its disk. Whether it has no room for it: then it says
+    /// of itself that it is not ready, and it is asked again until that is heard. One that is ready could not read.
+    pub(crate) fn has_no_room(&mut self, node: NodeId) -> bool {
+        let is_full = self.up.contains(&node) && !self.ready_peers.contains(&node);
+        if is_full {
+            self.full_peers.insert(node);
+        }
+        is_full
     }
 
     fn on_layout(&mut self, layout: Arc<Layout>) {

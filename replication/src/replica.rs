@@ -121,6 +121,8 @@ impl Peer {
             Message::Count { token, keyspace, slots } => {
                 self.on_count(from, token, keyspace, slots, out);
             }
+            // Nothing is asked for now; what comes was on its way, and there is no room for it.
+            Message::Pulled { .. } | Message::PulledState { .. } if self.full => {}
             Message::Pull { token, clocks } => self.on_pull(from, token, &clocks, out),
             Message::Pulled { token, serving, part, deltas, .. } => {
                 self.on_pulled(now, from, (token, serving, part), &deltas, out);
@@ -201,6 +203,9 @@ impl Peer {
             Message::Replicate { token, .. } | Message::Install { token, .. } => {
                 if stale {
                     return Some((*token, Refusal::StaleEpoch));
+                }
+                if self.full {
+                    return Some((*token, Refusal::Storage));
                 }
                 // A delta from a clock that is ahead is applied all the same (rule 6).
                 (!mine).then_some((*token, Refusal::NotMine))

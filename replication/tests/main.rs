@@ -7,6 +7,7 @@ mod generations;
 mod laws;
 mod named;
 mod ranges;
+mod room;
 mod sessions;
 mod shares;
 mod siblings;

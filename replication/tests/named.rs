@@ -8,7 +8,7 @@ use ringdb_replication::{Answer, Event, Message, Named, Op, Outcome, TaskError};
 
 use crate::cluster::{Cluster, n, set, task};
 
-fn name(number: u64, may_mint: bool) -> Named {
+pub(crate) fn name(number: u64, may_mint: bool) -> Named {
     let (front, incarnation) = (NodeId(1 << 31), Incarnation(7));
     let request = RequestKey { front, incarnation, core: 0xff, n: number, first_sent: 0 };
     Named { request, may_mint, direct: false }

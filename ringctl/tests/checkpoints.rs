@@ -9,9 +9,9 @@ fn checkpoints_are_listed_made_and_removed_by_name() {
     assert_eq!(
         ran.out,
         "\
-NAME    MADE AT                      SIZE  NOT THE STORE'S  PATH
-before  2025-11-25T20:23:46.197Z  3.0 MiB          1.0 MiB  /var/lib/ringdb/n2/checkpoints/before
-later   2025-11-25T20:23:46.197Z  3.0 MiB          1.0 MiB  /var/lib/ringdb/n2/checkpoints/later
+NAME    MADE AT                      SIZE  NOT THE STORE'S   RM FREES  PATH
+before  2025-11-25T20:23:46.197Z  3.0 MiB          1.0 MiB  512.0 KiB  /var/lib/ringdb/n2/checkpoints/before
+later   2025-11-25T20:23:46.197Z  3.0 MiB          1.0 MiB  512.0 KiB  /var/lib/ringdb/n2/checkpoints/later
 "
     );
     let ran = stage.run("checkpoint create n1 upgrade");
@@ -28,7 +28,7 @@ later   2025-11-25T20:23:46.197Z  3.0 MiB          1.0 MiB  /var/lib/ringdb/n2/c
     assert_eq!((ran.code, ran.out.as_str()), (2, ""));
     assert!(ran.err.starts_with("error: nothing was done: remove the checkpoint upgrade of n1\n"));
     let ran = stage.run("checkpoint rm n1 upgrade --yes");
-    assert_eq!(ran.out, "checkpoint upgrade of n1 is gone   1.0 MiB are free again\n");
+    assert_eq!(ran.out, "checkpoint upgrade of n1 is gone   512.0 KiB are free again\n");
     let ran = stage.run("checkpoint ls n4");
     assert_eq!(ran.code, 2);
     assert!(ran.err.starts_with("error: no node has the name n4\n"), "{ran:?}");

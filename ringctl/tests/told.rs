@@ -78,6 +78,7 @@ fn checkpoint(id: u32, name: &str) -> CheckpointFacts {
         at_ms: 1_764_102_226_197,
         bytes: 3 << 20,
         own_bytes: 1 << 20,
+        freed_bytes: 512 << 10,
     }
 }
 

@@ -295,8 +295,10 @@ pub struct CheckpointFacts {
     pub at_ms: u64,
     /// Bytes of all its files.
     pub bytes: u64,
-    /// Of these, bytes that removing it would give back: the store has the others too.
+    /// Of these, bytes that the store does not have too.
     pub own_bytes: u64,
+    /// Of these, bytes that removing it would give back: neither the store nor another checkpoint has them.
+    pub freed_bytes: u64,
 }
 
 /// A node's own copy of a key.

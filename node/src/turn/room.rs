@@ -1,15 +1,14 @@
 //! Room: what a core takes on while the disk is full, or nearly.
 //!
 //! Promise: while it is, nothing is applied that the disk might refuse, since a machine that knows more than its
-//! disk must end. What was promised is read. What peers send to be written is lost as on a broken link,
-//! and links count as up anew when there is room: then it is pulled.
+//! disk must end. Alone, a node is read. What peers send to be written the machine refuses, and links count as up anew
+//! when there is room: then it is pulled, before anybody is served (see [`replication::Event::RoomIs`]).
 
 use std::sync::atomic::Ordering;
 
 use replication::op::TaskError;
-use replication::{Message, Request};
-use ring::NodeId;
-use tracing::{debug, info, warn};
+use replication::{Event, Request};
+use tracing::{info, warn};
 
 use super::Core;
 use crate::facts;
@@ -52,21 +51,11 @@ impl Core {
         waits.then_some(TaskError::Overloaded { retry_after_ms: 50 })
     }
 
-    /// Whether a message of a peer is passed over: there is no room for what it would write.
-    pub(super) fn has_no_room_for(&self, from: NodeId, message: &Message) -> bool {
-        let writes = matches!(
-            message,
-            Message::Replicate { .. }
-                | Message::Install { .. }
-                | Message::Forward { .. }
-                | Message::Pulled { .. }
-                | Message::PulledState { .. }
-        );
-        let passed = writes && self.shared.is_full();
-        if passed {
-            debug!(%from, "what a peer sends is not written: the disk is full");
+    /// As it begins: the disk may be full already.
+    pub fn learn_of_room(&mut self) {
+        if self.shared.is_full() {
+            self.feed(Event::RoomIs(false));
         }
-        passed
     }
 
     /// Core 0, once a second: is there room?

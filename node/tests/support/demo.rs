@@ -25,9 +25,16 @@ pub(crate) fn command(dir: &Path, base: u16) -> Command {
 
 impl Demo {
     pub(crate) fn start(dir: &Path) -> Self {
+        Self::start_in(dir, &[])
+    }
+
+    /// With these in the environment of its nodes.
+    pub(crate) fn start_in(dir: &Path, environment: &[(&str, &str)]) -> Self {
         let base = free_base(3);
         let begun = Instant::now();
-        let mut process = Process::spawn(command(dir, base).stdout(Stdio::piped()));
+        let mut command = command(dir, base);
+        command.envs(environment.iter().copied());
+        let mut process = Process::spawn(command.stdout(Stdio::piped()));
         let out = process.stdout().unwrap();
         let (tell, lines) = channel();
         std::thread::spawn(move || {

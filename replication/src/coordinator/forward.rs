@@ -257,6 +257,7 @@ impl Peer {
             && let Some(job) = self.jobs.get_mut(key)
         {
             job.origin = origin;
+            job.ask_anew();
             if let Some((answer, heard)) = job.given_answer() {
                 self.answer_having(origin, answer, heard, out);
             }

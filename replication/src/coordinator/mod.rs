@@ -187,6 +187,7 @@ impl Peer {
         {
             let before = core::mem::replace(&mut job.origin, origin);
             let given = job.given_answer();
+            job.ask_anew();
             match (given, before) {
                 (Some((answer, _)), _) => self.answer(unasked, answer, out),
                 // That one is asked for anew.
@@ -617,6 +618,10 @@ impl Peer {
         let Token::Job(key) = Token::from_u64(token) else { return };
         self.with_job(now, key, out, |peer, job, out| match &mut job.body {
             Body::Forward(_) => peer.forward_refused(now, key, job, from, why, out),
+            Body::Task(t) if t.is_minted() => match why {
+                Refusal::Storage => peer.write_refused(now, key, job, from, out),
+                _ => Flow::Waits,
+            },
             Body::Task(_) => peer.gather_refused(now, key, job, from, out),
             Body::Range(_) => peer.range_refused(now, key, job, out),
             Body::Read(_) | Body::Share(_) | Body::Scan(_) | Body::Count(_) | Body::Flush(_) => {

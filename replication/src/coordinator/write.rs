@@ -32,6 +32,8 @@ use crate::slab::{Key, Token};
 #[derive(Debug)]
 pub(crate) struct Writing {
     pub(crate) acked: ReplicaSet,
+    /// Those whose disk has no room.
+    refused: ReplicaSet,
     /// Only for the planted bug that counts acknowledgements.
     acks: u8,
     outcomes: Vec<Outcome>,
@@ -234,6 +236,7 @@ impl Peer {
         job.last_sent = now.mono;
         t.stage = Stage::Writing(Writing {
             acked: ReplicaSet::EMPTY,
+            refused: ReplicaSet::EMPTY,
             acks: 0,
             outcomes,
             deltas,
@@ -376,6 +379,49 @@ impl Peer {
         self.write_acked(now, key, job, place, out)
     }
 
+    /// A replica has no room for the task's mutations, and has not taken them in. If those that are left are too few,
+    /// nobody need wait for the deadline to hear it.
+    pub(crate) fn write_refused(
+        &mut self,
+        now: Now,
+        key: Key,
+        job: &mut Job,
+        from: NodeId,
+        out: &mut Outbox,
+    ) -> Flow {
+        if !self.has_no_room(from) {
+            return Flow::Waits;
+        }
+        let Body::Task(t) = &mut job.body else { return Flow::Waits };
+        let Stage::Writing(w) = &mut t.stage else { return Flow::Waits };
+        let Some(place) = t.replicas.iter().position(|n| *n == from) else { return Flow::Waits };
+        w.refused.insert(place);
+        let may_hold = |(i, n): (usize, &NodeId)| {
+            w.acked.contains(i) || i == t.mine || (self.up.contains(n) && !w.refused.contains(i))
+        };
+        let places = t.replicas.iter().enumerate().filter(|r| may_hold(*r)).map(|(i, _)| i);
+        if !w.replied && !t.write.needs.is_met_by(places.collect()) {
+            self.give_up_write(job, out);
+        }
+        self.settle(now, key, job, out)
+    }
+
+    /// Says that too few are known to hold a write.
+    fn give_up_write(&mut self, job: &mut Job, out: &mut Outbox) {
+        let Body::Task(t) = &mut job.body else { return };
+        let Stage::Writing(w) = &mut t.stage else { return };
+        w.replied = true;
+        let error = TaskError::Unconfirmed {
+            level: t.write.level,
+            needed: t.write.needs.total,
+            copies: t.replicas.len() as u8,
+            acked: t.write.needs.counted(w.acked),
+            missing: missing(&t.replicas, w.acked),
+        };
+        self.stats.unconfirmed += 1;
+        self.answer(job.origin, Answer::Failed(error), out);
+    }
+
     fn write_acked(
         &mut self,
         now: Now,
@@ -433,12 +479,13 @@ impl Peer {
             !over
         });
         // Once answered, only replicas that are there are worth waiting for.
+        let is_gone = |i, n| w.refused.contains(i) || !self.up.contains(n);
         let others_gone = w.replied
             && w.awaiting.is_empty()
             && t.replicas
                 .iter()
                 .enumerate()
-                .all(|(i, n)| w.acked.contains(i) || (i != t.mine && !self.up.contains(n)));
+                .all(|(i, n)| w.acked.contains(i) || (i != t.mine && is_gone(i, n)));
         for origin in answers {
             self.answer(origin, Answer::Acks(acked), out);
         }
@@ -465,20 +512,11 @@ impl Peer {
         out: &mut Outbox,
     ) -> Flow {
         let Body::Task(t) = &mut job.body else { return Flow::Over };
-        let (deadline, origin) = (job.deadline, job.origin);
+        let deadline = job.deadline;
         let Stage::Writing(w) = &mut t.stage else { return Flow::Waits };
         if now.mono >= deadline {
             if !w.replied {
-                w.replied = true;
-                let error = TaskError::Unconfirmed {
-                    level: t.write.level,
-                    needed: t.write.needs.total,
-                    copies: t.replicas.len() as u8,
-                    acked: t.write.needs.counted(w.acked),
-                    missing: missing(&t.replicas, w.acked),
-                };
-                self.stats.unconfirmed += 1;
-                self.answer(origin, Answer::Failed(error), out);
+                self.give_up_write(job, out);
             }
             let Body::Task(t) = &mut job.body else { return Flow::Over };
             let Stage::Writing(w) = &mut t.stage else { return Flow::Over };
@@ -551,6 +589,15 @@ impl Peer {
 }
 
 impl Job {
+    /// Somebody asks who has not heard yet that too few hold the write: that is found out anew.
+    pub(crate) fn ask_anew(&mut self) {
+        if let Body::Task(t) = &mut self.body
+            && let Stage::Writing(w) = &mut t.stage
+        {
+            w.replied &= w.given.is_some();
+        }
+    }
+
     /// The answer that was given already, if the job is still there after it.
     pub(crate) fn given_answer(&self) -> Option<(Answer, Bytes)> {
         match &self.body {

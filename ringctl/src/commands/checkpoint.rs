@@ -62,6 +62,7 @@ fn report(node: &str, command: &Checkpoint, all: &[CheckpointFacts], style: Styl
             ("at", human::rfc3339(c.at_ms).into()),
             ("bytes", c.bytes.into()),
             ("own_bytes", c.own_bytes.into()),
+            ("freed_bytes", c.freed_bytes.into()),
             ("path", c.path.as_str().into()),
         ])
     };
@@ -77,16 +78,18 @@ fn report(node: &str, command: &Checkpoint, all: &[CheckpointFacts], style: Styl
         (Checkpoint::Rm { .. }, [gone]) => format!(
             "checkpoint {} of {node} is gone   {} are free again\n",
             gone.name,
-            human::bytes(gone.own_bytes)
+            human::bytes(gone.freed_bytes)
         ),
         _ => {
-            let mut table = Table::new(&["NAME", "MADE AT", ">SIZE", ">NOT THE STORE'S", "PATH"]);
+            let mut table =
+                Table::new(&["NAME", "MADE AT", ">SIZE", ">NOT THE STORE'S", ">RM FREES", "PATH"]);
             for c in all {
                 table.row(vec![
                     Cell::text(c.name.as_str()),
                     Cell::text(human::rfc3339(c.at_ms)),
                     Cell::number(human::bytes(c.bytes)),
                     Cell::number(human::bytes(c.own_bytes)),
+                    Cell::number(human::bytes(c.freed_bytes)),
                     Cell::text(c.path.as_str()),
                 ]);
             }
