@@ -17,8 +17,8 @@ use crate::fold::Merge;
 use crate::job::{Job, Task};
 use crate::key::KeyRange;
 use crate::log::{
-    Frames, LogPosition, SegmentInfo, Spares, Stream, SyncHandle, next_frame, segment_id,
-    segment_name,
+    Frames, LogPosition, Mark, SegmentInfo, Spares, Stream, SyncHandle, next_frame,
+    parse_segment_name, segment_id, segment_name,
 };
 use crate::manifest::{Edit, Manifest};
 use crate::memtable::Memtable;
@@ -575,6 +575,35 @@ impl Shared {
             }
             work.obsolete.push(segment_name(stream, segment));
         }
+    }
+
+    /// Before the last of `segments` of an earlier run's stream go, the manifest forgets where it ends: removals
+    /// may survive a power loss in any order, and what is left of the stream would miss an end that was promised. Those
+    /// for which that fails come to `kept`.
+    pub(crate) fn forget_ends(
+        &self,
+        segments: &mut Vec<String>,
+        kept: &mut Vec<String>,
+    ) -> Result<(), Error> {
+        let mut manifest = self.manifest();
+        let ends_in = |name: &String| {
+            let (stream, segment) = parse_segment_name(name)?;
+            let end = manifest.story.ends.get(&stream)?;
+            (*end != Mark::default() && segment >= end.segment).then_some(stream)
+        };
+        let streams: BTreeSet<u64> = segments.iter().filter_map(ends_in).collect();
+        if streams.is_empty() {
+            return Ok(());
+        }
+        let forget = |stream: &u64| Edit::StreamEnds { stream: *stream, end: Mark::default() };
+        let done = manifest.commit(&streams.iter().map(forget).collect::<Vec<_>>());
+        if done.is_err() {
+            let of_them = |name: &mut String| {
+                parse_segment_name(name).is_some_and(|(stream, _)| streams.contains(&stream))
+            };
+            kept.extend(segments.extract_if(.., of_them));
+        }
+        done
     }
 
     fn read_segment(

@@ -379,8 +379,12 @@ fn remove_files(shared: &Shared, names: &mut Vec<String>) -> Result<(), Error> {
     let is_segment = |name: &String| parse_segment_name(name).is_some();
     let (mut segments, others): (Vec<_>, Vec<_>) = names.drain(..).partition(is_segment);
     *names = others;
+    let mut last = Vec::new();
+    let forgotten = shared.forget_ends(&mut segments, &mut last);
     let retired = shared.spares.retire(&mut segments);
     names.append(&mut segments);
+    names.append(&mut last);
+    forgotten?;
     retired?;
     while let Some(name) = names.first() {
         match shared.disk.remove(name) {
