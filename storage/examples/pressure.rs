@@ -1,20 +1,25 @@
 //! An embedder that writes faster than its store can flush and merge: what its threads feel.
 //!
 //! `cargo run --release -p ringdb-storage --example pressure -- [seconds] [threads] [memtable MiB]
-//! [value bytes] [brake|none] [milliseconds]` puts keys of 16 bytes at random into a [`Store`] of two shards with
-//! two threads lent to it, as fast as it can. With `none` nobody is held before the store stands still. A line every
-//! five seconds, then the percentiles of a put, and of the moments: how long somebody waits who comes at any
+//! [value bytes] [brake|none] [milliseconds] [MB/s]` puts keys of 16 bytes at random into a [`Store`] of two shards
+//! with two threads lent to it, as fast as it can. With `none` nobody is held before the store stands still. A line
+//! every five seconds, then the percentiles of a put, and of the moments: how long somebody waits who comes at any
 //! moment, in which the rare long waits count for as long as they are.
+//!
+//! With MB/s at the end all tables together are written no faster than that: on whatever machine, the writers are
+//! then faster than the store.
 //!
 //! Beside the writers as many threads only sleep and look how much too late they wake: that is the machine's. A
 //! put may meet it three times: before it runs at all, in whoever leads its group, and after its hold. With a
-//! number of milliseconds at the end the program fails when the moments' p99.99 of the puts is longer than that
+//! number of milliseconds the program fails when the moments' p99.99 of the puts is longer than that
 //! and three times what it is for those threads.
 
-use ringdb_storage::{Durability, FileDisk, NoMerge, Options, Store, Time};
+use ringdb_storage::{Disk, DiskFile, Durability, FileDisk, NoMerge, Options, Store, Time};
 use std::error::Error;
-use std::sync::Arc;
+use std::io;
+use std::path::Path;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -53,6 +58,88 @@ impl Time for Watched {
         let begun = Instant::now();
         thread::sleep(Duration::from_micros(us));
         HELD.set(begun.elapsed());
+    }
+}
+
+/// A disk that is slow with tables, and with nothing else.
+struct Slow {
+    disk: FileDisk,
+    pace: Arc<Pace>,
+}
+
+/// Bytes a second, and when the next may be written.
+struct Pace {
+    bytes: u64,
+    next: Mutex<Instant>,
+}
+
+impl Pace {
+    /// Waits until `bytes` more were written at this pace.
+    fn write(&self, bytes: usize) {
+        let took = Duration::from_nanos(bytes as u64 * 1_000_000_000 / self.bytes);
+        let until = {
+            let mut next = self.next.lock().unwrap_or_else(PoisonError::into_inner);
+            *next = (*next).max(Instant::now()) + took;
+            *next
+        };
+        thread::sleep(until.saturating_duration_since(Instant::now()));
+    }
+}
+
+/// A table of a [`Slow`] disk.
+struct Table(Arc<dyn DiskFile>, Arc<Pace>);
+
+impl Disk for Slow {
+    fn create(&self, name: &str) -> io::Result<Arc<dyn DiskFile>> {
+        let file = self.disk.create(name)?;
+        let table = Path::new(name).extension().is_some_and(|kind| kind == "sst");
+        Ok(if table { Arc::new(Table(file, self.pace.clone())) } else { file })
+    }
+    fn open(&self, name: &str) -> io::Result<Arc<dyn DiskFile>> {
+        self.disk.open(name)
+    }
+    fn list(&self) -> io::Result<Vec<String>> {
+        self.disk.list()
+    }
+    fn rename(&self, from: &str, to: &str) -> io::Result<()> {
+        self.disk.rename(from, to)
+    }
+    fn remove(&self, name: &str) -> io::Result<()> {
+        self.disk.remove(name)
+    }
+    fn sync_dir(&self) -> io::Result<()> {
+        self.disk.sync_dir()
+    }
+    fn free(&self) -> io::Result<Option<u64>> {
+        self.disk.free()
+    }
+    fn random(&self) -> io::Result<u64> {
+        self.disk.random()
+    }
+    fn lock(&self) -> io::Result<Box<dyn Send + Sync>> {
+        self.disk.lock()
+    }
+}
+
+impl DiskFile for Table {
+    fn read_at(&self, buffer: &mut [u8], offset: u64) -> io::Result<()> {
+        self.0.read_at(buffer, offset)
+    }
+    fn read_settled(&self, buffer: &mut [u8], offset: u64) -> io::Result<()> {
+        self.0.read_settled(buffer, offset)
+    }
+    fn write_at(&self, bytes: &[u8], offset: u64) -> io::Result<()> {
+        self.1.write(bytes.len());
+        self.0.write_at(bytes, offset)
+    }
+    fn sync(&self) -> io::Result<()> {
+        self.0.sync()
+    }
+    fn len(&self) -> io::Result<u64> {
+        self.0.len()
+    }
+    fn truncate(&self, len: u64) -> io::Result<()> {
+        self.0.truncate(len)
     }
 }
 
@@ -115,6 +202,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     let (seconds, threads, mib, value) = (number(60)?, number(4)?, number(4)?, number(400)?);
     let braked = arguments.next().is_none_or(|word| word != "none");
     let bound: Option<u64> = arguments.next().map(|n| n.parse()).transpose()?;
+    let pace: Option<u64> = arguments.next().map(|n| n.parse()).transpose()?;
     let directory = std::env::temp_dir().join(format!("pressure-{}", std::process::id()));
     let options = Options {
         splits: vec![vec![128]],
@@ -125,7 +213,13 @@ fn main() -> Result<(), Box<dyn Error>> {
         log_retain_bytes: 0,
         ..Options::default()
     };
-    let disk = Arc::new(FileDisk::new(&directory)?);
+    let disk = FileDisk::new(&directory)?;
+    let disk: Arc<dyn Disk> = match pace.map(|mb| mb * 1_000_000).filter(|bytes| *bytes > 0) {
+        Some(bytes) => {
+            Arc::new(Slow { disk, pace: Arc::new(Pace { bytes, next: Mutex::new(Instant::now()) }) })
+        }
+        None => Arc::new(disk),
+    };
     let store = if braked {
         let time = Watched(Instant::now());
         Store::open_timed(disk, options, Arc::new(NoMerge), Arc::new(time))?
