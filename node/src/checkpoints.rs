@@ -141,25 +141,29 @@ impl Keeper {
             Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
             all => all.map_err(failed)?,
         };
+        let of_store = self.of_store().map_err(failed)?;
         let mut found = Vec::new();
         for entry in all {
             let name = entry.map_err(failed)?.file_name().to_string_lossy().into_owned();
             // What else somebody put there is not ours.
             if is_name(&name) && self.directory().join(&name).is_dir() {
-                found.push(self.facts(&name).map_err(failed)?);
+                found.push(self.facts(&name, &of_store).map_err(failed)?);
             }
         }
         found.sort_by(|a, b| (a.at_ms, &a.name).cmp(&(b.at_ms, &b.name)));
         Ok(found)
     }
 
-    fn facts(&self, name: &str) -> io::Result<CheckpointFacts> {
+    /// The files of the store, by what is theirs under each name.
+    fn of_store(&self) -> io::Result<BTreeSet<u64>> {
+        Ok(files(&self.data_dir.join("engine"))?.iter().map(MetadataExt::ino).collect())
+    }
+
+    fn facts(&self, name: &str, of_store: &BTreeSet<u64>) -> io::Result<CheckpointFacts> {
         let path = self.directory().join(name);
         let mut facts = CheckpointFacts { name: name.to_owned(), ..CheckpointFacts::default() };
         // One whose mark was tampered with is listed all the same: it takes room.
         facts.at_ms = Mark::find(&path).ok().flatten().map_or(0, |mark| mark.at.0);
-        let of_store = files(&self.data_dir.join("engine"))?;
-        let of_store: BTreeSet<u64> = of_store.iter().map(MetadataExt::ino).collect();
         for file in files(&path)? {
             facts.bytes += file.len();
             facts.own_bytes += if of_store.contains(&file.ino()) { 0 } else { file.len() };
@@ -185,7 +189,10 @@ impl Keeper {
         self.check_room(engine).map_err(|why| invalid(what(), why, FIX_ROOM))?;
         let begun = self.directory().join(format!("{UNFINISHED}{name}"));
         match self.fill(engine, &begun, &path) {
-            Ok(()) => self.facts(name).map_err(|e| told(what(), &e)),
+            Ok(()) => self
+                .of_store()
+                .and_then(|of_store| self.facts(name, &of_store))
+                .map_err(|e| told(what(), &e)),
             Err(e) => {
                 warn!(name, error = %e, "a checkpoint cannot be made");
                 self.tidy();
@@ -237,7 +244,8 @@ impl Keeper {
         }
         let gone = self.directory().join(format!("{UNFINISHED}{name}"));
         let failed = |e: io::Error| told(what(), &e);
-        let facts = self.facts(name).map_err(failed)?;
+        let of_store = self.of_store().map_err(failed)?;
+        let facts = self.facts(name, &of_store).map_err(failed)?;
         // So that what is half removed does not pass for a checkpoint.
         self.tidy();
         fs::rename(&path, &gone).and_then(|()| fs::remove_dir_all(&gone)).map_err(failed)?;

@@ -312,8 +312,7 @@ impl Engine {
     /// memtable takes just now; see [`Shard::debt`].
     #[must_use]
     pub fn debt(&self) -> Debt {
-        let all = (0..self.shared.behind.len())
-            .map(|shard| self.shared.debt(shard, 0, crate::limits::MEMTABLES_MAX));
+        let all = (0..self.shared.behind.len()).map(|shard| self.shared.debt(shard, 0));
         all.fold(Debt::default(), |a, b| if a.worst() < b.worst() { b } else { a })
     }
 

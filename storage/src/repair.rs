@@ -23,7 +23,7 @@ use crate::options::Options;
 use crate::poison::Poison;
 use crate::recovery::{LogCut, number_of};
 use crate::shelf::Shelf;
-use crate::table::part::{self, Part, parse_part_name};
+use crate::table::part::{self, Part, parse_part_name, part_name};
 use crate::table::{Salvaged, Table, TableBounds, TableWriter, parse_table_name, table_name};
 use std::io::ErrorKind;
 use std::sync::Arc;
@@ -129,12 +129,24 @@ fn failed(e: &std::io::Error) -> Error {
 }
 
 fn set_aside(disk: &dyn Disk, name: &str, repair: &mut Repair) -> Result<(), Error> {
-    match disk.rename(name, &format!("{name}.bad")) {
-        Ok(()) => repair.aside.push(name.to_owned()),
-        Err(e) if e.kind() == ErrorKind::NotFound => {}
-        Err(e) => return Err(failed(&e)),
+    let moved = move_aside(disk, name)?;
+    // Which part of a narrowed table counted goes with it.
+    if let Some(number) = parse_table_name(name) {
+        move_aside(disk, &part_name(number))?;
+    }
+    if moved {
+        repair.aside.push(name.to_owned());
     }
     Ok(())
+}
+
+/// False when there is no such file.
+fn move_aside(disk: &dyn Disk, name: &str) -> Result<bool, Error> {
+    match disk.rename(name, &format!("{name}.bad")) {
+        Ok(()) => Ok(true),
+        Err(e) if e.kind() == ErrorKind::NotFound => Ok(false),
+        Err(e) => Err(failed(&e)),
+    }
 }
 
 /// True for the name of a file that a store has only once a manifest is in force.

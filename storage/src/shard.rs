@@ -1,7 +1,7 @@
 //! Shard: one core's part of the key space; the only writer of its keys.
 
 use crate::batch::Batch;
-use crate::compaction::pace::Debt;
+use crate::compaction::pace::{Debt, share};
 use crate::disk::DiskFile;
 use crate::engine::Shared;
 use crate::error::Error;
@@ -293,7 +293,13 @@ impl Shard {
     /// True when the memtable is large, or the log that only it keeps alive is.
     #[must_use]
     pub fn wants_rotation(&self) -> bool {
-        self.active.bytes() >= self.full_bytes || self.log_bytes >= 4 * self.full_bytes as u64
+        self.fullness() >= 1.0
+    }
+
+    /// How near the memtable is to wanting rotation; 1 where it does.
+    fn fullness(&self) -> f64 {
+        let full = self.full_bytes as f64;
+        (self.active.bytes() as f64 / full).max(self.log_bytes as f64 / (4.0 * full))
     }
 
     /// Makes the memtable immutable, to be flushed by a job, and starts a new log segment with the
@@ -349,12 +355,16 @@ impl Shard {
     /// [`crate::Brake`].
     #[must_use]
     pub fn debt(&self) -> Debt {
-        self.debt_within(crate::limits::MEMTABLES_MAX)
+        self.shared.debt(self.number, self.active.bytes())
     }
 
-    /// The same where writers wait at `memtables_max` times the size of a memtable.
-    pub(crate) fn debt_within(&self, memtables_max: f64) -> Debt {
-        self.shared.debt(self.number, self.active.bytes(), memtables_max)
+    /// The same where writers stand still once `unflushed_max` memtables wait and the next is full. By
+    /// their number: the first of a run are smaller, and those of rows that were written again and
+    /// again, which the log fills, and they count as much.
+    pub(crate) fn debt_before(&self, unflushed_max: usize) -> Debt {
+        let wall = unflushed_max as f64;
+        let memtables = share(self.unflushed() as f64 + self.fullness(), wall, wall + 1.0);
+        Debt { memtables, ..self.debt() }
     }
 
     /// Bytes in the memtable that takes the writes.

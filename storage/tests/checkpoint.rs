@@ -128,8 +128,8 @@ fn a_checkpoint_taken_amid_writes_and_compactions_holds_what_was_committed_befor
     });
 }
 
-#[test]
-fn a_checkpoint_that_is_cut_short_does_not_open_and_a_whole_one_survives_the_power() {
+/// A store with tables, blob files and a log.
+fn of_all_kinds() -> Store {
     let mut store = Store::open(&MemoryDisk::new(1), large(1)).unwrap();
     for i in 0..100 {
         let key = format!("k{i:03}").into_bytes();
@@ -140,6 +140,40 @@ fn a_checkpoint_that_is_cut_short_does_not_open_and_a_whole_one_survives_the_pow
         }
     }
     store.shards[0].refresh();
+    store
+}
+
+#[test]
+fn a_checkpoint_onto_a_disk_that_gets_full_says_so_at_every_byte_and_the_store_goes_on() {
+    let mut store = of_all_kinds();
+    let want = rows(&store);
+    let mut refused = 0;
+    for capacity in (0..).step_by(13) {
+        let target = MemoryDisk::new(capacity);
+        target.set_capacity(Some(capacity));
+        let made = store.engine.checkpoint(&target);
+        target.set_capacity(None);
+        if made.is_ok() {
+            assert_eq!(rows(&Store::open(&target, options(1)).unwrap()), want);
+            break;
+        }
+        assert!(matches!(made, Err(Error::NoSpace)), "at {capacity} bytes: {made:?}");
+        refused += 1;
+        if let Ok(copy) = Store::open(&target, options(1)) {
+            let found = rows(&copy);
+            assert!(found.is_empty() || found == want, "at {capacity} bytes");
+        }
+    }
+    assert!(refused > 500, "{refused} that had no room");
+    store.shards[0].apply(&put(b"later", b"v"), Durability::Sync).unwrap();
+    store.run_jobs().unwrap();
+    assert_eq!(store.get(b"later").unwrap().as_deref(), Some(&b"v"[..]));
+    assert_eq!(rows(&store).len(), want.len() + 1);
+}
+
+#[test]
+fn a_checkpoint_that_is_cut_short_does_not_open_and_a_whole_one_survives_the_power() {
+    let store = of_all_kinds();
     let want = rows(&store);
     for number in 0.. {
         let target = MemoryDisk::new(number);

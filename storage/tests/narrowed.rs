@@ -291,6 +291,21 @@ fn what_stands_beside_a_narrowed_table_comes_and_goes_with_it() {
 }
 
 #[test]
+fn what_stands_beside_a_narrowed_table_is_set_aside_with_it() {
+    let disk = MemoryDisk::new(6);
+    let (store, _, was) = narrow(&disk, &mut Chance(6));
+    drop(store);
+    let shared: Arc<dyn Disk> = Arc::new(disk.clone());
+    let mended = repair(&shared, Arc::new(Append)).unwrap();
+    assert_eq!(mended.aside, [name(was.number)], "{mended:?}");
+    let names = disk.list().unwrap();
+    for kept in [format!("{:010}.sst.bad", was.number), format!("{:010}.part.bad", was.number)] {
+        assert!(names.contains(&kept), "{kept} of {names:?}");
+    }
+    assert!(!names.contains(&format!("{:010}.part", was.number)));
+}
+
+#[test]
 fn a_part_that_nobody_knows_any_more_is_said_when_the_manifest_is_lost() {
     let disk = MemoryDisk::new(5);
     let (store, _, was) = narrow(&disk, &mut Chance(5));

@@ -63,17 +63,17 @@ impl Work {
 }
 
 impl Shared {
-    /// How far the work of `shard` is behind while its memtable holds `active_bytes` and no more than
-    /// `memtables_max` of them may be in memory.
-    pub(crate) fn debt(&self, shard: usize, active_bytes: usize, memtables_max: f64) -> Debt {
+    /// How far the work of `shard` is behind while its memtable holds `active_bytes`.
+    pub(crate) fn debt(&self, shard: usize, active_bytes: usize) -> Debt {
         let (behind, options) = (&self.behind[shard], &self.options);
         let unflushed = behind.unflushed_bytes.load(Ordering::Relaxed) + active_bytes;
         let depth = behind.level0_depth.load(Ordering::Relaxed) as f64;
         let pending = self.pending_bytes.load(Ordering::Relaxed) as f64;
         let (trigger, level) = (options.level0_tables as f64, options.level1_bytes as f64);
+        let memtables = unflushed as f64 / options.memtable_bytes as f64;
         Debt {
             // One memtable fills while another is flushed: that is no debt.
-            memtables: share(unflushed as f64 / options.memtable_bytes as f64, 2.0, memtables_max),
+            memtables: share(memtables, 2.0, crate::limits::MEMTABLES_MAX),
             level0: share(depth, 3.0 * trigger, 9.0 * trigger),
             pending: share(pending, 8.0 * level, 128.0 * level),
         }

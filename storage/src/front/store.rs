@@ -29,8 +29,6 @@ use std::sync::Arc;
 
 /// Memtables of a shard that may wait for their flush before its writers wait too.
 pub(super) const UNFLUSHED_MAX: usize = 2;
-/// With the one that is written.
-const MEMTABLES_MAX: f64 = (UNFLUSHED_MAX + 1) as f64;
 
 /// A store for many threads. A batch is atomic within each shard; with no splits, altogether.
 #[derive(Clone)]
@@ -476,7 +474,7 @@ impl Target for Writing<'_> {
         for batch in batches {
             shard.apply(batch, Durability::Buffered)?;
         }
-        lane.throttle.note(shard.debt_within(MEMTABLES_MAX));
+        lane.throttle.note(shard.debt_before(UNFLUSHED_MAX));
         match durability {
             Durability::Buffered => Ok(()),
             Durability::Os | Durability::Sync => {

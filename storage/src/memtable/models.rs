@@ -13,6 +13,7 @@ mod deletions;
 mod memory;
 mod tree;
 
+use super::tests::Append;
 use super::*;
 use crate::merge::{Direction, MemtableCursor, Merged, Source};
 use crate::scan::Scan;
@@ -63,21 +64,6 @@ enum Step {
     LetGo,
 }
 use Step::{Delete, DeleteRange, Hold, LetGo, Put, PutLarge, View};
-
-/// Values stand one behind the other.
-struct Append;
-
-impl Merge for Append {
-    fn full(&self, _: &[u8], base: Option<&[u8]>, operands: &[&[u8]], out: &mut Vec<u8>) -> Folded {
-        out.extend_from_slice(base.unwrap_or_default());
-        operands.iter().for_each(|operand| out.extend_from_slice(operand));
-        Folded::Value
-    }
-    fn partial(&self, _: &[u8], operands: &[&[u8]], out: &mut Vec<u8>) -> bool {
-        operands.iter().for_each(|operand| out.extend_from_slice(operand));
-        true
-    }
-}
 
 fn large(sequence: u64) -> Vec<u8> {
     sequence.to_be_bytes().repeat(700)
