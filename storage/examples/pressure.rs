@@ -215,9 +215,10 @@ fn main() -> Result<(), Box<dyn Error>> {
     };
     let disk = FileDisk::new(&directory)?;
     let disk: Arc<dyn Disk> = match pace.map(|mb| mb * 1_000_000).filter(|bytes| *bytes > 0) {
-        Some(bytes) => {
-            Arc::new(Slow { disk, pace: Arc::new(Pace { bytes, next: Mutex::new(Instant::now()) }) })
-        }
+        Some(bytes) => Arc::new(Slow {
+            disk,
+            pace: Arc::new(Pace { bytes, next: Mutex::new(Instant::now()) }),
+        }),
         None => Arc::new(disk),
     };
     let store = if braked {
