@@ -16,6 +16,9 @@ pub struct Batch {
     key_bytes_max: usize,
 }
 
+/// Memory that [`Batch::reset`] keeps.
+const KEPT_BYTES_MAX: usize = 64 << 10;
+
 /// One change of a batch.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Op<'a> {
@@ -90,6 +93,12 @@ impl Batch {
         self.bytes.clear();
         self.count = 0;
         self.key_bytes_max = 0;
+    }
+
+    /// As [`Batch::clear`], and gives back what one large batch took.
+    pub(crate) fn reset(&mut self) {
+        self.clear();
+        self.bytes.shrink_to(KEPT_BYTES_MAX);
     }
 
     /// Number of changes.

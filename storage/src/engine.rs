@@ -88,6 +88,8 @@ struct Work {
     /// pass for the damaged end of its stream.
     obsolete: Vec<String>,
     removing: bool,
+    /// The last removal left something: a merging comes before the next try, if there is one.
+    removal_failed: bool,
     /// Those who need that no file is removed meanwhile.
     keepers: usize,
     /// Segments of earlier runs that are still there.
@@ -279,19 +281,25 @@ impl Engine {
         // Writers need the lock: what takes long is reckoned before.
         let (seen, mut work) = self.shared.work_for_choosing();
         let kept = work.obsolete.is_empty() || work.removing || work.keepers > 0;
-        let task = if kept || unwritten {
-            let part = work.take_part().or_else(|| {
+        let removes = !kept && !unwritten;
+        // What cannot be removed must not keep all else from being done.
+        let waits = std::mem::take(&mut work.removal_failed);
+        let part = if removes && !waits {
+            None
+        } else {
+            work.take_part().or_else(|| {
                 self.shared.begin_merging(&mut work, &blobs, seen)?;
                 work.take_part()
-            });
-            match part {
-                Some((plan, part)) => Task::Compact(plan, part),
-                None if self.shared.spares.claim() => Task::Fill,
-                None => return None,
+            })
+        };
+        let task = match part {
+            Some((plan, part)) => Task::Compact(plan, part),
+            None if removes => {
+                work.removing = true;
+                Task::Remove(std::mem::take(&mut work.obsolete))
             }
-        } else {
-            work.removing = true;
-            Task::Remove(std::mem::take(&mut work.obsolete))
+            None if self.shared.spares.claim() => Task::Fill,
+            None => return None,
         };
         Some(Job::new(self.shared.clone(), task))
     }

@@ -199,6 +199,8 @@ struct Output<'a> {
     sequence: u64,
     separator: Separator<'a>,
     open: Option<(u64, TableWriter)>,
+    /// Whose keys the table at hand has.
+    shard: usize,
     /// Range deletions of the file at hand that are not yet in a table.
     ranges: Vec<(Vec<u8>, Vec<u8>)>,
     /// First key that the table at hand may speak of.
@@ -215,6 +217,7 @@ impl<'a> Output<'a> {
             sequence: if below { 0 } else { sequence },
             separator: Separator::new(shared, BTreeSet::new()),
             open: None,
+            shard: 0,
             ranges: Vec::new(),
             from: Vec::new(),
             begun: Vec::new(),
@@ -239,10 +242,15 @@ impl<'a> Output<'a> {
 
     fn add(&mut self, key: &[u8], kind: Kind, value: &[u8]) -> Result<(), Error> {
         let bytes = self.shared.options.table_bytes;
-        if self.open.as_ref().is_some_and(|(_, writer)| writer.size() >= bytes) {
+        let full = self.open.as_ref().is_some_and(|(_, writer)| writer.size() >= bytes);
+        let shard = self.shared.options.shard_of(key);
+        // Nor over a shard of which it may hold nothing: its sequence is that of others, and must not become
+        // that of what is merged there.
+        if full || (self.open.is_some() && shard != self.shard) {
             self.close(Some(key))?;
             self.from = key.to_vec();
         }
+        self.shard = shard;
         let sequence = self.sequence;
         let value = if kind == Kind::Put { value } else { &[] };
         let held = escape(value);

@@ -379,20 +379,44 @@ fn remove_files(shared: &Shared, names: &mut Vec<String>) -> Result<(), Error> {
     let is_segment = |name: &String| parse_segment_name(name).is_some();
     let (mut segments, others): (Vec<_>, Vec<_>) = names.drain(..).partition(is_segment);
     *names = others;
+    // What needs no edit first: on a full disk it makes the room for one.
+    let freed = remove_each(shared, names);
     let mut last = Vec::new();
     let forgotten = shared.forget_ends(&mut segments, &mut last);
     let retired = shared.spares.retire(&mut segments);
+    segments.append(&mut last);
+    // In their order, so that none is gone before one that came earlier in its stream.
+    let gone = forgotten.and(retired).and_then(|()| remove_in_order(shared, &mut segments));
     names.append(&mut segments);
-    names.append(&mut last);
-    forgotten?;
-    retired?;
+    freed.and(gone)
+}
+
+/// Removes what can be; the names of the rest stay, and the first error is told.
+fn remove_each(shared: &Shared, names: &mut Vec<String>) -> Result<(), Error> {
+    let mut done = Ok(());
+    names.retain(|name| {
+        let removed = remove(shared, name);
+        let stays = removed.is_err();
+        done = std::mem::replace(&mut done, Ok(())).and(removed);
+        stays
+    });
+    done
+}
+
+/// Removes one after the other, until one cannot be.
+fn remove_in_order(shared: &Shared, names: &mut Vec<String>) -> Result<(), Error> {
     while let Some(name) = names.first() {
-        match shared.disk.remove(name) {
-            Err(e) if e.kind() != ErrorKind::NotFound => {
-                return Err(Error::io(&format!("removing {name}"), &e));
-            }
-            _ => drop(names.remove(0)),
-        }
+        remove(shared, name)?;
+        names.remove(0);
     }
     Ok(())
+}
+
+fn remove(shared: &Shared, name: &str) -> Result<(), Error> {
+    match shared.disk.remove(name) {
+        Err(e) if e.kind() != ErrorKind::NotFound => {
+            Err(Error::io(&format!("removing {name}"), &e))
+        }
+        _ => Ok(()),
+    }
 }

@@ -33,7 +33,7 @@ impl Published {
     }
 
     /// Read only after the sources: then it is not below their floor.
-    fn bound(&self) -> u64 {
+    pub(crate) fn bound(&self) -> u64 {
         self.sequence.load(Ordering::Acquire)
     }
 }

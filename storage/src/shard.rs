@@ -345,6 +345,16 @@ impl Shard {
         }
     }
 
+    /// The number of the memtable that was made immutable last; see [`Shard::is_flushed`].
+    pub(crate) fn last_rotated(&self) -> u64 {
+        self.next_memtable - 1
+    }
+
+    /// True when all memtables up to this number are in tables, as far as this shard has looked.
+    pub(crate) fn is_flushed(&self, last: u64) -> bool {
+        self.sources.immutable.first().is_none_or(|(number, _)| *number > last)
+    }
+
     /// Memtables that wait for their flush: a measure for back-pressure.
     #[must_use]
     pub fn unflushed(&self) -> usize {
@@ -363,7 +373,8 @@ impl Shard {
     /// again, which the log fills, and they count as much.
     pub(crate) fn debt_before(&self, unflushed_max: usize) -> Debt {
         let wall = unflushed_max as f64;
-        let memtables = share(self.unflushed() as f64 + self.fullness(), wall, wall + 1.0);
+        let fullness = self.fullness().min(1.0);
+        let memtables = share(self.unflushed() as f64 + fullness, wall, wall + 1.0);
         Debt { memtables, ..self.debt() }
     }
 
@@ -424,10 +435,11 @@ impl Shard {
 
     /// The next change gets at least this sequence: what is below is in tables.
     pub(crate) fn skip_to(&mut self, sequence: u64) {
-        // The tables first: readers see what came with them once the sequence is raised, all at once.
-        self.refresh();
+        // The sequence first: with the old tables it shows nothing new, and with the new ones all at once. The
+        // other way round, older rows that a merging took away since would be missed meanwhile.
         self.log.skip_to(sequence);
         self.publish();
+        self.refresh();
     }
 
     fn take_view(&mut self) {
@@ -459,7 +471,8 @@ impl Shard {
             self.sources = Arc::new(next);
             return;
         };
-        next.floor = self.log.next_sequence() - 1;
+        // Not what was applied: a panic may have broken off a batch, and no reader sees that far.
+        next.floor = published.bound();
         let same_memtable = Counted::ptr_eq(&next.active, &self.sources.active);
         let next = Arc::new(next);
         let old = std::mem::replace(&mut self.sources, next.clone());

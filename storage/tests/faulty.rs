@@ -1,5 +1,5 @@
 //! A memory disk with a fault in one place: a range that cannot be read, a file whose sync fails, a name
-//! that cannot be given.
+//! that cannot be given, a file that cannot be removed.
 
 use ringdb_storage::{Disk, DiskFile, MemoryDisk};
 use std::io;
@@ -22,6 +22,7 @@ struct Faults {
     fails: Option<u64>,
     sync: Option<String>,
     rename: Option<(String, io::ErrorKind, bool)>,
+    kept: Option<String>,
 }
 
 /// What Linux says of a sector that cannot be read.
@@ -62,6 +63,11 @@ impl Faulty {
         self.faults().rename = Some((name.to_owned(), kind, lies));
     }
 
+    /// From now on the file `name` cannot be removed.
+    pub(crate) fn keep(&self, name: &str) {
+        self.faults().kept = Some(name.to_owned());
+    }
+
     /// True until that file was to be called so.
     pub(crate) fn waits_for_a_rename(&self) -> bool {
         self.faults().rename.is_some()
@@ -93,6 +99,9 @@ impl Disk for Faulty {
         self.inner.rename(from, to)
     }
     fn remove(&self, name: &str) -> io::Result<()> {
+        if self.faults().kept.as_deref() == Some(name) {
+            return Err(io::ErrorKind::PermissionDenied.into());
+        }
         self.inner.remove(name)
     }
     fn sync_dir(&self) -> io::Result<()> {

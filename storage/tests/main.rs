@@ -25,6 +25,7 @@ mod messages;
 mod model;
 mod model_readers;
 mod narrowed;
+mod obstacles;
 mod recrash;
 mod repair;
 mod scrub;

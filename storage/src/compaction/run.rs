@@ -179,9 +179,8 @@ impl Rewrite<'_> {
                 let value = match self.separator.shelf().resolve(held, key) {
                     Ok(Resolved::AsItIs) => Cow::Borrowed(held),
                     Ok(Resolved::Value(value)) => Cow::Owned(value),
-                    // Nobody can say what it was, so nothing can be decided.
-                    Ok(Resolved::Absent) | Err(Error::Damaged(_)) => return Ok(Verdict::Keep),
-                    Err(e) => return Err(e),
+                    // Nobody can say what it was, so nothing can be decided; and merging goes on.
+                    Ok(Resolved::Absent) | Err(_) => return Ok(Verdict::Keep),
                 };
                 let row = FilterRow { key, value: &value, sequence, newer: self.newer };
                 let verdict = filter.decide(&row, out);

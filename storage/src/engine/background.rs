@@ -275,6 +275,7 @@ impl Shared {
     pub(crate) fn removal_ended(&self, left: Vec<String>) {
         let mut work = self.work();
         work.removing = false;
+        work.removal_failed = !left.is_empty();
         work.obsolete.splice(0..0, left);
     }
 

@@ -3,8 +3,8 @@
 //! The first to come leads: it writes its own batch and all that had gathered, makes them durable
 //! with one sync when any of them asked for it, and wakes those who waited for this group, once.
 //! What comes meanwhile gathers for the next group, so that its size follows the speed of the disk;
-//! there is no timer. A writer that does not wait for the disk is not held up by a sync, nor by the wait
-//! for a turn: groups of two lanes are not synced at the same time (see [`Target::turn`]).
+//! there is no timer. A writer that does not wait for the disk and comes while a group is synced, or waits for
+//! its turn on the disk ([`Target::turn`]), is not held up by that; one that gathered before may be.
 
 use crate::batch::Batch;
 use crate::error::Error;
@@ -102,7 +102,7 @@ impl Gathered {
     }
 
     fn clear(&mut self) {
-        self.batches[..self.len].iter_mut().for_each(Batch::clear);
+        self.batches[..self.len].iter_mut().for_each(Batch::reset);
         (self.len, self.sleepers, self.sync, self.os) = (0, 0, false, false);
     }
 }

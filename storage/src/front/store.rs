@@ -67,11 +67,24 @@ struct Joined<'a>(&'a Crew);
 impl Drop for Joined<'_> {
     fn drop(&mut self) {
         self.0.leave();
-        if std::thread::panicking() {
-            // What it was at is to be done again, by those who sleep, and who waits for it asks them.
-            self.0.call();
-            self.0.step(Ok(()));
-        }
+        hand_back(self.0);
+    }
+}
+
+/// Somebody who runs a job, lent or on the way of a write.
+struct Running<'a>(&'a Crew);
+
+impl Drop for Running<'_> {
+    fn drop(&mut self) {
+        hand_back(self.0);
+    }
+}
+
+/// Where a panic ends a job, it is to be done again by those who sleep, and who waits for it asks them.
+fn hand_back(crew: &Crew) {
+    if std::thread::panicking() {
+        crew.call();
+        crew.step(Ok(()));
     }
 }
 
@@ -193,7 +206,8 @@ impl Store {
                     parts[inner.options.shard_of(key)].merge(key, operand);
                 }
                 Op::DeleteRange { start, end } => {
-                    let last = inner.options.shard_of(end);
+                    // Not the shard that begins where it ends: nothing of it is concerned.
+                    let last = inner.options.splits.partition_point(|split| split.as_slice() < end);
                     for part in &mut parts[inner.options.shard_of(start)..=last] {
                         part.delete_range(start, end);
                     }
@@ -201,8 +215,17 @@ impl Store {
             }
         }
         let parts = inner.lanes.iter().zip(&parts).filter(|(_, part)| !part.is_empty());
+        // Held once, for where most is behind, however many shards there are.
+        let mut worst = None;
         for (lane, part) in parts {
-            inner.write(lane, part, durability)?;
+            lane.groups.write(&Writing { inner, lane }, part, durability)?;
+            let debt = lane.throttle.debt().unwrap_or(0.0);
+            if worst.is_none_or(|(_, _, most)| most < debt) {
+                worst = Some((lane, part.encoded_len(), debt));
+            }
+        }
+        if let Some((lane, bytes, _)) = worst {
+            inner.hold(lane, bytes);
         }
         Ok(())
     }
@@ -326,20 +349,23 @@ impl Store {
         }
     }
 
-    /// Brings all that was written to tables, and waits for it.
+    /// Brings all that was written before the call to tables, and waits for it.
     ///
     /// # Errors
     /// As [`Store::put`].
     pub fn flush(&self) -> Result<(), Error> {
         let inner = &*self.inner;
+        let mut last = Vec::with_capacity(inner.lanes.len());
         for lane in &inner.lanes {
             let mut shard = lock(&lane.shard);
             shard.commit()?;
             shard.rotate();
+            last.push(shard.last_rotated());
         }
         inner.crew.call();
-        for lane in &inner.lanes {
-            inner.await_unflushed(lane, 1)?;
+        for (lane, last) in inner.lanes.iter().zip(last) {
+            // Not for those that others fill meanwhile: there may always be one more.
+            inner.await_shard(lane, |shard| shard.is_flushed(last))?;
         }
         Ok(())
     }
@@ -351,7 +377,7 @@ impl Store {
         fill: impl FnOnce(&mut Batch),
     ) -> Result<(), Error> {
         SINGLE.with_borrow_mut(|batch| {
-            batch.clear();
+            batch.reset();
             fill(batch);
             batch.check()?;
             self.inner.write(self.inner.lane(key), batch, durability)
@@ -366,12 +392,17 @@ impl Inner {
 
     fn write(&self, lane: &Lane, batch: &Batch, durability: Durability) -> Result<(), Error> {
         lane.groups.write(&Writing { inner: self, lane }, batch, durability)?;
+        self.hold(lane, batch.encoded_len());
+        Ok(())
+    }
+
+    /// Holds who wrote so many bytes to `lane`, if work is behind there and others do it.
+    fn hold(&self, lane: &Lane, bytes: usize) {
         if let Some(debt) = lane.throttle.debt()
             && !self.crew.is_empty()
         {
-            lane.throttle.hold(debt, self.time.as_ref(), batch.encoded_len());
+            lane.throttle.hold(debt, self.time.as_ref(), bytes);
         }
-        Ok(())
     }
 
     /// The log may want a file to be made ready: that is no job of a flush, which would call by itself.
@@ -383,12 +414,22 @@ impl Inner {
 
     /// Does one background job; false when there was none, or it failed and should wait.
     fn do_one_job(&self) -> bool {
-        self.engine.next_job().is_some_and(|job| self.run(job).is_ok())
+        match self.engine.next_job() {
+            Some(job) => self.run(job).is_ok(),
+            None => {
+                if self.engine.shared.poison.is_set() {
+                    // There will be none any more: who waits for one has to look.
+                    self.crew.step(Ok(()));
+                }
+                false
+            }
+        }
     }
 
     /// Runs a job, and tells those who wait for what it does.
     pub(super) fn run(&self, job: Job) -> Result<(), Error> {
         let flushes = job.kind() == JobKind::Flush;
+        let running = Running(&self.crew);
         let done = job.run_paced(&mut |_| {
             // All who were lent may be busy with long mergings while a memtable waits. (A flush that
             // fails is told to those who wait for it, and tried again.)
@@ -409,18 +450,20 @@ impl Inner {
         if let Err(error) = &done {
             tracing::warn!(%error, "a background job failed and will be tried again");
         }
-        self.crew.step(done.clone());
+        drop(running);
+        // Who waits, waits for a flush: how something else failed is not theirs to hear.
+        self.crew.step(if flushes { done.clone() } else { Ok(()) });
         done
     }
 
-    /// Waits until fewer than `below` memtables of `lane` wait for their flush.
-    fn await_unflushed(&self, lane: &Lane, below: usize) -> Result<(), Error> {
+    /// Waits until `lane` is as `there` wants it, by flushes.
+    fn await_shard(&self, lane: &Lane, there: impl Fn(&Shard) -> bool) -> Result<(), Error> {
         loop {
             let steps = self.crew.steps();
             {
                 let mut shard = lock(&lane.shard);
                 shard.refresh();
-                if shard.unflushed() < below {
+                if there(&shard) {
                     return Ok(());
                 }
             }
@@ -428,7 +471,13 @@ impl Inner {
             let alone = self.crew.is_empty();
             let job = self.engine.next_job();
             match job.filter(|job| alone || job.kind() == JobKind::Flush) {
-                Some(job) => self.run(job)?,
+                Some(job) if job.kind() == JobKind::Flush => self.run(job)?,
+                Some(job) => {
+                    // How it failed was told, and it will be tried again.
+                    if self.run(job).is_err() {
+                        std::thread::yield_now();
+                    }
+                }
                 // Another writer does it.
                 None if alone => std::thread::yield_now(),
                 None => {
@@ -436,10 +485,7 @@ impl Inner {
                     self.crew.await_step(steps)?;
                 }
             }
-            if self.engine.stats().poisoned {
-                let reason = "an earlier write or sync failed".to_owned();
-                return Err(Error::Poisoned { reason });
-            }
+            self.engine.shared.poison.check()?;
         }
     }
 }
@@ -449,12 +495,14 @@ impl<'a> Writing<'a> {
     fn make_room(&self) -> Result<MutexGuard<'a, Shard>, Error> {
         let (inner, lane) = (self.inner, self.lane);
         let mut shard = lock(&lane.shard);
+        let stands = |shard: &Shard| shard.wants_rotation() && shard.unflushed() >= UNFLUSHED_MAX;
+        // Others wait as well, and the first of them rotates.
+        while stands(&shard) {
+            drop(shard);
+            inner.await_shard(lane, |shard| !stands(shard))?;
+            shard = lock(&lane.shard);
+        }
         if shard.wants_rotation() {
-            if shard.unflushed() >= UNFLUSHED_MAX {
-                drop(shard);
-                inner.await_unflushed(lane, UNFLUSHED_MAX)?;
-                shard = lock(&lane.shard);
-            }
             shard.commit()?;
             shard.rotate();
             inner.crew.call();
@@ -502,5 +550,14 @@ impl Target for Writing<'_> {
 
     fn broke_off(&self) -> Error {
         self.inner.engine.shared.poison.set("a panic broke off a write")
+    }
+}
+
+#[cfg(all(test, not(any(loom, shuttle))))]
+impl Inner {
+    /// As those do who pass by a group that is synced.
+    pub(super) fn write_past_groups(&self, batch: &Batch) -> Result<(), Error> {
+        let lane = &self.lanes[0];
+        Writing { inner: self, lane }.write(&mut std::iter::once(batch), Durability::Buffered)
     }
 }

@@ -19,6 +19,8 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::sync::{Arc, Mutex, MutexGuard};
 
+mod waiting;
+
 /// Passes while somebody waits, and when told to.
 #[derive(Default)]
 struct Virtual {
