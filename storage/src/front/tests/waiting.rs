@@ -96,19 +96,17 @@ fn a_flush_does_not_wait_for_what_is_written_after_it() {
     let store = store(&MemoryDisk::new(1));
     store.inner().crew.join();
     apply(&store, 0, b"before", b"v");
+    rotate(&store, 0);
+    let flush = store.engine().next_flush().expect("one waits");
     let calls = store.inner().crew.calls();
     let flushed = apart(&store, Store::flush);
-    await_calls(&store, calls, 1);
-    // One more waits whenever one is flushed.
+    await_calls(&store, calls, 2);
+    // Whenever one is flushed, one more waits.
     apply(&store, 0, b"after", b"v");
     rotate(&store, 0);
-    // It may be the one who waits that has taken the first.
-    if let Some(job) = store.engine().next_flush() {
-        store.inner().run(job).expect("memory");
-    }
-    apply(&store, 0, b"later", b"v");
-    rotate(&store, 0);
+    flush.run().expect("memory");
     let hold = store.engine().next_flush();
+    assert!(hold.is_some());
     store.inner().crew.step(Ok(()));
     assert!(matches!(flushed.recv_timeout(NEVER), Ok(Ok(()))), "it waits for later ones");
     drop(hold);
@@ -134,6 +132,11 @@ fn a_put_that_waits_for_a_flush_does_not_hear_of_a_merging() {
     disk.fail_reads(Some(".sst"));
     assert!(store.inner().run(merging).is_err());
     disk.fail_reads(None);
+    // It looks, and waits again.
+    while store.inner().crew.calls() < calls + 2 {
+        assert!(put.try_recv().is_err(), "it heard of it");
+        thread::yield_now();
+    }
     store.inner().run(flush).expect("memory");
     assert!(matches!(put.recv_timeout(NEVER), Ok(Ok(()))), "its flush was good");
 }
