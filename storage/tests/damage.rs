@@ -317,3 +317,33 @@ fn a_table_that_is_cut_short_while_it_is_read_is_damage_and_ends_no_process() {
         assert!(!matches!(rows.next(), Some(Ok(_))));
     }
 }
+
+#[test]
+fn a_scan_meets_no_damage_outside_of_its_range_in_either_direction() {
+    let disk = MemoryDisk::new(7);
+    let plain = || Options { memtable_bytes: 64 << 10, block_cache_bytes: 0, ..options(1) };
+    let mut store = Store::open(&disk, plain()).unwrap();
+    for i in 0..100u32 {
+        let value: Vec<u8> = (0..80).map(|j| (j * j * (i + 3) % 251) as u8).collect();
+        let row = put(format!("k{i:03}").as_bytes(), &value);
+        store.shards[0].apply(&row, Durability::Sync).unwrap();
+    }
+    store.shards[0].rotate();
+    store.run_jobs().unwrap();
+    drop(store);
+    let table = disk.list().unwrap().into_iter().rfind(|name| name.ends_with(".sst")).unwrap();
+    assert!(disk.rot(&table, 30, 1));
+    let store = Store::open(&disk, plain()).unwrap();
+    let reads = |start: &[u8], direction| {
+        let rows = store.shards[0].scan(start, Some(b"k020"), direction, None);
+        rows.is_ok_and(|rows| rows.into_iter().all(|row| row.is_ok()))
+    };
+    let mut sound = 0;
+    for i in 0..12 {
+        let start = format!("k{i:03}").into_bytes();
+        let forward = reads(&start, Direction::Forward);
+        assert_eq!(reads(&start, Direction::Backward), forward, "from k{i:03}");
+        sound += usize::from(forward);
+    }
+    assert!((1..12).contains(&sound), "{sound} of 12 ranges are sound");
+}

@@ -159,10 +159,11 @@ impl TablesCursor<'_> {
             };
             if let Some(next) = next {
                 // Not to be read where all of it lies outside: it may be damaged.
-                let forward = self.direction == Direction::Forward;
-                if let Some(end) = self.limit.as_ref().filter(|_| forward)
-                    && table.is_block_beyond(next, end)
-                {
+                let outside = |limit: &Vec<u8>| match self.direction {
+                    Direction::Forward => table.is_block_beyond(next, limit),
+                    Direction::Backward => table.is_block_below(next, limit),
+                };
+                if self.limit.as_ref().is_some_and(outside) {
                     self.done = true;
                     return Ok(());
                 }
