@@ -5,6 +5,9 @@
 //! sorted once and the order kept for a while, so that a scan over it is not quadratic: a key that
 //! exists during the whole scan is in the order from the start, one that comes later need not be
 //! returned, and one that is gone is found to be gone when its record is read.
+//!
+//! Most slots of a small keyspace hold nothing: a run of such slots costs one look for where it ends,
+//! not a read of each.
 
 use ring::Slot;
 
@@ -28,6 +31,11 @@ pub trait Rows {
         keyspace: Keyspace,
         f: &mut dyn FnMut(&[u8], &[u8]),
     ) -> Result<(), String>;
+
+    /// The first slot from `from` to `last` that may hold rows of a keyspace; those before it hold
+    /// none, and all hold none if there is no such slot. What cannot be read may be a row: reading
+    /// its slot says so.
+    fn first_filled(&self, from: Slot, last: Slot, keyspace: Keyspace) -> Option<Slot>;
 
     /// The encoded record of one row; empty if there is none.
     ///
@@ -74,7 +82,9 @@ impl Listings {
     ) -> Result<Listed, String> {
         let mut out = Listed::default();
         let count = (count as usize).max(1);
-        for raw in from.0..=last.0 {
+        let mut raw = from.0;
+        while raw <= last.0 {
+            let mut follows = raw + 1;
             let slot = Slot(raw);
             let start = if slot == from { from_hash } else { 0 };
             out.next = (u32::from(raw), start);
@@ -94,7 +104,9 @@ impl Listings {
                     }
                 })?;
                 rows.sort_by(|a, b| (a.0, &a.1).cmp(&(b.0, &b.1)));
-                if rows.len() <= WHOLE_SLOT_MAX {
+                if rows.is_empty() {
+                    follows = self.behind_empty(source, keyspace, follows, last);
+                } else if rows.len() <= WHOLE_SLOT_MAX {
                     out.rows.extend(
                         rows.into_iter().filter(|r| r.0 >= start).map(|r| (r.1, r.2.into())),
                     );
@@ -108,9 +120,29 @@ impl Listings {
                     }
                 }
             }
-            out.next = (u32::from(raw) + 1, 0);
+            out.next = (u32::from(follows), 0);
+            raw = follows;
         }
         Ok(out)
+    }
+
+    /// Where a walk goes on that would read slot `next`, after one without rows: at the first slot
+    /// that may hold some, or past the last.
+    fn behind_empty(
+        &mut self,
+        source: &dyn Rows,
+        keyspace: Keyspace,
+        next: u16,
+        last: Slot,
+    ) -> u16 {
+        if next > last.0 {
+            return next;
+        }
+        let filled = source.first_filled(Slot(next), last, keyspace);
+        let filled = filled.map_or(last.0 + 1, |slot| slot.0);
+        // Slots passed over are walked from their start, as if they were read.
+        self.orders.retain(|o| o.keyspace != keyspace || !(next..filled).contains(&o.slot.0));
+        filled
     }
 
     /// The kept order of a slot, unless a scan of it begins anew: that must see what is there now.

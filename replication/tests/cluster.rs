@@ -75,6 +75,13 @@ impl Rows for Disk {
         Ok(())
     }
 
+    fn first_filled(&self, from: Slot, last: Slot, keyspace: Keyspace) -> Option<Slot> {
+        let range = row::range_of(from, 0).0..row::range_of(last, keyspace).1;
+        let mut rows = self.rows.range(Bytes::from(range.start)..Bytes::from(range.end));
+        let (row, _) = rows.find(|(row, _)| row::keyspace_of(row) == Some(keyspace))?;
+        row::slot_of(row)
+    }
+
     fn get(&self, row: &[u8]) -> Result<Vec<u8>, String> {
         Ok(self.rows.get(row).cloned().unwrap_or_default())
     }

@@ -5,6 +5,7 @@ mod bare;
 mod cluster;
 mod generations;
 mod laws;
+mod listings;
 mod named;
 mod ranges;
 mod room;

@@ -3,6 +3,8 @@
 //! Everything here is synchronous. What is applied is visible at once and leaves memory with the
 //! next [`Store::commit`]; what cannot be read is never taken for absent.
 
+use std::cmp::Ordering;
+
 use bytes::Bytes;
 use replication::fold;
 use replication::listing::{Listed, Listings, Rows};
@@ -253,8 +255,81 @@ impl Rows for Source<'_> {
         Ok(())
     }
 
+    fn first_filled(&self, from: Slot, last: Slot, keyspace: Keyspace) -> Option<Slot> {
+        let end = row::range_of(last, keyspace).1;
+        let mut slot = from;
+        while slot <= last {
+            let start = row::range_of(slot, keyspace).0;
+            let scan = self.0.scan(&start, Some(&end), Direction::Forward, None);
+            let place = |key: &[u8]| row::slot_of(key).zip(row::keyspace_of(key));
+            slot = match scan.and_then(|mut scan| Ok(scan.next_row()?.map(|(key, _)| place(key)))) {
+                Ok(None) => return None,
+                Ok(Some(Some((found, of)))) => match of.cmp(&keyspace) {
+                    Ordering::Less => found,
+                    Ordering::Equal => return Some(found),
+                    Ordering::Greater => Slot(found.0 + 1),
+                },
+                Ok(Some(None)) | Err(_) => return Some(slot),
+            };
+        }
+        None
+    }
+
     fn get(&self, row: &[u8]) -> Result<Vec<u8>, String> {
         let copy = |value: Option<&[u8]>| value.map(<[u8]>::to_vec).unwrap_or_default();
         self.0.get_with(row, copy).map_err(|e| e.to_string())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use super::*;
+
+    #[test]
+    fn the_first_filled_slot_is_the_first_of_which_rows_are_read() {
+        let disk = Arc::new(storage::MemoryDisk::new(1));
+        let options = storage::Options::small();
+        let mut opened = crate::open(disk, options, 1).expect("an empty disk opens");
+        let store = &mut opened.stores[0];
+        let clock =
+            |slot| RowChange::Put { row: row::of_clock(Slot(slot)), value: piece::copied(b"c") };
+        let record = |slot, keyspace| {
+            let mut row = row::of_key(keyspace, b"key").to_vec();
+            row[..2].copy_from_slice(&Slot(slot).0.to_be_bytes());
+            RowChange::Put { row: row.into(), value: piece::copied(b"r") }
+        };
+        // Slots without rows, with a clock alone, and with rows of lower and higher keyspaces; in
+        // tables and in memory.
+        let parts = [
+            vec![record(2, 0), clock(2), clock(3), record(5, 1), record(5, 3), clock(5), clock(6)],
+            vec![record(9, 0), record(9, 3), clock(9), record(10, 1), record(11, 3), clock(14)],
+        ];
+        for part in parts {
+            store.apply(&part).expect("there is room");
+            store.commit().expect("there is room");
+            store.rotate();
+            let job = opened.engine.next_job().expect("a memtable is full");
+            job.run().expect("there is room");
+        }
+        store.apply(&[record(0, 3), record(13, 1), clock(13)]).expect("there is room");
+
+        let source = Source(&store.shard);
+        let mut filled = 0;
+        for keyspace in 0..5 {
+            let has_rows = |slot: &Slot| {
+                let mut rows = 0;
+                source.each(*slot, keyspace, &mut |_, _| rows += 1).expect("readable");
+                rows > 0
+            };
+            for (from, last) in (0..16).flat_map(|from| (from..16).map(move |last| (from, last))) {
+                let expected = (from..=last).map(Slot).find(has_rows);
+                let found = source.first_filled(Slot(from), Slot(last), keyspace);
+                assert_eq!(found, expected, "keyspace {keyspace} from {from} to {last}");
+                filled += usize::from(found.is_some());
+            }
+        }
+        assert!(filled > 100, "only {filled}");
     }
 }
