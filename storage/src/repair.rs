@@ -12,7 +12,6 @@
 
 use crate::blob::{Blobs, Stored, parse_blob_name, stored};
 use crate::disk::{Disk, MemoryDisk, Patience, read_all, swap_file};
-use crate::engine::Engine;
 use crate::error::{Damage, Error, OpenError, Place};
 use crate::fold::Merge;
 use crate::key::{KeyRange, Kind};
@@ -21,7 +20,7 @@ use crate::log::parse_segment_name;
 use crate::manifest::{self, LoadError, Manifest, Story, parse_manifest_name};
 use crate::options::Options;
 use crate::poison::Poison;
-use crate::recovery::{LogCut, number_of};
+use crate::recovery::{self, LogCut, Opener, number_of};
 use crate::shelf::Shelf;
 use crate::table::part::{self, Part, parse_part_name, part_name};
 use crate::table::{Salvaged, Table, TableBounds, TableWriter, parse_table_name, table_name};
@@ -491,7 +490,8 @@ fn settle(
     repair: &mut Repair,
 ) -> Result<(), OpenError> {
     let options = Options { tolerate_damage: true, log_spares: 0, ..Options::default() };
-    let (engine, mut shards) = Engine::open(disk.clone(), options, merge, &mut |_| {})?;
+    let opener = Opener::Repair { manifest_made_anew: repair.manifest_made_anew };
+    let (engine, mut shards) = recovery::open(disk.clone(), options, merge, &mut |_| {}, opener)?;
     repair.log_cuts = engine.log_cuts();
     if repair.manifest_made_anew {
         // Tables of all levels stand in one now, so only a merge of them all reads right.
@@ -525,9 +525,10 @@ fn note_what_was_behind(
     repair: &mut Repair,
 ) -> Result<(), OpenError> {
     let options = Options { tolerate_damage: true, log_spares: 0, ..Options::default() };
+    let opener = Opener::Repair { manifest_made_anew: repair.manifest_made_anew };
     loop {
         let (engine, _shards) =
-            Engine::open(disk.clone(), options.clone(), merge.clone(), &mut |_| {})?;
+            recovery::open(disk.clone(), options.clone(), merge.clone(), &mut |_| {}, opener)?;
         let found = engine.damage();
         if found.is_empty() {
             return Ok(());

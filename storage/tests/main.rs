@@ -27,6 +27,7 @@ mod model_readers;
 mod narrowed;
 mod recrash;
 mod repair;
+mod repair_cut;
 mod scrub;
 mod spares;
 mod stories;

@@ -38,11 +38,22 @@ use std::sync::{Arc, Mutex};
 
 const FORMAT: &str = "FORMAT";
 
+/// Who opens a store.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Opener {
+    Anybody,
+    /// A repair; with a manifest that it made anew nobody knows how far the logs are in tables.
+    Repair {
+        manifest_made_anew: bool,
+    },
+}
+
 pub(crate) fn open(
     disk: Arc<dyn Disk>,
     options: Options,
     merge: Arc<dyn Merge>,
     replay: &mut dyn FnMut(LogBatch<'_>),
+    opener: Opener,
 ) -> Result<(Arc<Engine>, Vec<Shard>), OpenError> {
     options.check()?;
     let lock = disk.lock().map_err(|e| match e.kind() {
@@ -61,7 +72,7 @@ pub(crate) fn open(
     let mut damage: Vec<Damage> = shelf.damage_found().iter().cloned().collect();
     damage.retain(|d| !story.repaired.contains(d));
 
-    let mut logs = Logs::new(&plain, &options, merge.as_ref(), &story);
+    let mut logs = Logs::new(&plain, &options, merge.as_ref(), &story, opener);
     for (stream, segments) in streams(&names) {
         logs.recover(stream, &segments, replay)?;
     }
@@ -341,7 +352,8 @@ mod tests {
         for run in 0..4u8 {
             disk.crash(Crash::PowerLoss(Survival::None));
             let shared: Arc<dyn Disk> = Arc::new(disk.clone());
-            let opened = open(shared, Options::small(), Arc::new(NoMerge), &mut |_| {});
+            let opened =
+                open(shared, Options::small(), Arc::new(NoMerge), &mut |_| {}, Opener::Anybody);
             let (engine, mut shards) = opened.unwrap();
             let shard = &mut shards[0];
             for key in (1..3).chain(10..10 + run) {

@@ -1,0 +1,66 @@
+//! Repairs without a manifest, and such as were cut short: nothing that is there is thrown away, and nothing
+//! is served before a repair has ended.
+
+use crate::fixture::{Append, Rows, Store, options, put};
+use ringdb_storage::{
+    Crash, Direction, Disk, Durability, MemoryDisk, OpenError, Options, Place, Repair, repair,
+};
+use std::sync::Arc;
+
+fn mend(disk: &MemoryDisk) -> Result<Repair, OpenError> {
+    let disk: Arc<dyn Disk> = Arc::new(disk.clone());
+    repair(&disk, Arc::new(Append))
+}
+
+fn rows(store: &Store) -> Rows {
+    let rows = store.shards[0].scan(b"", None, Direction::Forward, None).unwrap();
+    rows.map(Result::unwrap).collect()
+}
+
+fn lose_manifest(disk: &MemoryDisk) {
+    for name in disk.list().unwrap() {
+        if name == "CURRENT" || name.starts_with("MANIFEST") {
+            disk.remove(&name).unwrap();
+        }
+    }
+}
+
+/// 300 rows of which the last 60 are in the log alone; the segments before are gone.
+fn mostly_flushed(durability: Durability) -> (MemoryDisk, Rows) {
+    let disk = MemoryDisk::new(3);
+    let options = Options { log_retain_bytes: 0, ..options(1) };
+    let mut store = Store::open(&disk, options).unwrap();
+    for i in 0..300u32 {
+        let batch = put(format!("k{i:04}").as_bytes(), &[7; 60]);
+        store.shards[0].apply(&batch, durability).unwrap();
+        if i % 60 == 59 && i < 299 {
+            store.shards[0].rotate();
+            store.run_jobs().unwrap();
+            store.shards[0].refresh();
+        }
+    }
+    let before = rows(&store);
+    drop(store);
+    disk.crash(Crash::ProcessKill);
+    lose_manifest(&disk);
+    (disk, before)
+}
+
+#[test]
+fn without_a_manifest_a_log_begins_where_the_first_of_it_that_is_there_does() {
+    for durability in [Durability::Os, Durability::Sync] {
+        let (disk, before) = mostly_flushed(durability);
+        let segment = disk.list().unwrap().into_iter().find(|n| n.ends_with(".log")).unwrap();
+        for header_rots in [false, true] {
+            let fork = disk.fork(1);
+            assert!(!header_rots || fork.rot(&segment, 20, 1));
+            let mended = mend(&fork).unwrap();
+            let what = format!("{durability:?}, header rots: {header_rots}: {mended:?}");
+            assert_eq!(mended.rows, before.len() as u64, "{what}");
+            assert!(mended.log_cuts.is_empty(), "{what}");
+            assert!(matches!(mended.lost[..], [ref d] if d.place == Place::Manifest), "{what}");
+            fork.crash(Crash::ProcessKill);
+            assert_eq!(rows(&Store::open(&fork, options(1)).unwrap()), before, "{what}");
+        }
+    }
+}
