@@ -20,7 +20,7 @@ use crate::log::parse_segment_name;
 use crate::manifest::{self, LoadError, Manifest, Story, parse_manifest_name};
 use crate::options::Options;
 use crate::poison::Poison;
-use crate::recovery::{self, LogCut, Opener, number_of};
+use crate::recovery::{self, ASIDE, LogCut, Opener, number_of};
 use crate::shelf::Shelf;
 use crate::table::part::{self, Part, parse_part_name, part_name};
 use crate::table::{Salvaged, Table, TableBounds, TableWriter, parse_table_name, table_name};
@@ -110,6 +110,12 @@ fn next_number(names: &[String]) -> u64 {
     names.iter().filter_map(|name| number_of(name)).max().unwrap_or(0) + 1
 }
 
+/// The number of a manifest above all that are there or were moved aside.
+fn next_manifest(names: &[String]) -> u64 {
+    let names = names.iter().map(|name| name.strip_suffix(ASIDE).unwrap_or(name));
+    names.filter_map(parse_manifest_name).max().unwrap_or(0) + 1
+}
+
 /// Writes a manifest that tells `story` and makes it the one in force.
 fn put_in_force(disk: &dyn Disk, mut story: Story, names: &[String]) -> Result<(), Error> {
     let streams = names.iter().filter_map(|name| parse_segment_name(name));
@@ -118,8 +124,7 @@ fn put_in_force(disk: &dyn Disk, mut story: Story, names: &[String]) -> Result<(
     for number in story.dead_blobs(&[]) {
         story.blobs.remove(&number);
     }
-    let manifests = names.iter().filter_map(|name| parse_manifest_name(name));
-    let number = manifests.max().unwrap_or(0) + 1;
+    let number = next_manifest(names);
     Manifest::create(disk, number, story, Arc::new(Poison::default())).map(drop)
 }
 
@@ -141,7 +146,7 @@ fn set_aside(disk: &dyn Disk, name: &str, repair: &mut Repair) -> Result<(), Err
 
 /// False when there is no such file.
 fn move_aside(disk: &dyn Disk, name: &str) -> Result<bool, Error> {
-    match disk.rename(name, &format!("{name}.bad")) {
+    match disk.rename(name, &format!("{name}{ASIDE}")) {
         Ok(()) => Ok(true),
         Err(e) if e.kind() == ErrorKind::NotFound => Ok(false),
         Err(e) => Err(failed(&e)),

@@ -64,3 +64,30 @@ fn without_a_manifest_a_log_begins_where_the_first_of_it_that_is_there_does() {
         }
     }
 }
+
+#[test]
+fn the_number_of_a_file_that_was_moved_aside_is_not_used_again() {
+    let (disk, _) = crate::damage::build(3, 8);
+    let tables = |disk: &MemoryDisk| {
+        let names = disk.list().unwrap().into_iter();
+        names.filter(|n| n.ends_with(".sst")).collect::<Vec<_>>()
+    };
+    let table = tables(&disk).pop().unwrap();
+    assert!(disk.rot(&table, 30, 1));
+    assert!(mend(&disk).unwrap().aside.contains(&table));
+    disk.crash(Crash::ProcessKill);
+    let mut store = Store::open(&disk, options(1)).unwrap();
+    store.shards[0].apply(&put(b"in the log", b"alone"), Durability::Sync).unwrap();
+    drop(store);
+    disk.crash(Crash::ProcessKill);
+    // All that counts on is gone, so that only the names say which numbers were used.
+    lose_manifest(&disk);
+    for name in disk.list().unwrap() {
+        if name.ends_with(".sst") || name.ends_with(".blob") {
+            disk.remove(&name).unwrap();
+        }
+    }
+    assert!(mend(&disk).unwrap().rows > 0);
+    let written = tables(&disk);
+    assert!(!written.is_empty() && written.iter().all(|new| *new > table), "{table}: {written:?}");
+}

@@ -38,6 +38,9 @@ use std::sync::{Arc, Mutex};
 
 const FORMAT: &str = "FORMAT";
 
+/// Ends the name of what a repair moved aside.
+pub(crate) const ASIDE: &str = ".bad";
+
 /// Who opens a store.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Opener {
@@ -298,8 +301,10 @@ fn streams(names: &[String]) -> BTreeMap<u64, Vec<u64>> {
     streams
 }
 
-/// The number in the name of a table, of a blob file, or of what stands beside a table.
+/// The number in the name of a table, of a blob file, or of what stands beside a table; also of one that was
+/// moved aside, so that no other takes its name there.
 pub(crate) fn number_of(name: &str) -> Option<u64> {
+    let name = name.strip_suffix(ASIDE).unwrap_or(name);
     parse_table_name(name).or_else(|| parse_blob_name(name)).or_else(|| part::parse_part_name(name))
 }
 
