@@ -78,9 +78,9 @@ pub fn repair(disk: &Arc<dyn Disk>, merge: Arc<dyn Merge>) -> Result<Repair, Ope
         let loaded = match manifest::load(plain.as_ref()) {
             Ok(Some((story, _))) => Some(story),
             Ok(None) | Err(LoadError::Damaged | LoadError::Unreadable(_)) => {
-                let story = manifest::load_without_current(plain.as_ref(), &names)?;
-                repair.mended.extend(story.iter().map(|_| manifest::CURRENT.to_owned()));
-                story
+                let found = manifest::load_without_current(plain.as_ref(), &names)?;
+                repair.mended.extend(found.iter().map(|_| manifest::CURRENT.to_owned()));
+                found.map(|(story, _)| story)
             }
             Err(LoadError::Disk(e)) => return Err(e.into()),
         };

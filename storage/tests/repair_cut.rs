@@ -91,3 +91,55 @@ fn the_number_of_a_file_that_was_moved_aside_is_not_used_again() {
     let written = tables(&disk);
     assert!(!written.is_empty() && written.iter().all(|new| *new > table), "{table}: {written:?}");
 }
+
+/// Two runs of a store, the manifest of the first beside that of the second.
+fn two_manifests() -> (MemoryDisk, Rows, String, String) {
+    let disk = MemoryDisk::new(3);
+    let opts = Options { log_retain_bytes: 0, level0_tables: 50, ..options(1) };
+    let fill = |store: &mut Store, from: u32| {
+        for i in from..from + 50 {
+            let batch = put(format!("k{i:04}").as_bytes(), &[7; 60]);
+            store.shards[0].apply(&batch, Durability::Sync).unwrap();
+        }
+        store.shards[0].rotate();
+        store.run_jobs().unwrap();
+        store.shards[0].refresh();
+    };
+    let newest = || disk.list().unwrap().into_iter().rfind(|n| n.starts_with("MANIFEST")).unwrap();
+    let mut store = Store::open(&disk, opts.clone()).unwrap();
+    fill(&mut store, 0);
+    drop(store);
+    disk.crash(Crash::ProcessKill);
+    let older = newest();
+    let file = disk.open(&older).unwrap();
+    let mut bytes = vec![0; usize::try_from(file.len().unwrap()).unwrap()];
+    file.read_at(&mut bytes, 0).unwrap();
+    let mut store = Store::open(&disk, opts).unwrap();
+    fill(&mut store, 50);
+    fill(&mut store, 100);
+    store.shards[0].apply(&put(b"z", b"z"), Durability::Sync).unwrap();
+    store.run_jobs().unwrap();
+    let before = rows(&store);
+    drop(store);
+    disk.crash(Crash::ProcessKill);
+    let newer = newest();
+    assert!(newer > older && disk.rot("CURRENT", 3, 1));
+    disk.create(&older).unwrap().write_at(&bytes, 0).unwrap();
+    (disk, before, older, newer)
+}
+
+#[test]
+fn a_manifest_that_was_left_over_does_not_stand_for_a_newer_one_that_is_bad_or_gone() {
+    let (disk, before, older, newer) = two_manifests();
+    let rotten = disk.fork(1);
+    assert!(rotten.rot(&newer, 20, 1));
+    let gone = disk.fork(2);
+    gone.remove(&newer).unwrap();
+    for (fork, anew) in [(disk, false), (rotten, true), (gone, true)] {
+        let mended = mend(&fork).unwrap();
+        assert_eq!(mended.manifest_made_anew, anew, "{older}: {mended:?}");
+        assert_eq!(mended.rows, before.len() as u64, "{mended:?}");
+        fork.crash(Crash::ProcessKill);
+        assert_eq!(rows(&Store::open(&fork, options(1)).unwrap()), before, "{mended:?}");
+    }
+}
