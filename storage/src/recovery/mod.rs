@@ -38,6 +38,9 @@ use std::sync::{Arc, Mutex};
 
 const FORMAT: &str = "FORMAT";
 
+/// There from the beginning of a repair to its end.
+pub(crate) const REPAIR: &str = "REPAIR";
+
 /// Ends the name of what a repair moved aside.
 pub(crate) const ASIDE: &str = ".bad";
 
@@ -64,6 +67,9 @@ pub(crate) fn open(
         _ => Error::io("locking the directory", &e).into(),
     })?;
     let names = start::list(disk.as_ref())?;
+    if opener == Opener::Anybody && names.iter().any(|name| name == REPAIR) {
+        return Err(OpenError::RepairBegun);
+    }
     let format_is_old = check_format(disk.as_ref(), &names)?;
     // The log asks what of it cannot be read; all others only that it is damaged.
     let plain = disk.clone();
