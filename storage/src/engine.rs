@@ -24,7 +24,7 @@ use crate::manifest::{Edit, Manifest};
 use crate::memtable::Memtable;
 use crate::options::{Options, PlantedBug};
 use crate::poison::Poison;
-use crate::recovery::{self, LogCut};
+use crate::recovery::{self, LogCut, Opener};
 use crate::scrub;
 use crate::shard::Shard;
 use crate::shelf::Shelf;
@@ -202,7 +202,7 @@ impl Engine {
         merge: Arc<dyn Merge>,
         replay: &mut dyn FnMut(LogBatch<'_>),
     ) -> Result<(Arc<Self>, Vec<Shard>), OpenError> {
-        recovery::open(disk, options, merge, replay)
+        recovery::open(disk, options, merge, replay, Opener::Anybody)
     }
 
     pub(crate) fn assemble(

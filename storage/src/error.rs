@@ -60,6 +60,9 @@ pub enum OpenError {
         /// What is lost.
         damage: Vec<Damage>,
     },
+    /// A repair was begun and has not ended: what is in tables does not yet read right. Call
+    /// [`crate::repair`] again.
+    RepairBegun,
     /// The options contradict themselves.
     Options {
         /// Which, and why.
@@ -196,6 +199,10 @@ impl fmt::Display for Reason<'_> {
                 write!(f, "acknowledged data is lost: ")?;
                 list(f, damage, |f, damage| write!(f, "{damage}"))
             }
+            OpenError::RepairBegun => f.write_str(
+                "a repair of the data directory was begun and not finished (its file REPAIR says so), so that \
+                 deleted rows and older values would show",
+            ),
             OpenError::Options { reason } => write!(f, "bad options: {reason}"),
             OpenError::Disk(e) => write!(f, "{e}"),
         }
@@ -259,6 +266,7 @@ impl fmt::Display for OpenError {
                 "; take a copy of the directory that is whole, or open what is left with \
                  Options::tolerate_damage, or let `repair` make a whole store of it",
             ),
+            Self::RepairBegun => f.write_str("; let `repair` finish it"),
             Self::Options { .. } => Ok(()),
             Self::Disk(Error::NoSpace) => f.write_str("; make room and open it again"),
             Self::Disk(_) => f.write_str(

@@ -6,7 +6,7 @@
 //! beyond what it has to tell. An edit counts once it is durable; a mark frame written after it tells a later
 //! reader that it was.
 
-use crate::blob::blob_name;
+use crate::blob::{blob_name, parse_blob_name};
 use crate::codec::{bytes, put_bytes, put_varint, take, varint};
 use crate::disk::{Disk, DiskFile, read_all};
 use crate::error::{Damage, Error, Place, is_full, is_unreadable};
@@ -15,7 +15,7 @@ use crate::key::KeyRange;
 use crate::limits::{LEVELS, SEQUENCE_MAX};
 use crate::log::{FRAME_HEADER_BYTES, Frames, Mark, encode_frame, next_frame};
 use crate::poison::Poison;
-use crate::table::{TableBounds, table_name};
+use crate::table::{TableBounds, parse_table_name, table_name};
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::sync::Arc;
@@ -371,13 +371,15 @@ pub(crate) fn load(disk: &dyn Disk) -> Result<Option<(Story, u64)>, LoadError> {
     Ok(Some((story, number)))
 }
 
-/// The story of a directory whose CURRENT is lost or damaged: of the manifests that prove themselves, and
-/// whose files are all there, the one that tells most. None where CURRENT is sound: then the manifest that
-/// it names is not, and any other is older.
+/// The story of a directory whose CURRENT is lost or damaged, and its manifest's number: of the manifests that
+/// prove themselves, and whose files are all there, the one that tells most. None where CURRENT is sound: then
+/// the manifest that it names is not, and any other is older. None, too, where a manifest with a greater number
+/// does not prove itself, or a file is there with a number that it does not know: it may be one that was left
+/// over, and what it does not know would pass for left-overs.
 pub(crate) fn load_without_current(
     disk: &dyn Disk,
     names: &[String],
-) -> Result<Option<Story>, Error> {
+) -> Result<Option<(Story, u64)>, Error> {
     let whole = |name: &str| -> Result<Option<Vec<u8>>, Error> {
         match disk.open(name).and_then(|file| read_all(file.as_ref())) {
             Ok(bytes) => Ok(Some(bytes)),
@@ -394,16 +396,26 @@ pub(crate) fn load_without_current(
         files.all(|file| names.contains(&file))
     };
     let mut found: Option<(u64, Story)> = None;
+    let mut bad = 0;
     for number in names.iter().filter_map(|name| parse_manifest_name(name)) {
-        let Some(file) = whole(&manifest_name(number))? else { continue };
-        let Some(story) = read(&file, manifest_id(number)).filter(is_there) else { continue };
+        let file = whole(&manifest_name(number))?;
+        let Some(story) = file.and_then(|file| read(&file, manifest_id(number))) else {
+            bad = bad.max(number);
+            continue;
+        };
+        if !is_there(&story) {
+            continue;
+        }
         // One that was written and not put in force may have the greater number.
         let told = |number: u64, story: &Story| (story.next_table, story.next_stream, number);
         if found.as_ref().is_none_or(|(n, best)| told(*n, best) < told(number, &story)) {
             found = Some((number, story));
         }
     }
-    Ok(found.map(|(_, story)| story))
+    let files = names.iter().filter_map(|name| parse_table_name(name).or(parse_blob_name(name)));
+    let newest = files.max().unwrap_or(0);
+    let is_newest = |number: u64, story: &Story| number > bad && newest < story.next_table;
+    Ok(found.filter(|(number, story)| is_newest(*number, story)).map(|(n, story)| (story, n)))
 }
 
 fn read(file: &[u8], id: u64) -> Option<Story> {

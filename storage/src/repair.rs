@@ -2,13 +2,15 @@
 //!
 //! Promises: what proves itself is kept, what does not is moved aside under a name that ends with
 //! `.bad` and never thrown away, and every range of keys that lost something is said. The new
-//! manifest is in force before the first file is moved, so that a repair that is cut short can be
-//! begun again.
+//! manifest is in force before the first file is moved, and it tells what was lost, so that a repair that is
+//! cut short can be begun again; until one has ended nobody else opens the store (see `begun`).
 //!
 //! What the disk cannot read, also when asked once more, is lost like what does not prove itself.
 //!
 //! What was lost of a key is its change in the damaged place: an older value in a deeper table may
 //! show again. Whoever has replicas rather fetches the data anew.
+
+mod begun;
 
 use crate::blob::{Blobs, Stored, parse_blob_name, stored};
 use crate::disk::{Disk, MemoryDisk, Patience, read_all, swap_file};
@@ -21,10 +23,11 @@ use crate::log::parse_segment_name;
 use crate::manifest::{self, LoadError, Manifest, Story, parse_manifest_name};
 use crate::options::Options;
 use crate::poison::Poison;
-use crate::recovery::{LogCut, number_of};
+use crate::recovery::{self, ASIDE, LogCut, Opener, number_of};
 use crate::shelf::Shelf;
 use crate::table::part::{self, Part, parse_part_name, part_name};
 use crate::table::{Salvaged, Table, TableBounds, TableWriter, parse_table_name, table_name};
+use begun::Begun;
 use std::io::ErrorKind;
 use std::sync::Arc;
 
@@ -75,26 +78,42 @@ pub fn repair(disk: &Arc<dyn Disk>, merge: Arc<dyn Merge>) -> Result<Repair, Ope
         if mend_format(disk.as_ref(), &names)? {
             repair.mended.push("FORMAT".to_owned());
         }
+        let begun = Begun::load(disk.as_ref())?;
         // What of a manifest cannot be read may be its newest edits: zeros there would pass for its end.
         let loaded = match manifest::load(plain.as_ref()) {
-            Ok(Some((story, _))) => Some(story),
+            Ok(Some(loaded)) => Some(loaded),
             Ok(None) | Err(LoadError::Damaged | LoadError::Unreadable(_)) => {
-                let story = manifest::load_without_current(plain.as_ref(), &names)?;
-                repair.mended.extend(story.iter().map(|_| manifest::CURRENT.to_owned()));
-                story
+                let found = manifest::load_without_current(plain.as_ref(), &names)?;
+                repair.mended.extend(found.iter().map(|_| manifest::CURRENT.to_owned()));
+                found
             }
             Err(LoadError::Disk(e)) => return Err(e.into()),
         };
-        let (story, aside) = match loaded {
-            Some(story) => mend_tables(disk, story, &names, &mut repair)?,
+        let found = loaded.as_ref().map(|(_, number)| *number);
+        repair.manifest_made_anew = begun.as_ref().is_some_and(|begun| begun.is_anew(found));
+        let (story, mut aside) = match loaded {
+            Some((story, _)) => mend_tables(disk, story, &names, &mut repair)?,
             // The first start ended before it had anything.
             None if !names.iter().any(|name| is_data(name)) => (Story::default(), Vec::new()),
             None => collect_tables(disk, &names, &mut repair)?,
         };
-        if !repair.lost.is_empty() || !aside.is_empty() || !repair.mended.is_empty() {
-            put_in_force(disk.as_ref(), story, &names)?;
+        let changed = !repair.lost.is_empty() || !aside.is_empty() || !repair.mended.is_empty();
+        if let Some(begun) = &begun {
+            let more = begun.aside_of(&story, found);
+            let more = more.into_iter().filter(|name| !aside.contains(name)).collect::<Vec<_>>();
+            aside.extend(more);
+        }
+        if changed {
+            let number = next_manifest(&names);
+            let earlier =
+                begun.and_then(|begun| begun.made_anew).filter(|anew| Some(*anew) <= found);
+            let made_anew = repair.manifest_made_anew.then(|| earlier.unwrap_or(number));
+            Begun { made_anew, aside: aside.clone() }.save(disk.as_ref())?;
+            put_in_force(disk.as_ref(), number, story, &names, &repair.lost)?;
+        }
+        if !aside.is_empty() {
             for name in aside {
-                set_aside(disk.as_ref(), &name, &mut repair)?;
+                set_aside(disk.as_ref(), &name, &names, &mut repair)?;
             }
             disk.sync_dir().map_err(|e| failed(&e))?;
         }
@@ -102,6 +121,7 @@ pub fn repair(disk: &Arc<dyn Disk>, merge: Arc<dyn Merge>) -> Result<Repair, Ope
     let again = Arc::clone(&merge);
     settle(disk, merge, &mut repair)?;
     note_what_was_behind(disk, &again, &mut repair)?;
+    Begun::remove(disk.as_ref())?;
     say_once(&mut repair.lost);
     Ok(repair)
 }
@@ -111,16 +131,27 @@ fn next_number(names: &[String]) -> u64 {
     names.iter().filter_map(|name| number_of(name)).max().unwrap_or(0) + 1
 }
 
-/// Writes a manifest that tells `story` and makes it the one in force.
-fn put_in_force(disk: &dyn Disk, mut story: Story, names: &[String]) -> Result<(), Error> {
+/// The number of a manifest above all that are there or were moved aside.
+fn next_manifest(names: &[String]) -> u64 {
+    let names = names.iter().map(|name| name.strip_suffix(ASIDE).unwrap_or(name));
+    names.filter_map(parse_manifest_name).max().unwrap_or(0) + 1
+}
+
+/// Writes a manifest that tells `story`, and of what is `lost`, and makes it the one in force.
+fn put_in_force(
+    disk: &dyn Disk,
+    number: u64,
+    mut story: Story,
+    names: &[String],
+    lost: &[Damage],
+) -> Result<(), Error> {
+    story.damage.extend(lost.iter().cloned());
     let streams = names.iter().filter_map(|name| parse_segment_name(name));
     let stream = streams.map(|(stream, _)| stream).max().unwrap_or(0);
     story.next_stream = story.next_stream.max(stream + 1);
     for number in story.dead_blobs(&[]) {
         story.blobs.remove(&number);
     }
-    let manifests = names.iter().filter_map(|name| parse_manifest_name(name));
-    let number = manifests.max().unwrap_or(0) + 1;
     Manifest::create(disk, number, story, Arc::new(Poison::default())).map(drop)
 }
 
@@ -128,8 +159,14 @@ fn failed(e: &std::io::Error) -> Error {
     Error::io("repairing the store", e)
 }
 
-fn set_aside(disk: &dyn Disk, name: &str, repair: &mut Repair) -> Result<(), Error> {
-    let moved = move_aside(disk, name)?;
+/// `names`: what was there when the repair began; one before it may have moved the file.
+fn set_aside(
+    disk: &dyn Disk,
+    name: &str,
+    names: &[String],
+    repair: &mut Repair,
+) -> Result<(), Error> {
+    let moved = move_aside(disk, name)? || names.contains(&format!("{name}{ASIDE}"));
     // Which part of a narrowed table counted goes with it.
     if let Some(number) = parse_table_name(name) {
         move_aside(disk, &part_name(number))?;
@@ -142,7 +179,7 @@ fn set_aside(disk: &dyn Disk, name: &str, repair: &mut Repair) -> Result<(), Err
 
 /// False when there is no such file.
 fn move_aside(disk: &dyn Disk, name: &str) -> Result<bool, Error> {
-    match disk.rename(name, &format!("{name}.bad")) {
+    match disk.rename(name, &format!("{name}{ASIDE}")) {
         Ok(()) => Ok(true),
         Err(e) if e.kind() == ErrorKind::NotFound => Ok(false),
         Err(e) => Err(failed(&e)),
@@ -491,7 +528,8 @@ fn settle(
     repair: &mut Repair,
 ) -> Result<(), OpenError> {
     let options = Options { tolerate_damage: true, log_spares: 0, ..Options::default() };
-    let (engine, mut shards) = Engine::open(disk.clone(), options, merge, &mut |_| {})?;
+    let opener = Opener::Repair { manifest_made_anew: repair.manifest_made_anew };
+    let (engine, mut shards) = recovery::open(disk.clone(), options, merge, &mut |_| {}, opener)?;
     repair.log_cuts = engine.log_cuts();
     if repair.manifest_made_anew {
         // Tables of all levels stand in one now, so only a merge of them all reads right.
@@ -499,10 +537,6 @@ fn settle(
             shard.flush_all()?;
         }
         engine.shared.merge_level0()?;
-    }
-    for damage in engine.damage() {
-        engine.repaired(&damage)?;
-        repair.lost.push(damage);
     }
     while let Some(job) = engine.next_job() {
         job.run()?;
@@ -514,7 +548,25 @@ fn settle(
             repair.rows += 1;
         }
     }
+    note(&engine, &mut repair.lost, false)?;
     Ok(())
+}
+
+/// Adds to `lost` what is damaged, and remembers that of the log as dealt with, at the end of a repair all: until
+/// then the next repair would have to say it. True when any of the log was damaged.
+fn note(engine: &Engine, lost: &mut Vec<Damage>, at_end: bool) -> Result<bool, Error> {
+    let mut any = false;
+    for damage in engine.damage() {
+        let of_log = matches!(damage.place, Place::Log { .. });
+        if of_log || at_end {
+            engine.repaired(&damage)?;
+        }
+        any |= of_log;
+        if !lost.contains(&damage) {
+            lost.push(damage);
+        }
+    }
+    Ok(any)
 }
 
 /// A start names the first hole of a stretch that is lost; when the files before a further hole are
@@ -525,16 +577,13 @@ fn note_what_was_behind(
     repair: &mut Repair,
 ) -> Result<(), OpenError> {
     let options = Options { tolerate_damage: true, log_spares: 0, ..Options::default() };
+    let opener = Opener::Repair { manifest_made_anew: repair.manifest_made_anew };
     loop {
         let (engine, _shards) =
-            Engine::open(disk.clone(), options.clone(), merge.clone(), &mut |_| {})?;
-        let found = engine.damage();
-        if found.is_empty() {
+            recovery::open(disk.clone(), options.clone(), merge.clone(), &mut |_| {}, opener)?;
+        if !note(&engine, &mut repair.lost, false)? {
+            note(&engine, &mut repair.lost, true)?;
             return Ok(());
-        }
-        for damage in found {
-            engine.repaired(&damage)?;
-            repair.lost.push(damage);
         }
     }
 }

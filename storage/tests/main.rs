@@ -28,6 +28,7 @@ mod narrowed;
 mod obstacles;
 mod recrash;
 mod repair;
+mod repair_cut;
 mod scrub;
 mod spares;
 mod stories;

@@ -40,6 +40,7 @@ pub(crate) fn of_node(dir: &Path, error: &OpenError, alone: bool) -> Fault {
             "start the ringd that wrote it, or choose another node.data_dir".to_owned()
         }
         OpenError::Format { .. } => format!("ringd storage repair {shown} writes it anew"),
+        OpenError::RepairBegun => format!("ringd storage repair {shown} finishes it"),
         OpenError::Options { .. } => "change the settings of the engine (engine.*)".to_owned(),
         OpenError::Disk(e) => access(dir, e).or_else(|| room(e)).unwrap_or(anew),
         OpenError::Damaged { .. } => anew,
@@ -56,6 +57,7 @@ pub(super) fn of_tool(dir: &Path, error: &OpenError) -> Fault {
             "use the ringd that wrote it".to_owned()
         }
         OpenError::Format { .. } => format!("ringd storage repair {shown} writes it anew"),
+        OpenError::RepairBegun => format!("ringd storage repair {shown} finishes it"),
         OpenError::Damaged { .. } => FIX_REPAIR.to_owned(),
         OpenError::Options { .. } => FIX_DISK.to_owned(),
         OpenError::Disk(e) => access(dir, e).or_else(|| room(e)).unwrap_or_else(|| FIX_DISK.into()),
@@ -175,6 +177,7 @@ mod tests {
         has(&OpenError::Format { found: "ringdb storage 9".to_owned() }, "the ringd that wrote it");
         has(&OpenError::Format { found: "rinhdb storage 2".to_owned() }, "ringd storage repair");
         has(&OpenError::Format { found: "(no FORMAT file)".to_owned() }, "ringd storage repair");
+        has(&OpenError::RepairBegun, "ringd storage repair /data/engine");
         has(&OpenError::Locked, "stop the");
     }
 }

@@ -1,5 +1,6 @@
 //! Logs: the streams of earlier runs, read into the memtables of this one.
 
+use super::Opener;
 use super::dropped::{self, LogCut};
 use super::rewrite::Replayed;
 use super::trail::{Footprint, Trail, reading};
@@ -23,6 +24,8 @@ pub(super) struct Logs<'a> {
     options: &'a Options,
     merge: &'a dyn Merge,
     story: &'a Story,
+    /// Of a manifest that was made anew: what the story says of the logs says nothing.
+    made_anew: bool,
     ranges: Vec<KeyRange>,
     /// What segments are read into.
     pieces: Pieces,
@@ -79,6 +82,7 @@ impl<'a> Logs<'a> {
         options: &'a Options,
         merge: &'a dyn Merge,
         story: &'a Story,
+        opener: Opener,
     ) -> Self {
         let ranges = KeyRange::of_splits(&options.splits);
         let done = Recovered {
@@ -90,7 +94,8 @@ impl<'a> Logs<'a> {
             replayed: Vec::new(),
             last_sequence: 0,
         };
-        Self { disk, options, merge, story, ranges, pieces: Pieces::default(), done }
+        let made_anew = opener == Opener::Repair { manifest_made_anew: true };
+        Self { disk, options, merge, story, made_anew, ranges, pieces: Pieces::default(), done }
     }
 
     pub(super) fn recover(
@@ -137,7 +142,8 @@ impl<'a> Logs<'a> {
         }
         footprints.drain(..first);
         // Segments are removed once they are flushed; one that is missing otherwise was lost.
-        let whole = numbers[first] == 1;
+        // Without the manifest that knew what was flushed, the first that is there is the beginning.
+        let whole = numbers[first] == 1 || self.made_anew;
         let first_sequence = footprints[0].header.filter(|next| whole || *next <= flushed + 1);
         let durable = self.story.ends.get(&stream).copied().unwrap_or_default();
         let mut trail = Trail::new(stream, range, footprints, durable);
@@ -159,6 +165,13 @@ impl<'a> Logs<'a> {
         let flushed = self.story.flushed.lowest(&trail.range);
         // Without the first header nothing before the first frame can be called lost.
         let mut last = first_sequence.map_or(flushed, |first| first - 1);
+        // True until something says with which sequence the stream begins, where the story cannot.
+        let mut unknown = self.made_anew && first_sequence.is_none();
+        let mut begin = |last: &mut u64, first: u64| {
+            if std::mem::take(&mut unknown) {
+                *last = (*last).max(first.saturating_sub(1));
+            }
+        };
         for i in 0..trail.segments.len() {
             let number = trail.segments[i].segment.number;
             let mut holes = Vec::new();
@@ -173,6 +186,7 @@ impl<'a> Logs<'a> {
                 holes.push(Mark { segment: previous.number + 1, offset: 0 });
             }
             if let Some(first) = header {
+                begin(&mut last, first);
                 if let Some(previous) = previous
                     && first > last + 1
                     && holes.is_empty()
@@ -203,6 +217,7 @@ impl<'a> Logs<'a> {
                     Event::Frame(frame, batches) => {
                         let first = frame.first_sequence;
                         first_frame = first_frame.or(Some((frame.offset, first)));
+                        begin(&mut last, first);
                         for hole in holes.drain(..) {
                             if !self.passes(trail, hole, (last + 1, first.saturating_sub(1)))? {
                                 trail.segments[i].first_frame = first_frame;
@@ -227,6 +242,9 @@ impl<'a> Logs<'a> {
                 continue;
             }
             let next = trail.next_sequence(i + 1)?.map_or(u64::MAX, |next| next - 1);
+            if next < u64::MAX {
+                begin(&mut last, next + 1);
+            }
             for hole in holes {
                 if !self.passes(trail, hole, (last + 1, next))? {
                     return Ok((self.cut(trail, hole, i), last));

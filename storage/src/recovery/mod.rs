@@ -38,11 +38,28 @@ use std::sync::{Arc, Mutex};
 
 const FORMAT: &str = "FORMAT";
 
+/// There from the beginning of a repair to its end.
+pub(crate) const REPAIR: &str = "REPAIR";
+
+/// Ends the name of what a repair moved aside.
+pub(crate) const ASIDE: &str = ".bad";
+
+/// Who opens a store.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Opener {
+    Anybody,
+    /// A repair; with a manifest that it made anew nobody knows how far the logs are in tables.
+    Repair {
+        manifest_made_anew: bool,
+    },
+}
+
 pub(crate) fn open(
     disk: Arc<dyn Disk>,
     options: Options,
     merge: Arc<dyn Merge>,
     replay: &mut dyn FnMut(LogBatch<'_>),
+    opener: Opener,
 ) -> Result<(Arc<Engine>, Vec<Shard>), OpenError> {
     options.check()?;
     let lock = disk.lock().map_err(|e| match e.kind() {
@@ -50,6 +67,9 @@ pub(crate) fn open(
         _ => Error::io("locking the directory", &e).into(),
     })?;
     let names = start::list(disk.as_ref())?;
+    if opener == Opener::Anybody && names.iter().any(|name| name == REPAIR) {
+        return Err(OpenError::RepairBegun);
+    }
     let format_is_old = check_format(disk.as_ref(), &names)?;
     // The log asks what of it cannot be read; all others only that it is damaged.
     let plain = disk.clone();
@@ -61,7 +81,7 @@ pub(crate) fn open(
     let mut damage: Vec<Damage> = shelf.damage_found().iter().cloned().collect();
     damage.retain(|d| !story.repaired.contains(d));
 
-    let mut logs = Logs::new(&plain, &options, merge.as_ref(), &story);
+    let mut logs = Logs::new(&plain, &options, merge.as_ref(), &story, opener);
     for (stream, segments) in streams(&names) {
         logs.recover(stream, &segments, replay)?;
     }
@@ -287,8 +307,10 @@ fn streams(names: &[String]) -> BTreeMap<u64, Vec<u64>> {
     streams
 }
 
-/// The number in the name of a table, of a blob file, or of what stands beside a table.
+/// The number in the name of a table, of a blob file, or of what stands beside a table; also of one that was
+/// moved aside, so that no other takes its name there.
 pub(crate) fn number_of(name: &str) -> Option<u64> {
+    let name = name.strip_suffix(ASIDE).unwrap_or(name);
     parse_table_name(name).or_else(|| parse_blob_name(name)).or_else(|| part::parse_part_name(name))
 }
 
@@ -341,7 +363,8 @@ mod tests {
         for run in 0..4u8 {
             disk.crash(Crash::PowerLoss(Survival::None));
             let shared: Arc<dyn Disk> = Arc::new(disk.clone());
-            let opened = open(shared, Options::small(), Arc::new(NoMerge), &mut |_| {});
+            let opened =
+                open(shared, Options::small(), Arc::new(NoMerge), &mut |_| {}, Opener::Anybody);
             let (engine, mut shards) = opened.unwrap();
             let shard = &mut shards[0];
             for key in (1..3).chain(10..10 + run) {
