@@ -45,12 +45,13 @@ fn narrow_after(
     panic!("nothing was narrowed: {:?}", store.engine.tables());
 }
 
-fn lose_manifest(disk: &MemoryDisk) {
+pub(crate) fn lose_manifest(disk: &MemoryDisk) {
     for name in disk.list().unwrap() {
         if name == "CURRENT" || name.starts_with("MANIFEST") {
             disk.remove(&name).unwrap();
         }
     }
+    disk.sync_dir().unwrap();
 }
 
 #[test]

@@ -9,12 +9,13 @@ use ringdb_storage::{
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-fn mend(disk: &MemoryDisk) -> Result<Repair, OpenError> {
+pub(crate) fn mend(disk: &MemoryDisk) -> Result<Repair, OpenError> {
     let disk: Arc<dyn Disk> = Arc::new(disk.clone());
     repair(&disk, Arc::new(Append))
 }
 
-fn rows(store: &Store) -> Rows {
+/// What the first shard holds.
+pub(crate) fn rows(store: &Store) -> Rows {
     let rows = store.shards[0].scan(b"", None, Direction::Forward, None).unwrap();
     rows.map(Result::unwrap).collect()
 }

@@ -1,32 +1,13 @@
 //! Repairs without a manifest, and such as were cut short: nothing that is there is thrown away, and nothing
 //! is served before a repair has ended.
 
-use crate::fixture::{Append, Chance, Rows, Store, options, put};
+use crate::fixture::{Chance, Rows, Store, options, put};
+use crate::narrowed::lose_manifest;
+use crate::repair::{mend, rows};
 use ringdb_storage::{
-    Batch, Crash, Direction, Disk, Durability, MemoryDisk, OpenError, Options, Place, Repair,
-    Survival, repair,
+    Batch, Crash, Disk, Durability, MemoryDisk, OpenError, Options, Place, Survival,
 };
 use std::collections::BTreeMap;
-use std::sync::Arc;
-
-fn mend(disk: &MemoryDisk) -> Result<Repair, OpenError> {
-    let disk: Arc<dyn Disk> = Arc::new(disk.clone());
-    repair(&disk, Arc::new(Append))
-}
-
-fn rows(store: &Store) -> Rows {
-    let rows = store.shards[0].scan(b"", None, Direction::Forward, None).unwrap();
-    rows.map(Result::unwrap).collect()
-}
-
-fn lose_manifest(disk: &MemoryDisk) {
-    for name in disk.list().unwrap() {
-        if name == "CURRENT" || name.starts_with("MANIFEST") {
-            disk.remove(&name).unwrap();
-        }
-    }
-    disk.sync_dir().unwrap();
-}
 
 /// 300 rows of which the last 60 are in the log alone; the segments before are gone.
 fn mostly_flushed(durability: Durability) -> (MemoryDisk, Rows) {
